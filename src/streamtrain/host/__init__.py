@@ -1,0 +1,1 @@
+"""Train on a device, real or simulated, through one interface."""

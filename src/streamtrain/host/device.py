@@ -1,0 +1,91 @@
+"""What a trainer asks of the place where it runs: golden model, simulation, or board."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Commands", "Device", "Op", "Results"]
+
+
+class Op(IntEnum):
+    """What the hardware does with one sample, or with its weights."""
+
+    INFER = 0
+    """Scores and predicted class."""
+    EVALUATE = 1
+    """Also the loss, by the sample's label."""
+    TRAIN = 2
+    """Also the gradients; the weights are updated at the end of the mini-batch."""
+    WRITE = 3
+    """Take new weights for one stage."""
+    READ = 4
+    """Give out the weights of one stage."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """One command per sample, as equally long integer arrays.
+
+    Parameters
+    ----------
+    op : array of :class:`Op`
+    label : array
+        Class index; 0 where there is none.
+    update : array of 0 or 1
+        Whether a mini-batch ends with this sample, so that the weights are updated after it.
+    mantissa, shift : arrays
+        Learning rate as :meth:`streamtrain.pipeline.Plan.rate_code` gives it.
+    """
+
+    op: np.ndarray
+    label: np.ndarray
+    update: np.ndarray
+    mantissa: np.ndarray
+    shift: np.ndarray
+
+    def __len__(self):
+        return len(self.op)
+
+
+@dataclass(frozen=True)
+class Results:
+    """One result per sample.
+
+    Parameters
+    ----------
+    scores : integer array, (samples, classes)
+        Logits as codes of the last stage's output format.
+    loss : integer array, (samples,)
+        Codes with 12 fractional bits; 0 where there was no label.
+    predicted : integer array, (samples,)
+        The first class with the largest score.
+    cycles : integer array, (samples,), or None
+        Clock cycle at which the result left the hardware, where there is a clock.
+    """
+
+    scores: np.ndarray
+    loss: np.ndarray
+    predicted: np.ndarray
+    cycles: np.ndarray | None = None
+
+
+class Device(Protocol):
+    """A place that trains. Tensors are integer codes; shapes are PyTorch's."""
+
+    def run(self, x: np.ndarray, commands: Commands) -> Results:
+        """Process samples ``x`` (samples, channels, rows, columns) in order."""
+        ...
+
+    def read_weights(self) -> dict[str, np.ndarray]:
+        """Stored weights: ``"conv1.weight"`` (out, in, rows, columns) or (out, in), ``"conv1.bias"``."""
+        ...
+
+    def write_weights(self, weights: dict[str, np.ndarray]) -> None:
+        """Replace all stored weights."""
+        ...
+
+    def saturations(self) -> dict[str, dict[str, int]]:
+        """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``."""
+        ...

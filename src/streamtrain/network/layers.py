@@ -1,0 +1,229 @@
+"""The layers, losses and optimisers that a network can be described with."""
+
+from dataclasses import dataclass
+from numbers import Real
+from operator import index
+
+from streamtrain.records import Record
+
+__all__ = [
+    "SGD",
+    "Conv2d",
+    "CrossEntropy",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "ShapeError",
+]
+
+
+class ShapeError(ValueError):
+    """A layer cannot take the shape that reaches it."""
+
+
+def _size(record, field, low=1):
+    value = getattr(record, field)
+    try:
+        value = index(value)
+    except TypeError:
+        raise TypeError(
+            f"{type(record).__name__} {field} must be an integer, not {value!r}"
+        ) from None
+    if value < low:
+        raise ValueError(f"{type(record).__name__} {field} must be at least {low}, not {value!r}")
+    object.__setattr__(record, field, value)
+
+
+def _map_shape(layer, shape):
+    if len(shape) != 3:
+        raise ShapeError(
+            f"{layer.name} takes a map (channels, rows, columns), but gets {shape}; "
+            f"put it before Flatten, or use Linear"
+        )
+    return shape
+
+
+class Layer(Record):
+    """Base of the layers. A layer maps the shape of one sample to another, without a batch axis."""
+
+    #: Stem of the names that :class:`Network` gives to unnamed layers.
+    stem = ""
+
+    def output_shape(self, shape):
+        """Shape of the output for an input of ``shape``. Raises :exc:`ShapeError`."""
+        raise NotImplementedError
+
+    def weight_shape(self, shape):
+        """Shape of the weight tensor for an input of ``shape``; None without weights."""
+        return None
+
+
+@dataclass(frozen=True)
+class Conv2d(Layer):
+    """Convolution, as PyTorch defines it (a cross-correlation), stride 1.
+
+    Parameters
+    ----------
+    channels : :class:`int`
+        Output channels.
+    kernel : :class:`int`
+        Rows and columns of the square kernel: 1, 3 or 5.
+    padding : ``"same"``, ``"valid"`` or :class:`int`
+        Zeros around the map, less than ``kernel``.
+    bias : :class:`bool`
+    name : :class:`str`, optional
+    """
+
+    channels: int
+    kernel: int
+    padding: str | int = "same"
+    bias: bool = True
+    name: str | None = None
+
+    stem = "conv"
+
+    def __post_init__(self):
+        _size(self, "channels")
+        _size(self, "kernel")
+        if self.kernel not in (1, 3, 5):
+            raise ValueError(f"Conv2d kernel must be 1, 3 or 5, not {self.kernel!r}")
+        if isinstance(self.padding, str):
+            if self.padding not in ("same", "valid"):
+                raise ValueError(
+                    f'Conv2d padding must be "same", "valid" or a number, not {self.padding!r}'
+                )
+        else:
+            _size(self, "padding", 0)
+            if self.padding >= self.kernel:
+                raise ValueError(
+                    f"Conv2d padding must be less than the kernel ({self.kernel}), "
+                    f"not {self.padding!r}"
+                )
+
+    @property
+    def pad(self):
+        """Zeros on each side of the map."""
+        if self.padding == "same":
+            return self.kernel // 2
+        return 0 if self.padding == "valid" else self.padding
+
+    def output_shape(self, shape):
+        _, rows, cols = _map_shape(self, shape)
+        grown = (rows + 2 * self.pad, cols + 2 * self.pad)
+        if min(grown) < self.kernel:
+            raise ShapeError(
+                f"{self.name}: a {self.kernel}x{self.kernel} kernel does not fit a "
+                f"{rows}x{cols} map padded to {grown[0]}x{grown[1]}; "
+                f"use a kernel of {max(k for k in (1, 3, 5) if k <= min(grown))} or padding 'same'"
+            )
+        return (self.channels, grown[0] - self.kernel + 1, grown[1] - self.kernel + 1)
+
+    def weight_shape(self, shape):
+        return (self.channels, shape[0], self.kernel, self.kernel)
+
+
+@dataclass(frozen=True)
+class ReLU(Layer):
+    """``max(x, 0)``; its gradient at 0 is 0."""
+
+    name: str | None = None
+
+    stem = "relu"
+
+    def output_shape(self, shape):
+        return shape
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Layer):
+    """Largest of each 2x2 square; an odd last row or column is dropped, as in PyTorch."""
+
+    kernel: int = 2
+    name: str | None = None
+
+    stem = "pool"
+
+    def __post_init__(self):
+        _size(self, "kernel")
+        if self.kernel != 2:
+            raise ValueError(f"MaxPool2d kernel must be 2, not {self.kernel!r}")
+
+    def output_shape(self, shape):
+        channels, rows, cols = _map_shape(self, shape)
+        if min(rows, cols) < self.kernel:
+            raise ShapeError(
+                f"{self.name}: a {rows}x{cols} map is smaller than the 2x2 pool; "
+                f"drop this layer, or pad the convolution before it"
+            )
+        return (channels, rows // 2, cols // 2)
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """A map as one vector, in PyTorch's order: channels outermost, columns innermost."""
+
+    name: str | None = None
+
+    stem = "flatten"
+
+    def output_shape(self, shape):
+        channels, rows, cols = _map_shape(self, shape)
+        return (channels * rows * cols,)
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """Fully connected layer.
+
+    Parameters
+    ----------
+    features : :class:`int`
+        Output features.
+    bias : :class:`bool`
+    name : :class:`str`, optional
+    """
+
+    features: int
+    bias: bool = True
+    name: str | None = None
+
+    stem = "linear"
+
+    def __post_init__(self):
+        _size(self, "features")
+
+    def output_shape(self, shape):
+        if len(shape) != 1:
+            raise ShapeError(f"{self.name} takes a vector, but gets {shape}; put Flatten before it")
+        return (self.features,)
+
+    def weight_shape(self, shape):
+        return (self.features, shape[0])
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Record):
+    """Softmax cross-entropy of the logits with a class index, natural logarithm."""
+
+
+@dataclass(frozen=True)
+class SGD(Record):
+    """Stochastic gradient descent: ``w <- w - lr * mean over the mini-batch of dL/dw``.
+
+    Parameters
+    ----------
+    lr : :class:`float`
+        Learning rate to start with. It can be changed between samples, within the range that
+        the plan states.
+    """
+
+    lr: float = 2**-7
+
+    def __post_init__(self):
+        if not isinstance(self.lr, Real) or isinstance(self.lr, bool):
+            raise TypeError(f"SGD lr must be a number, not {self.lr!r}")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"SGD lr must be between 0 and 1, not {self.lr!r}")
+        object.__setattr__(self, "lr", float(self.lr))

@@ -1,0 +1,173 @@
+"""A network: layers in a row, with the shapes between them."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import prod
+from operator import index
+
+import numpy as np
+
+from streamtrain.network.layers import SGD, CrossEntropy, Layer, ShapeError
+from streamtrain.records import Record
+
+__all__ = ["Network"]
+
+
+@dataclass(frozen=True)
+class Network(Record):
+    """What is trained: a chain of layers from one sample to the scores of its classes.
+
+    Parameters
+    ----------
+    input_shape : (channels, rows, columns)
+        Shape of one sample.
+    layers : sequence of :class:`Layer`
+        From the input to the logits. Unnamed layers are named by kind and number, such as ``conv1``.
+    loss : :class:`CrossEntropy`
+    optimizer : :class:`SGD`
+    seed : :class:`int`
+        Of the weights' initial values.
+
+    Raises
+    ------
+    ShapeError
+        If a layer cannot take the shape that reaches it.
+    ValueError
+        If two layers share a name, or there is nothing to train.
+    """
+
+    input_shape: tuple
+    layers: tuple
+    loss: CrossEntropy = CrossEntropy()
+    optimizer: SGD = SGD()
+    seed: int = 0
+
+    def __post_init__(self):
+        try:
+            shape = tuple(index(size) for size in self.input_shape)
+        except TypeError:
+            raise TypeError(
+                f"Input shape must be three integers, not {self.input_shape!r}"
+            ) from None
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(
+                f"Input shape must be (channels, rows, columns), each at least 1, "
+                f"not {self.input_shape!r}"
+            )
+        if not isinstance(self.loss, CrossEntropy):
+            raise TypeError(f"Loss must be CrossEntropy(), not {self.loss!r}")
+        if not isinstance(self.optimizer, SGD):
+            raise TypeError(f"Optimizer must be SGD(lr), not {self.optimizer!r}")
+        object.__setattr__(self, "input_shape", shape)
+        object.__setattr__(self, "seed", index(self.seed))
+        object.__setattr__(self, "layers", self._named(self.layers))
+        if not self.layers:
+            raise ValueError("A network needs at least one layer")
+
+        shapes = [shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        object.__setattr__(self, "_shapes", tuple(shapes))
+        if len(shapes[-1]) != 1:
+            classes = prod(shapes[-1])
+            raise ShapeError(
+                f"The last layer ({self.layers[-1].name}) gives a map {shapes[-1]}, but the loss "
+                f"takes a vector of class scores; add Flatten ({classes} classes) or Linear"
+            )
+        if not any(layer.weight_shape(at) for layer, at in zip(self.layers, shapes, strict=False)):
+            raise ValueError("The network has no Conv2d or Linear layer, so nothing to train")
+        if shapes[-1][0] < 2:
+            raise ValueError(
+                f"The last layer ({self.layers[-1].name}) gives 1 score; "
+                f"cross-entropy needs at least 2 classes"
+            )
+
+    def _named(self, layers):
+        counts, taken, named = Counter(), set(), []
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Layer {position} must be a layer such as Conv2d, not {layer!r}")
+            counts[layer.stem] += 1
+            if layer.name is None:
+                layer = replace(layer, name=f"{layer.stem}{counts[layer.stem]}")
+            if not layer.name.isidentifier():
+                raise ValueError(f"Layer name must be an identifier, not {layer.name!r}")
+            if layer.name in taken:
+                raise ValueError(f"Two layers are named {layer.name!r}")
+            taken.add(layer.name)
+            named.append(layer)
+        return tuple(named)
+
+    @property
+    def shapes(self):
+        """Shape of one sample before each layer, and after the last one."""
+        return self._shapes
+
+    @property
+    def classes(self):
+        """Number of class scores at the end."""
+        return self._shapes[-1][0]
+
+    def input_of(self, name):
+        """Shape that reaches the layer ``name``."""
+        for layer, shape in zip(self.layers, self._shapes, strict=False):
+            if layer.name == name:
+                return shape
+        raise KeyError(name)
+
+    def initial_weights(self, seed=None):
+        """Random initial values: He (normal, variance 2 / fan-in) weights, zero biases.
+
+        Returns a dictionary of float64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns)
+        or (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes.
+
+        Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
+        """
+        rng = np.random.default_rng(self.seed if seed is None else seed)
+        weights = {}
+        for layer, shape in zip(self.layers, self._shapes, strict=False):
+            size = layer.weight_shape(shape)
+            if size is None:
+                continue
+            scale = np.sqrt(2 / prod(size[1:]))
+            weights[f"{layer.name}.weight"] = rng.normal(0, scale, size)
+            if layer.bias:
+                weights[f"{layer.name}.bias"] = np.zeros(size[0])
+        return weights
+
+    @property
+    def macs(self):
+        """Multiply-accumulates of one forward pass, by layer name (padding counted)."""
+        macs = {}
+        for layer, shape, out in zip(self.layers, self._shapes, self._shapes[1:], strict=False):
+            size = layer.weight_shape(shape)
+            if size is not None:
+                macs[layer.name] = prod(size) * prod(out[1:])
+        return macs
+
+    @property
+    def training_macs(self):
+        """Multiply-accumulates of one training step: FP, BP and WU, without the first layer's BP."""
+        macs = list(self.macs.values())
+        return 3 * sum(macs) - macs[0]
+
+    def table(self):
+        """Header and rows of a summary: layer, kind, output shape, weights, MACs."""
+        macs = self.macs
+        rows = [("input", "", "x".join(map(str, self.input_shape)), "", "")]
+        for layer, shape, out in zip(self.layers, self._shapes, self._shapes[1:], strict=False):
+            size = layer.weight_shape(shape)
+            weights = prod(size) + (size[0] if layer.bias else 0) if size else ""
+            rows.append((
+                layer.name,
+                type(layer).__name__,
+                "x".join(map(str, out)),
+                weights,
+                macs.get(layer.name, ""),
+            ))
+        return ("layer", "kind", "output", "weights", "MACs"), rows
+
+    def _repr_html_(self):
+        from streamtrain.tables import html_table
+
+        return html_table(*self.table())

@@ -1,0 +1,89 @@
+"""Reproducible random bits, the same in NumPy and in gates."""
+
+from operator import index
+
+import numpy as np
+from amaranth import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Lfsr", "lane_bits", "lfsr_states"]
+
+_TAPS = (32, 22, 2, 1)  # x^32 + x^22 + x^2 + x + 1 is primitive: the period is 2^32 - 1
+_STEPS = 16  # bits shifted at each advance, so that neighbouring numbers share few bits
+
+
+def _shift(state):
+    bit = 0
+    for tap in _TAPS:
+        bit ^= state >> tap - 1
+    return (state << 1 | bit & 1) & 0xFFFFFFFF
+
+
+def lfsr_states(seed, count):
+    """The first ``count`` states of an :class:`Lfsr`, and the one that follows them."""
+    states = np.empty(count, dtype=np.uint32)
+    for number in range(count):
+        states[number] = seed
+        for _ in range(_STEPS):
+            seed = _shift(seed)
+    return states, seed
+
+
+def lane_bits(state, lane, bits):
+    """Random number of ``bits`` bits for one of the lanes that are rounded together.
+
+    Each lane reads the state rotated by a distance of its own (32 distances, then they repeat).
+    Works on integers, arrays and Amaranth values.
+    """
+    if bits > 32:
+        raise ValueError(f"Stochastic rounding drops at most 32 bits, not {bits}")
+    turn = (lane * 11) % 32
+    if isinstance(state, (int, np.integer, np.ndarray)):
+        state = np.asarray(state, dtype=np.uint64)
+        turned = (state << np.uint64(turn) | state >> np.uint64(32 - turn)) & np.uint64(0xFFFFFFFF)
+        return (turned & np.uint64((1 << bits) - 1)).astype(np.int64)
+    return state.rotate_left(turn)[:bits]
+
+
+class Lfsr(wiring.Component):
+    """Fibonacci shift register of 32 bits that moves 16 places at a time.
+
+    Parameters
+    ----------
+    seed : :class:`int`
+        State after reset, 1 to ``2**32 - 1``.
+
+    Members
+    -------
+    advance : :py:`In(1)`
+        Move on after this cycle.
+    state : :py:`Out(32)`
+
+    Timing
+    ------
+    ``state`` changes on the cycle after ``advance``.
+    """
+
+    advance: In(1)
+    state: Out(32)
+
+    def __init__(self, seed):
+        self.seed = index(seed)
+        if not 0 < self.seed < 1 << 32:
+            raise ValueError(f"Seed must be 1 to 2**32 - 1, not {seed!r}")
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        register = Signal(32, init=self.seed)
+        bits = [register[i] for i in range(32)]  # bits[0] is the newest
+        for _ in range(_STEPS):
+            new = bits[_TAPS[0] - 1]
+            for tap in _TAPS[1:]:
+                new = new ^ bits[tap - 1]
+            bits = [new, *bits[:-1]]
+        with m.If(self.advance):
+            m.d.sync += register.eq(Cat(*bits))
+        m.d.comb += self.state.eq(register)
+        return m

@@ -1,0 +1,367 @@
+"""The plan: a network with a folding, formats and a schedule for each layer.
+
+Planning *lowers* the network. Layers with weights become stages, and what follows a weighted layer
+becomes part of its stage: a stage multiplies, then pools, then rectifies. ``ReLU`` before
+``MaxPool2d`` is swapped behind it, which changes neither values nor gradients (the larger of two
+rectified numbers is the rectified larger number) and leaves a quarter of the mask bits. Outputs that
+a pool would drop (the last row and column of an odd map) are never computed.
+"""
+
+from dataclasses import dataclass
+from math import ceil, log2, prod
+from operator import index
+
+from streamtrain.network import Network
+from streamtrain.numeric import Fixed, Round
+from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
+from streamtrain.records import Record
+
+__all__ = ["ACCUMULATOR_WIDTH", "GUARD_BITS", "RATE_UNIT", "Plan", "Stage", "ceil_log2", "lower"]
+
+ACCUMULATOR_WIDTH = 48
+"""Bits of a weight gradient's accumulator: the P register of a DSP48E1."""
+
+GUARD_BITS = 8
+"""Bits below a stored weight's last one that a mini-batch's gradient is accumulated with."""
+
+RATE_UNIT = 128
+"""Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
+
+_RATE_OCTAVES_UP = 2  # how far above the network's own learning rate the run-time range reaches
+
+
+def ceil_log2(n):
+    """Bits that count to ``n``: the least b with ``2**b >= n``."""
+    return (n - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Stage(Record):
+    """One weighted layer with what follows it, folded onto its multipliers.
+
+    Shapes are for one sample. ``rows, cols`` are the input map's; ``out_rows, out_cols`` are those of the
+    outputs that are used (a pool may drop the last ones). A linear layer is a 1x1 convolution on a 1x1 map.
+
+    Parameters
+    ----------
+    name : :class:`str`
+        The weighted layer's name.
+    channels : (in, out)
+        N and M. A linear layer's inputs are counted pixel by pixel, channels innermost: the order
+        in which they arrive.
+    flattened : (channels, rows, columns)
+        What a linear layer's input vector was before Flatten; (N, 1, 1) if it was a vector.
+    rows, cols, kernel, pad, out_rows, out_cols : :class:`int`
+    folding : (Pm, Pn, Pk)
+        Output channels, input channels and kernel taps that are multiplied in parallel.
+    pool : :class:`int`
+        Rows and columns of the pooling window; 1 for none.
+    relu, bias : :class:`bool`
+    back : :class:`bool`
+        Whether the error is propagated to the stage before.
+    input, weights, stored, output, errors : :class:`Fixed`
+        Formats of x, of w as multiplied and as stored, of z, and of dL/dz.
+    round_output, round_errors, round_weights : :class:`Round`
+        ``round_errors`` rounds this stage's own dL/dz, wherever it is computed.
+    """
+
+    name: str
+    channels: tuple
+    flattened: tuple
+    rows: int
+    cols: int
+    kernel: int
+    pad: int
+    out_rows: int
+    out_cols: int
+    folding: tuple
+    pool: int
+    relu: bool
+    bias: bool
+    back: bool
+    input: Fixed
+    weights: Fixed
+    stored: Fixed
+    output: Fixed
+    errors: Fixed
+    round_output: Round
+    round_errors: Round
+    round_weights: Round
+
+    def __post_init__(self):
+        for field in ("round_output", "round_errors", "round_weights"):
+            object.__setattr__(self, field, Round(getattr(self, field)))
+        object.__setattr__(self, "folding", tuple(index(p) for p in self.folding))
+        pm, pn, pk = self.folding
+        (n, m), taps = self.channels, self.kernel**2
+        for what, size, part in (("Pm", m, pm), ("Pn", n, pn)):
+            if part < 1 or size % part:
+                fits = [d for d in range(1, size + 1) if size % d == 0]
+                raise ValueError(
+                    f"{self.name}: {what} = {part} does not divide its "
+                    f"{size} {'output' if what == 'Pm' else 'input'} channels; "
+                    f"what divides them is {', '.join(map(str, fits))}"
+                )
+        if pk not in {1, self.kernel, taps}:
+            raise ValueError(
+                f"{self.name}: Pk = {pk} must be 1, {self.kernel} (a kernel row) or {taps} (all taps)"
+            )
+
+    @property
+    def blocks(self):
+        """Blocks of output channels, input channels and kernel taps: words of weight memory."""
+        (n, m), (pm, pn, pk) = self.channels, self.folding
+        return (m // pm, n // pn, self.kernel**2 // pk)
+
+    @property
+    def words(self):
+        """Words of weight memory."""
+        return prod(self.blocks)
+
+    @property
+    def multipliers(self):
+        return prod(self.folding)
+
+    @property
+    def pixels(self):
+        """Outputs computed in each channel."""
+        return self.out_rows * self.out_cols
+
+    @property
+    def pooled(self):
+        """(rows, cols) of the map that leaves the stage."""
+        return (self.out_rows // self.pool, self.out_cols // self.pool)
+
+    @property
+    def weight_shape(self):
+        """Weight tensor: (M, N, K, K)."""
+        n, m = self.channels
+        return (m, n, self.kernel, self.kernel)
+
+    @property
+    def sum_width(self):
+        """Bits of an exact output or input-error sum, with room for the bias and half an LSB."""
+        n, m = self.channels
+        operand = max(self.input.width, self.errors.width)
+        terms = max(m, n) * self.kernel**2
+        return operand + self.weights.width - 1 + ceil_log2(terms) + 1
+
+    def phase_cycles(self):
+        """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU."""
+        return {
+            "FP": self.pixels * self.words,
+            "BP": self.rows * self.cols * self.words if self.back else 0,
+            "WU": self.pixels * self.words,
+        }
+
+
+@dataclass(frozen=True)
+class Plan(Record):
+    """All that the gateware and its golden model are generated from.
+
+    Parameters
+    ----------
+    network : :class:`Network`
+    stages : tuple of :class:`Stage`
+    in_flight : :class:`int`
+        Samples that a stage stores: one is multiplied while others arrive. The schedule is exact
+        whatever the number: no sample passes a weight that an earlier one has yet to update.
+    max_batch : :class:`int`
+        Largest mini-batch; 1 leaves out the memories in which gradients accumulate.
+    seed : :class:`int`
+        Of the random bits for stochastic rounding.
+    """
+
+    network: Network
+    stages: tuple
+    in_flight: int = 1
+    max_batch: int = 1
+    seed: int = 1
+
+    def __post_init__(self):
+        for field in ("in_flight", "max_batch", "seed"):
+            object.__setattr__(self, field, index(getattr(self, field)))
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)!r}")
+        for stage in self.stages:
+            for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
+                if shift < 1:
+                    raise ValueError(
+                        f"{stage.name}: stored weights {stage.stored} are finer than the {what} gradients "
+                        f"of inputs {stage.input} and errors {stage.errors} at a learning rate of "
+                        f"{self.network.optimizer.lr:g}, by {1 - shift} bits"
+                    )
+                if shift > 32 and stage.round_weights is Round.STOCHASTIC:
+                    raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
+
+    @property
+    def multipliers(self):
+        return sum(stage.multipliers for stage in self.stages)
+
+    @property
+    def bound_cycles(self):
+        """Cycles of one training step if every multiplier worked in every cycle."""
+        return self.network.training_macs / self.multipliers
+
+    # Learning rate: mantissa in the loss (it scales all errors), exponent as a shift of x in WU.
+
+    @property
+    def rate_shifts(self):
+        """Largest left shift of x in WU: what the multiplier's operand and accumulator leave."""
+        room = [DSP_WIDTHS[0] - stage.input.width for stage in self.stages]
+        for stage in self.stages:
+            product = stage.input.width + stage.errors.width - 2 + ceil_log2(stage.pixels)
+            room.append(ACCUMULATOR_WIDTH - 2 - product)
+        return max(0, min(7, *room))
+
+    @property
+    def rate_exponent(self):
+        """Learning rates below ``2**-rate_exponent`` lose bits of the mantissa."""
+        own = ceil(-log2(self.network.optimizer.lr))
+        return own + max(0, self.rate_shifts - _RATE_OCTAVES_UP)
+
+    @property
+    def rate_range(self):
+        """Smallest and largest learning rate (for a whole mini-batch's sum) at run time."""
+        low = 2.0**-self.rate_exponent / RATE_UNIT
+        return (low, 2.0 ** (self.rate_shifts - self.rate_exponent))
+
+    def rate_code(self, lr, batch=1):
+        """Learning rate of a mini-batch's mean as ``(mantissa, shift)``.
+
+        ``lr / batch = mantissa / 128 * 2**(shift - rate_exponent)`` as nearly as 7 bits can say it.
+
+        Raises :exc:`ValueError` outside :attr:`rate_range`.
+        """
+        rate = lr / batch
+        low, high = self.rate_range
+        if not low <= rate <= high:
+            raise ValueError(
+                f"Learning rate {lr:g} over a batch of {batch} is {rate:g} a sample; "
+                f"this design takes {low:g} to {high:g} (plan the network with another SGD(lr))"
+            )
+        for shift in range(self.rate_shifts + 1):
+            mantissa = round(rate * 2.0 ** (self.rate_exponent - shift) * RATE_UNIT)
+            if mantissa <= RATE_UNIT:
+                return mantissa, shift
+        raise AssertionError("rate_range and rate_code disagree")
+
+    def weight_shift(self, stage):
+        """Bits between a weight gradient's accumulator and a stored weight."""
+        return stage.input.frac + self.bias_shift(stage)
+
+    def bias_shift(self, stage):
+        """Bits between a bias gradient's accumulator and a stored bias."""
+        return stage.errors.frac + self.rate_exponent - stage.stored.frac
+
+    def batch_shift(self, shift):
+        """Bits that an accumulator drops on its way to the mini-batch's gradient memory."""
+        return max(0, shift - GUARD_BITS)
+
+    def random_seed(self, stage, site):
+        """Seed of the random bits for ``site`` ("output", "errors" or "weights") of a stage."""
+        number = 3 * self.stages.index(stage) + ("output", "errors", "weights").index(site) + 1
+        return (self.seed * 0x9E3779B1 + number * 0x85EBCA6B) % (2**32 - 1) + 1
+
+
+def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_batch=1, seed=1):
+    """Turn a network into a :class:`Plan`.
+
+    Parameters
+    ----------
+    network : :class:`Network`
+    foldings : dict of (Pm, Pn, Pk) by layer name, or callable
+        A callable gets ``(name, (N, M), kernel)`` and returns the folding.
+    numbers : :class:`Numbers`, optional
+        Formats of all layers.
+    overrides : dict of :class:`Numbers` by layer name, optional
+        Formats of single layers. A layer's activations or logits are what it puts out.
+
+    Raises
+    ------
+    ValueError
+        If the network has layers in an order that the pipeline cannot run, a folding is missing or does not
+        divide, or formats cannot be trained with.
+    """
+    numbers = numbers or Numbers()
+    overrides = dict(overrides or {})
+    weighted = [layer.name for layer in network.layers if layer.stem in ("conv", "linear")]
+    for kind, given in (("Formats", overrides), ("Foldings", {} if callable(foldings) else foldings)):
+        unknown = sorted(set(given) - set(weighted))
+        if unknown:
+            raise ValueError(
+                f"{kind} are given for {unknown[0]!r}; the layers with weights are {', '.join(weighted)}"
+            )
+    groups = []  # [layer, input shape, what follows it]
+    for layer, shape in zip(network.layers, network.shapes, strict=False):
+        if layer.stem in ("conv", "linear"):
+            groups.append([layer, shape, []])
+        elif not groups:
+            raise ValueError(
+                f"{layer.name} comes before any Conv2d or Linear; the pipeline begins with one of them"
+            )
+        else:
+            groups[-1][2].append(layer)
+
+    stages = []
+    data = numbers.activations
+    map_shape = network.input_shape
+    for position, (layer, shape, followers) in enumerate(groups):
+        last = position == len(groups) - 1
+        own = overrides.get(layer.name, numbers)
+        pools = [follower for follower in followers if follower.stem == "pool"]
+        if len(pools) > 1:
+            raise ValueError(
+                f"{pools[1].name} pools what {pools[0].name} pooled; put a Conv2d between them"
+            )
+        pool = pools[0].kernel if pools else 1
+        if layer.stem == "conv":
+            n, rows, cols = shape
+            m, out_rows, out_cols = layer.output_shape(shape)
+            kernel, pad, flattened = layer.kernel, layer.pad, (n, 1, 1)
+        else:
+            (n,), m = shape, layer.features
+            rows = cols = out_rows = out_cols = kernel = 1
+            pad, flattened = 0, map_shape if prod(map_shape) == n else (n, 1, 1)
+        used = (out_rows // pool * pool, out_cols // pool * pool)
+        if callable(foldings):
+            folding = foldings(layer.name, (n, m), kernel)
+        elif layer.name in foldings:
+            folding = foldings[layer.name]
+        else:
+            raise ValueError(f"No folding is given for {layer.name}")
+        stages.append(
+            Stage(
+                name=layer.name,
+                channels=(n, m),
+                flattened=flattened,
+                rows=rows,
+                cols=cols,
+                kernel=kernel,
+                pad=pad,
+                out_rows=used[0],
+                out_cols=used[1],
+                folding=folding,
+                pool=pool,
+                relu=any(follower.stem == "relu" for follower in followers),
+                bias=layer.bias,
+                back=position > 0,
+                input=data,
+                weights=own.weights,
+                stored=own.stored,
+                output=own.logits if last else own.activations,
+                errors=own.errors,
+                round_output=own.round_activations,
+                round_errors=own.round_errors,
+                round_weights=own.round_weights,
+            )
+        )
+        data = stages[-1].output
+        map_shape = (m, *stages[-1].pooled)
+    if stages[-1].pooled != (1, 1):
+        rows, cols = stages[-1].pooled
+        raise ValueError(
+            f"{stages[-1].name} gives {rows}x{cols} scores for each channel; the class scores must come from "
+            f"Linear, or from a 1x1 map"
+        )
+    return Plan(network, tuple(stages), in_flight=in_flight, max_batch=max_batch, seed=seed)
