@@ -1,0 +1,54 @@
+"""From the description of a CNN to FPGA hardware that trains it.
+
+Describe a :class:`Network`, :func:`plan` it for a board, and train it where you like::
+
+    import streamtrain as st
+
+    net = st.Network((1, 8, 8), [st.Conv2d(8, 3), st.ReLU(), st.Flatten(), st.Linear(10)])
+    digits = st.data.load_digits()
+    trainer = st.plan(net, board="pynq_z2").golden()
+    trainer.fit(digits.train_x, digits.train_y)
+    trainer.evaluate(digits.test_x, digits.test_y).accuracy
+"""
+
+from importlib.metadata import version
+
+from streamtrain import data
+from streamtrain.design import Design, plan
+from streamtrain.explore import load_board
+from streamtrain.host.trainer import Trainer
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Network,
+    ReLU,
+    ShapeError,
+)
+from streamtrain.numeric import Fixed, Round
+from streamtrain.pipeline.numbers import Numbers
+
+__all__ = [
+    "SGD",
+    "Conv2d",
+    "CrossEntropy",
+    "Design",
+    "Fixed",
+    "Flatten",
+    "Linear",
+    "MaxPool2d",
+    "Network",
+    "Numbers",
+    "ReLU",
+    "Round",
+    "ShapeError",
+    "Trainer",
+    "data",
+    "load_board",
+    "plan",
+]
+
+__version__ = version("streamtrain")

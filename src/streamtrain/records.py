@@ -1,19 +1,21 @@
 """Frozen descriptions that travel as JSON: layers, networks, formats, plans."""
 
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import Enum
+from typing import ClassVar
 
 __all__ = ["Record"]
 
 
+@dataclass(frozen=True)
 class Record:
     """Base of the frozen dataclasses that describe something: comparable, and JSON both ways.
 
     A record becomes an object whose ``"kind"`` is the class name; fields keep their names.
     """
 
-    _kinds = {}
+    _kinds: ClassVar[dict] = {}
 
     def __init_subclass__(cls, **arguments):
         super().__init_subclass__(**arguments)
@@ -61,7 +63,7 @@ def _decode(data):
     if "kind" not in data:
         return {key: _decode(member) for key, member in data.items()}
     kind = data["kind"]
-    if kind not in Record._kinds:
+    if not isinstance(kind, str) or kind not in Record._kinds:
         known = ", ".join(sorted(Record._kinds))
         raise ValueError(f"Unknown kind {kind!r}; known are {known}")
     cls = Record._kinds[kind]

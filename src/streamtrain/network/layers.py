@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from numbers import Real
 from operator import index
+from typing import ClassVar
 
 from streamtrain.records import Record
 
@@ -49,13 +50,14 @@ class Layer(Record):
     """Base of the layers. A layer maps the shape of one sample to another, without a batch axis."""
 
     #: Stem of the names that :class:`Network` gives to unnamed layers.
-    stem = ""
+    stem: ClassVar[str] = ""
+    name: str | None
 
     def output_shape(self, shape):
         """Shape of the output for an input of ``shape``. Raises :exc:`ShapeError`."""
         raise NotImplementedError
 
-    def weight_shape(self, shape):
+    def weight_shape(self, shape) -> tuple[int, ...] | None:
         """Shape of the weight tensor for an input of ``shape``; None without weights."""
         return None
 
@@ -82,7 +84,7 @@ class Conv2d(Layer):
     bias: bool = True
     name: str | None = None
 
-    stem = "conv"
+    stem: ClassVar[str] = "conv"
 
     def __post_init__(self):
         _size(self, "channels")
@@ -130,7 +132,7 @@ class ReLU(Layer):
 
     name: str | None = None
 
-    stem = "relu"
+    stem: ClassVar[str] = "relu"
 
     def output_shape(self, shape):
         return shape
@@ -143,7 +145,7 @@ class MaxPool2d(Layer):
     kernel: int = 2
     name: str | None = None
 
-    stem = "pool"
+    stem: ClassVar[str] = "pool"
 
     def __post_init__(self):
         _size(self, "kernel")
@@ -166,7 +168,7 @@ class Flatten(Layer):
 
     name: str | None = None
 
-    stem = "flatten"
+    stem: ClassVar[str] = "flatten"
 
     def output_shape(self, shape):
         channels, rows, cols = _map_shape(self, shape)
@@ -189,7 +191,7 @@ class Linear(Layer):
     bias: bool = True
     name: str | None = None
 
-    stem = "linear"
+    stem: ClassVar[str] = "linear"
 
     def __post_init__(self):
         _size(self, "features")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from operator import index
 
@@ -64,10 +65,7 @@ class Network(Record):
         if not self.layers:
             raise ValueError("A network needs at least one layer")
 
-        shapes = [shape]
-        for layer in self.layers:
-            shapes.append(layer.output_shape(shapes[-1]))
-        object.__setattr__(self, "_shapes", tuple(shapes))
+        shapes = self.shapes
         if len(shapes[-1]) != 1:
             classes = prod(shapes[-1])
             raise ShapeError(
@@ -88,29 +86,34 @@ class Network(Record):
             if not isinstance(layer, Layer):
                 raise TypeError(f"Layer {position} must be a layer such as Conv2d, not {layer!r}")
             counts[layer.stem] += 1
-            if layer.name is None:
-                layer = replace(layer, name=f"{layer.stem}{counts[layer.stem]}")
-            if not layer.name.isidentifier():
-                raise ValueError(f"Layer name must be an identifier, not {layer.name!r}")
-            if layer.name in taken:
-                raise ValueError(f"Two layers are named {layer.name!r}")
-            taken.add(layer.name)
+            name = layer.name
+            if name is None:
+                name = f"{layer.stem}{counts[layer.stem]}"
+                layer = replace(layer, name=name)
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"Layer name must be an identifier, not {name!r}")
+            if name in taken:
+                raise ValueError(f"Two layers are named {name!r}")
+            taken.add(name)
             named.append(layer)
         return tuple(named)
 
-    @property
+    @cached_property
     def shapes(self):
         """Shape of one sample before each layer, and after the last one."""
-        return self._shapes
+        shapes = [self.input_shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        return tuple(shapes)
 
     @property
     def classes(self):
         """Number of class scores at the end."""
-        return self._shapes[-1][0]
+        return self.shapes[-1][0]
 
     def input_of(self, name):
         """Shape that reaches the layer ``name``."""
-        for layer, shape in zip(self.layers, self._shapes, strict=False):
+        for layer, shape in zip(self.layers, self.shapes, strict=False):
             if layer.name == name:
                 return shape
         raise KeyError(name)
@@ -125,7 +128,7 @@ class Network(Record):
         """
         rng = np.random.default_rng(self.seed if seed is None else seed)
         weights = {}
-        for layer, shape in zip(self.layers, self._shapes, strict=False):
+        for layer, shape in zip(self.layers, self.shapes, strict=False):
             size = layer.weight_shape(shape)
             if size is None:
                 continue
@@ -139,7 +142,7 @@ class Network(Record):
     def macs(self):
         """Multiply-accumulates of one forward pass, by layer name (padding counted)."""
         macs = {}
-        for layer, shape, out in zip(self.layers, self._shapes, self._shapes[1:], strict=False):
+        for layer, shape, out in zip(self.layers, self.shapes, self.shapes[1:], strict=False):
             size = layer.weight_shape(shape)
             if size is not None:
                 macs[layer.name] = prod(size) * prod(out[1:])
@@ -154,8 +157,8 @@ class Network(Record):
     def table(self):
         """Header and rows of a summary: layer, kind, output shape, weights, MACs."""
         macs = self.macs
-        rows = [("input", "", "x".join(map(str, self.input_shape)), "", "")]
-        for layer, shape, out in zip(self.layers, self._shapes, self._shapes[1:], strict=False):
+        rows: list[tuple] = [("input", "", "x".join(map(str, self.input_shape)), "", "")]
+        for layer, shape, out in zip(self.layers, self.shapes, self.shapes[1:], strict=False):
             size = layer.weight_shape(shape)
             weights = prod(size) + (size[0] if layer.bias else 0) if size else ""
             rows.append((

@@ -68,7 +68,8 @@ class Fixed(ShapeCastable, Record):
         return signed(self.width)
 
     def __call__(self, value):
-        return value
+        # A lane of a view arrives as bare, unsigned bits.
+        return value if value.shape().signed else value.as_signed()
 
     def const(self, code):
         return Const(code or 0, self.as_shape())
@@ -102,8 +103,12 @@ class Fixed(ShapeCastable, Record):
         if np.isnan(real).any():
             where = tuple(int(i) for i in np.argwhere(np.isnan(real))[0])
             raise ValueError(f"Element {where} is NaN, which {self} cannot hold")
-        code = np.rint(np.ldexp(real, self.frac))
-        return np.clip(code, self.codes[0], self.codes[-1]).astype(np.int64)
+        with np.errstate(over="ignore"):  # infinity saturates as well
+            code = np.rint(np.ldexp(real, self.frac))
+        limit = 2.0 ** (self.width - 1)  # which float64 holds exactly, unlike the largest code
+        low, high = code < -limit, code >= limit
+        code = np.where(low | high, 0, code).astype(np.int64)
+        return np.where(low, self.codes[0], np.where(high, self.codes[-1], code))
 
     def decode(self, code):
         """Values of ``code``, as float64."""

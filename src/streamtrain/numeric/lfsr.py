@@ -13,11 +13,13 @@ _TAPS = (32, 22, 2, 1)  # x^32 + x^22 + x^2 + x + 1 is primitive: the period is 
 _STEPS = 16  # bits shifted at each advance, so that neighbouring numbers share few bits
 
 
-def _shift(state):
-    bit = 0
-    for tap in _TAPS:
-        bit ^= state >> tap - 1
-    return (state << 1 | bit & 1) & 0xFFFFFFFF
+def _advance(state):
+    for _ in range(_STEPS):
+        bit = 0
+        for tap in _TAPS:
+            bit ^= state >> tap - 1
+        state = (state << 1 | bit & 1) & 0xFFFFFFFF
+    return state
 
 
 def lfsr_states(seed, count):
@@ -25,8 +27,7 @@ def lfsr_states(seed, count):
     states = np.empty(count, dtype=np.uint32)
     for number in range(count):
         states[number] = seed
-        for _ in range(_STEPS):
-            seed = _shift(seed)
+        seed = _advance(seed)
     return states, seed
 
 
@@ -77,13 +78,13 @@ class Lfsr(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         register = Signal(32, init=self.seed)
-        bits = [register[i] for i in range(32)]  # bits[0] is the newest
-        for _ in range(_STEPS):
-            new = bits[_TAPS[0] - 1]
-            for tap in _TAPS[1:]:
-                new = new ^ bits[tap - 1]
-            bits = [new, *bits[:-1]]
+        # Advancing is linear over GF(2): each new bit is the parity of some old ones.
+        moved = [_advance(1 << old) for old in range(32)]
+        parities = [
+            Cat(register[old] for old in range(32) if moved[old] >> new & 1).xor()
+            for new in range(32)
+        ]
         with m.If(self.advance):
-            m.d.sync += register.eq(Cat(*bits))
+            m.d.sync += register.eq(Cat(parities))
         m.d.comb += self.state.eq(register)
         return m

@@ -69,16 +69,17 @@ def round_value(value, shift, mode, random=None):
     """Drop ``shift`` bits of a signed Amaranth value: :func:`round_codes` in gates."""
     if shift <= 0:
         return Cat(Const(0, -shift), value).as_signed()
+    if len(value) <= shift:  # keep a bit: the sign
+        value = Cat(value, value[-1].replicate(shift + 1 - len(value))).as_signed()
     if mode is Round.TRUNCATE:
         return value[shift:].as_signed()
     if mode is Round.NEAREST:
         # One adder: the dropped part's top bit is the carry. (value >> 1 keeps it as the LSB.)
         half = value[shift - 1 :].as_signed()
         return (half + 1)[1:].as_signed()
-    if mode is Round.NEAREST_EVEN:
-        addend = (1 << shift - 1) - 1 + value[shift]
-    else:
-        addend = random[:shift]
+    addend = (
+        (1 << shift - 1) - 1 + value[shift] if mode is Round.NEAREST_EVEN else random[:shift]
+    )
     return (value + addend)[shift:].as_signed()
 
 

@@ -46,6 +46,8 @@ class Stage(Record):
     ----------
     name : :class:`str`
         The weighted layer's name.
+    linear : :class:`bool`
+        Whether it is fully connected.
     channels : (in, out)
         N and M. A linear layer's inputs are counted pixel by pixel, channels innermost: the order
         in which they arrive.
@@ -66,6 +68,7 @@ class Stage(Record):
     """
 
     name: str
+    linear: bool
     channels: tuple
     flattened: tuple
     rows: int
@@ -184,6 +187,10 @@ class Plan(Record):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)!r}")
         for stage in self.stages:
+            if stage.input.frac < 0:
+                raise ValueError(
+                    f"{stage.name}: inputs are {stage.input}, but need at least 0 fractional bits"
+                )
             for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
                 if shift < 1:
                     raise ValueError(
@@ -333,6 +340,7 @@ def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_b
         stages.append(
             Stage(
                 name=layer.name,
+                linear=layer.stem == "linear",
                 channels=(n, m),
                 flattened=flattened,
                 rows=rows,

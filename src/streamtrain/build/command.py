@@ -1,0 +1,118 @@
+"""The command line: a thin mirror of :func:`streamtrain.build.build`."""
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from contextlib import redirect_stdout
+from json import dumps
+
+from streamtrain.build.description import default_network, load_description
+from streamtrain.build.errors import BuildError
+from streamtrain.build.flow import STEPS, build_planned
+from streamtrain.design import Design, plan
+
+__all__ = ["main"]
+
+_EPILOG = f"""\
+steps: {", ".join(STEPS)}
+
+Without a description, a CNN for the 8x8 digits that come with scikit-learn is built for a PYNQ-Z2.
+A Python description defines `network` (or `design`, which says its board and multipliers itself);
+a JSON one is what `network.to_json()` or `design.to_json()` wrote, such as OUT/design.json.
+
+exit status: 0 done, 1 a step failed (its log is OUT.failed.log), 2 bad input, 130 interrupted
+"""
+
+
+def main(arguments=None):
+    """Run the command line. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        with redirect_stdout(sys.stderr):  # whatever a description or a tool prints
+            result = _build(options)
+    except BuildError as error:
+        print(f"streamtrain.build: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ImportError) as error:
+        print(f"streamtrain.build: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"streamtrain.build: interrupted; {options.out} is as it was", file=sys.stderr)
+        return 130
+    if options.json:
+        print(dumps(result.summary, indent=2))
+    elif not options.quiet:
+        print(f"\n{result}")
+    return 0
+
+
+def _parser():
+    parser = ArgumentParser(
+        prog="python -m streamtrain.build",
+        description="Make hardware that trains a CNN: Verilog, checked bit for bit, with a report.",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "description", nargs="?", help="Python or JSON file that describes a network or design"
+    )
+    parser.add_argument("--board", help="name of a board, or its TOML file (default: pynq_z2)")
+    parser.add_argument("--out", default="out", help="folder to make (default: %(default)s)")
+    parser.add_argument(
+        "--multipliers",
+        type=int,
+        metavar="N",
+        help="at most this many (default: what the board has)",
+    )
+    parser.add_argument(
+        "--data",
+        default="digits",
+        help="digits, mnist:DIR, cifar10:DIR or svhn:DIR (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="images to train on in simulation (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=200,
+        metavar="N",
+        help="steps that are compared with the golden model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order of the images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print summary.json, and nothing else, to standard output",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _build(options):
+    given = {
+        name: value
+        for name in ("board", "multipliers")
+        if (value := getattr(options, name)) is not None
+    }
+    described = load_description(options.description) if options.description else default_network()
+    if isinstance(described, Design) and given:
+        name = next(iter(given))
+        raise ValueError(
+            f"{options.description} describes a design, which has its own {name}: leave out --{name}, "
+            f"or describe a network"
+        )
+    return build_planned(
+        lambda: described if isinstance(described, Design) else plan(described, **given),
+        options.out,
+        data=options.data,
+        samples=options.samples,
+        steps=options.steps,
+        seed=options.seed,
+        progress=not options.quiet,
+    )

@@ -1,0 +1,319 @@
+"""The report of a build: one HTML file that needs nothing else."""
+
+from html import escape
+from math import floor, log10
+
+import numpy as np
+
+from streamtrain.tables import html_table
+
+__all__ = ["RESOURCES", "network_text", "render"]
+
+RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
+"""What the resources of a part are called in reports, by their names in ``summary.json``."""
+
+_PHASES = {"FP": "forward", "BP": "errors back", "WU": "weight update"}
+
+_STYLE = """
+:root { --ink: #1c2430; --dim: #66707f; --line: #dfe3e9; --paper: #ffffff; --panel: #f6f7f9;
+  --main: #2563a8; --good: #1d7a46; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --dim: #98a2b1; --line: #333b47;
+  --paper: #14181e; --panel: #1c222b; --main: #6fb0f2; --good: #58c98a;
+  --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 60rem; background: var(--paper);
+  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
+h1 { margin: 0; font-size: 1.7rem; letter-spacing: -0.01em; }
+h2 { margin: 2.6rem 0 0.7rem; font-size: 1.1rem; }
+p { margin: 0.5rem 0; max-width: 46rem; }
+.dim { color: var(--dim); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: 0.75rem;
+  margin: 1.5rem 0 0; }
+.tile { padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 8px;
+  background: var(--panel); }
+.tile b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; }
+.tile span { display: block; color: var(--dim); font-size: 0.85rem; line-height: 1.35; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  white-space: nowrap; }
+th { color: var(--dim); font-weight: 500; font-size: 0.87rem; vertical-align: bottom; }
+td.n, th.n { text-align: right; }
+tr.sum td { border-bottom: none; font-weight: 600; }
+.bar { display: inline-block; width: 9rem; height: 0.6rem; border-radius: 3px;
+  background: var(--line); overflow: hidden; vertical-align: middle; }
+.bar i { display: block; height: 100%; background: var(--main); }
+.bar.over i { background: var(--bad); }
+.good { color: var(--good); } .bad { color: var(--bad); }
+svg { width: 100%; height: auto; color: var(--dim); font-size: 12px; }
+pre { padding: 0.8rem 1rem; border-radius: 8px; background: var(--panel); overflow-x: auto;
+  font-size: 0.87rem; }
+"""
+
+
+def network_text(network):
+    """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
+
+    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel is not 3x3;
+    ``P`` is a pool and ``FC`` a fully connected layer.
+    """
+    parts = []
+    for layer in network.layers:
+        if layer.stem == "conv":
+            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
+        elif layer.stem == "pool" and parts:
+            parts[-1] += "P"
+        elif layer.stem == "linear":
+            parts.append(f"FC{layer.features}")
+    return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"
+
+
+def render(summary, *, network, loss, manifest):
+    """The report as HTML text.
+
+    Parameters
+    ----------
+    summary : dict
+        What ``summary.json`` holds.
+    network : :class:`Network`
+    loss : array, (samples,)
+        Loss of each training sample before it was learnt.
+    manifest : dict
+        What ``manifest.json`` holds, apart from the hash of this report.
+    """
+    s = summary
+    title = f"{s['network']} on {s['board']}"
+    sections = [
+        f"<h1>{escape(s['network'])}</h1>",
+        f'<p class="dim">Trained by hardware for {escape(s["board"])} ({escape(s["device"])}): '
+        f"{escape(s['core'])} core, {s['clock_mhz']:g} MHz, {s['multipliers']:,} multipliers.</p>",
+        _tiles(s),
+        "<h2>Training</h2>",
+        _training(s, loss),
+        "<h2>Where the cycles go</h2>",
+        _layers(s),
+        f"<h2>Resources of the {escape(s['device'])}</h2>",
+        _resources(s),
+        "<h2>Hardware against golden model</h2>",
+        _verify(s["verify"]),
+        "<h2>Saturated numbers</h2>",
+        _saturations(s),
+        "<h2>Network</h2>",
+        f'<div class="scroll">{html_table(*network.table())}</div>',
+        "<h2>How this was made</h2>",
+        _provenance(s, manifest),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _tiles(s):
+    accuracy, verify = s["accuracy"], s["verify"]
+    result = (
+        '<b class="good">bit-exact</b>' if verify["bit_exact"] else '<b class="bad">different</b>'
+    )
+    tiles = [
+        (
+            f"<b>{s['samples_per_second']:,.0f}</b>",
+            "training samples per second<br>simulated cycles, planned clock",
+        ),
+        (
+            f"<b>{s['cycles_per_step']['simulated']:,.0f}</b>",
+            "cycles per training step<br>simulated, one sample a step",
+        ),
+        (
+            f"<b>{s['utilisation']:.0%}</b>",
+            f"of the bound of {s['bound_cycles']:,.0f} cycles<br>simulated",
+        ),
+        (
+            f"<b>{accuracy['test']:.1%}</b>",
+            f"of {accuracy['test_images']:,} test images<br>in float {accuracy['test_float']:.1%}",
+        ),
+        (
+            result,
+            f"simulated RTL against golden model<br>after each of {verify['steps']:,} training steps",
+        ),
+    ]
+    body = "".join(f'<div class="tile">{figure}<span>{text}</span></div>' for figure, text in tiles)
+    return f'<div class="tiles">{body}</div>'
+
+
+def _training(s, loss):
+    accuracy = s["accuracy"]
+    rows = [
+        (
+            "online, all training images",
+            accuracy["online_train"],
+            accuracy["train_samples"],
+            "simulated RTL",
+        ),
+        (
+            "online, last quarter",
+            accuracy["online_train_last_quarter"],
+            accuracy["train_samples"] - accuracy["train_samples"] * 3 // 4,
+            "simulated RTL",
+        ),
+        (
+            "test, fixed point",
+            accuracy["test"],
+            accuracy["test_images"],
+            "weights of the simulated RTL",
+        ),
+        (
+            "test, float",
+            accuracy["test_float"],
+            accuracy["test_images"],
+            "same images, order and first weights",
+        ),
+    ]
+    body = "".join(
+        f'<tr><td>{name}</td><td class="n">{value:.2%}</td><td class="n">{count:,}</td><td>{source}</td></tr>'
+        for name, value, count, source in rows
+    )
+    return (
+        f"{_loss_curve(loss)}<p>Online means: each image is classified before it is learnt.</p>"
+        f'<div class="scroll"><table><tr><th>accuracy</th><th class="n">share right</th><th class="n">images</th>'
+        f"<th>from</th></tr>{body}</table></div>"
+    )
+
+
+def _layers(s):
+    rows = []
+    totals = [sum(layer["share_of_bound"].values()) for layer in s["layers"]]
+    for layer, total in zip(s["layers"], totals, strict=True):
+        cells = "".join(
+            f'<td class="n">{layer["cycles"][phase]:,}</td><td class="n dim">{layer["share_of_bound"][phase]:.0%}</td>'
+            for phase in _PHASES
+        )
+        rows.append(
+            f"<tr><td>{escape(layer['name'])}</td><td>{' × '.join(map(str, layer['folding']))}</td>"
+            f'<td class="n">{layer["multipliers"]:,}</td>{cells}<td>{_bar(total / max(totals))} {total:.0%}</td></tr>'
+        )
+    heads = "".join(
+        f'<th class="n" colspan="2">{phase}, {text}</th>' for phase, text in _PHASES.items()
+    )
+    cycles = s["cycles_per_step"]
+    return (
+        '<div class="scroll"><table><tr><th>layer</th><th>folding<br>(out × in × taps)</th>'
+        f'<th class="n">multipliers</th>{heads}<th>of the bound</th></tr>{"".join(rows)}</table></div>'
+        f"<p>Cycles in which a layer's multipliers work on one sample, calculated, and their share of the bound: "
+        f"the {s['bound_cycles']:,.0f} cycles of a step in which all {s['multipliers']:,} multipliers never rest "
+        f"({s['training_macs_per_step']:,} multiply-accumulates). A layer above 100 % has fewer multipliers than "
+        f"its share of the work. The step takes {cycles['simulated']:,.0f} cycles in simulation; "
+        f"{cycles['estimated']:,.0f} were estimated.</p>"
+    )
+
+
+def _resources(s):
+    used, available = s["resources"]["synthesised"], s["resources"]["available"]
+    rows = []
+    for key, name in RESOURCES.items():
+        share = used[key] / available[key]
+        verdict = "" if share <= 1 else ' <span class="bad">does not fit</span>'
+        rows.append(
+            f'<tr><td>{name}</td><td class="n">{used[key]:,}</td><td class="n">{available[key]:,}</td>'
+            f"<td>{_bar(share)} {share:.0%}{verdict}</td></tr>"
+        )
+    announced = s["resources"]["announced_dsp"]
+    planned = f"The plan announced {announced:,} DSP slices."
+    if announced != used["dsp"]:
+        planned = f'<span class="bad">{planned}</span>'
+    return (
+        '<div class="scroll"><table><tr><th></th><th class="n">synthesised</th><th class="n">on the part</th>'
+        f"<th>share</th></tr>{''.join(rows)}</table></div>"
+        f"<p>Synthesised by Yosys, before place and route. {planned} A LUT is counted for each function of up to six "
+        f"inputs and each shift register, and as many as it takes for a LUT RAM.</p>"
+    )
+
+
+def _verify(verify):
+    return f"<pre>{escape(verify['text'])}</pre>"
+
+
+def _saturations(s):
+    sites = list(next(iter(s["saturations"].values())))
+    rows = [(name, *counts.values()) for name, counts in s["saturations"].items()]
+    samples = s["accuracy"]["train_samples"]
+    return (
+        f"<p>Results that did not fit their format and were clipped, over {samples:,} training samples "
+        f"in simulation.</p>{html_table(('layer', *sites), rows)}"
+    )
+
+
+def _provenance(s, manifest):
+    made = [("made", manifest["created"])]
+    made += [
+        (name, str(value))
+        for name, value in manifest["configuration"].items()
+        if name != "data_sha256"
+    ]
+    versions = [
+        (name, version or "not installed") for name, version in manifest["versions"].items()
+    ]
+    seconds = [(step, f"{seconds:,.1f} s") for step, seconds in s["seconds"].items()]
+    columns = (("setting", "", made), ("tool", "version", versions), ("step", "time", seconds))
+    tables = "".join(html_table((first, second), rows) for first, second, rows in columns)
+    return f'<div class="scroll" style="display:flex;flex-wrap:wrap;gap:2rem">{tables}</div>'
+
+
+def _bar(share):
+    over = " over" if share > 1 else ""
+    return f'<span class="bar{over}"><i style="width:{min(1, share):.1%}"></i></span>'
+
+
+def _ticks(high, count=5):
+    """Round values from 0 to ``high``, about ``count`` of them."""
+    raw = high / count
+    power = 10.0 ** floor(log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw)
+    return [step * position for position in range(int(high / step + 1e-9) + 1)]
+
+
+def _loss_curve(loss):
+    """Inline SVG: the mean loss of short stretches, and a moving average."""
+    loss = np.asarray(loss, float)
+    stretch, window = max(1, len(loss) // 200), max(1, len(loss) // 20)
+    usable = len(loss) // stretch * stretch
+    fine = loss[:usable].reshape(-1, stretch).mean(axis=1)
+    fine_at = (np.arange(len(fine)) + 0.5) * stretch
+    sums = np.concatenate([[0.0], np.cumsum(loss)])
+    ends = np.unique(np.linspace(window, len(loss), 200).astype(int))
+    smooth, smooth_at = (sums[ends] - sums[ends - window]) / window, ends - window / 2
+
+    left, right, top, bottom, width, height = 48, 12, 12, 40, 760, 260
+    high = max(float(fine.max()), 1e-6) * 1.03
+
+    def x(at):
+        return left + at / len(loss) * (width - left - right)
+
+    def y(value):
+        return height - bottom - value / high * (height - top - bottom)
+
+    def line(at, values, style):
+        points = " ".join(f"{x(a):.1f},{y(v):.1f}" for a, v in zip(at, values, strict=True))
+        return f'<polyline fill="none" {style} points="{points}"/>'
+
+    grid = "".join(
+        f'<line x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" stroke-opacity="0.25"/>'
+        f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" fill="currentColor">{tick:g}</text>'
+        for tick in _ticks(high)
+    )
+    axis = "".join(
+        f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="currentColor">'
+        f"{tick:,g}</text>"
+        for tick in _ticks(len(loss))
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Loss over training samples">{grid}{axis}'
+        f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle" fill="currentColor">'
+        f"training samples</text>"
+        + line(fine_at, fine, 'stroke="#3b82c4" stroke-opacity="0.4" stroke-width="1"')
+        + line(smooth_at, smooth, 'stroke="#3b82c4" stroke-width="2"')
+        + f'</svg><p class="dim">Cross-entropy of each training image before it is learnt, in simulated RTL: mean of '
+        f"{stretch:,} (light) and of {window:,} images (dark).</p>"
+    )

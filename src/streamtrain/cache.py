@@ -1,0 +1,68 @@
+"""Results that are costly to make, kept by the content they were made from.
+
+The key of a result hashes everything that it depends on, tool versions included, so nothing in the
+cache is ever out of date; the folder may be deleted at any time.
+"""
+
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+__all__ = ["cache_dir", "content_key", "write_atomic"]
+
+
+def _user_folder():
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def cache_dir(*parts):
+    """Folder for cached results, made if it is not there.
+
+    ``STREAMTRAIN_CACHE`` names the folder; without it, it is ``streamtrain`` in the user's cache
+    folder, such as ``~/.cache``. ``parts`` are folders below it.
+
+    Raises :exc:`OSError` if the folder cannot be made.
+    """
+    root = os.environ.get("STREAMTRAIN_CACHE")
+    folder = (Path(root) if root else _user_folder() / "streamtrain").joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"Cannot make the cache folder {folder} ({error.strerror}); "
+            f"set STREAMTRAIN_CACHE to a folder that can be written"
+        ) from None
+    return folder
+
+
+def content_key(*parts):
+    """Hash of ``parts`` (:class:`str` or :class:`bytes`), and of where one ends and the next begins."""
+    digest = sha256()
+    for part in parts:
+        if isinstance(part, str):
+            part = part.encode()
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def write_atomic(path, content):
+    """Write ``content`` (:class:`str` or :class:`bytes`) so that no reader ever sees a part of it."""
+    path = Path(path)
+    if isinstance(content, str):
+        content = content.encode()
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            file.close()
+            os.unlink(file.name)
+            raise

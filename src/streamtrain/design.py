@@ -1,0 +1,221 @@
+"""A design: a plan, and the board it is for."""
+
+from dataclasses import dataclass
+from numbers import Real
+from operator import index
+
+from streamtrain.explore.devices import load_board
+from streamtrain.host.trainer import Trainer
+from streamtrain.network import Network
+from streamtrain.pipeline.plan import Plan, lower
+from streamtrain.pipeline.schedule import balanced_foldings
+from streamtrain.pipeline.schedule import estimate as estimate_cycles
+from streamtrain.records import Record
+from streamtrain.tables import html_table, text_table
+
+__all__ = ["LOSS_DSP", "Design", "plan"]
+
+LOSS_DSP = 1
+"""DSP slices besides those of the arrays: the loss multiplies probabilities by the learning rate."""
+
+
+@dataclass(frozen=True)
+class Design(Record):
+    """A network planned for a board: what everything else starts from.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    board : :class:`str`
+        Name of a known board, or a board file.
+    clock_mhz : :class:`float`
+        Clock of the core.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If the board is unknown, has too few DSP slices, or the clock is not positive.
+    """
+
+    plan: Plan
+    board: str
+    clock_mhz: float
+
+    def __post_init__(self):
+        if not isinstance(self.plan, Plan):
+            raise TypeError(f"Plan must be a Plan, not {self.plan!r}")
+        if not isinstance(self.clock_mhz, Real) or isinstance(self.clock_mhz, bool):
+            raise TypeError(f"clock_mhz must be a number, not {self.clock_mhz!r}")
+        if not 0 < self.clock_mhz < float("inf"):
+            raise ValueError(f"clock_mhz must be positive, not {self.clock_mhz!r}")
+        object.__setattr__(self, "clock_mhz", float(self.clock_mhz))
+        target = load_board(self.board)
+        is_file = str(self.board).endswith(".toml")
+        object.__setattr__(self, "board", str(self.board) if is_file else target.name)
+        device = target.device
+        if self.dsp > device.dsp:
+            raise ValueError(
+                f"Design needs {self.dsp:,} DSP slices ({self.multipliers:,} multipliers "
+                f"+ {LOSS_DSP} for the loss), but {self.board} has {device.dsp:,} ({device.name})"
+            )
+
+    @property
+    def network(self):
+        """The network that is trained."""
+        return self.plan.network
+
+    @property
+    def foldings(self):
+        """(Pm, Pn, Pk) of each layer with weights, by its name."""
+        return {stage.name: stage.folding for stage in self.plan.stages}
+
+    @property
+    def multipliers(self):
+        """Multipliers of all arrays."""
+        return self.plan.multipliers
+
+    @property
+    def dsp(self):
+        """DSP slices: one for each multiplier, and the loss's."""
+        return self.multipliers + LOSS_DSP
+
+    @property
+    def bound_cycles(self):
+        """Cycles of one training step if every multiplier worked in every cycle."""
+        return self.plan.bound_cycles
+
+    def estimate(self, batch=1):
+        """Cycles of a training step: an :class:`~streamtrain.pipeline.schedule.Estimate`."""
+        return estimate_cycles(self.plan, batch)
+
+    def golden(self, exact=True):
+        """A :class:`~streamtrain.host.trainer.Trainer` on the golden model.
+
+        With ``exact=False`` it is the float twin: the same computation, with nothing rounded.
+        """
+        from streamtrain.golden import Golden  # late: it brings a compiler
+
+        return Trainer(self.plan, Golden(self.plan, exact=exact))
+
+    def simulate(self, **options):
+        """A :class:`~streamtrain.host.trainer.Trainer` on compiled RTL.
+
+        Options are those of :class:`~streamtrain.simulate.SimulatedTrainer`.
+        """
+        from streamtrain.simulate import SimulatedTrainer  # late: it brings a compiler
+
+        return SimulatedTrainer(self.plan, **options)
+
+    def verify(self, steps, **options):
+        """Train golden model and RTL side by side: :func:`streamtrain.simulate.verify`."""
+        from streamtrain.simulate import verify
+
+        return verify(self.plan, steps=steps, **options)
+
+    def build(self, out, **options):
+        """Write RTL and reports to the folder ``out``: :func:`streamtrain.build.build`."""
+        from streamtrain.build import build
+
+        return build(self, out, **options)
+
+    def table(self):
+        """Header and rows of a summary: a stage's folding, multipliers, words, cycles by phase."""
+        rows = []
+        for stage in self.plan.stages:
+            cycles = stage.phase_cycles()
+            rows.append((
+                stage.name,
+                "x".join(map(str, stage.folding)),
+                stage.multipliers,
+                stage.words,
+                *cycles.values(),
+            ))
+        return ("stage", "folding", "multipliers", "words", *cycles), rows
+
+    def _summary(self):
+        return (
+            f"{self.multipliers:,} multipliers on {self.board} at {self.clock_mhz:g} MHz: "
+            f"at least {self.bound_cycles:,.0f} cycles for a training step"
+        )
+
+    def __str__(self):
+        return f"{text_table(*self.table())}\n{self._summary()}"
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
+
+
+def plan(
+    network,
+    board="pynq_z2",
+    *,
+    multipliers=None,
+    foldings=None,
+    numbers=None,
+    overrides=None,
+    in_flight=None,
+    max_batch=1,
+    clock_mhz=None,
+    seed=1,
+):
+    """Plan a network for a board.
+
+    Parameters
+    ----------
+    network : :class:`~streamtrain.network.Network`
+    board : :class:`str` or :class:`pathlib.Path`
+        A known name, or a board file.
+    multipliers : :class:`int`, optional
+        At most how many, shared out so that a training step takes few cycles. Without it and
+        ``foldings``, as many as the board has DSP slices for.
+    foldings : dict of (Pm, Pn, Pk) by layer name, optional
+        Each layer's share, instead of ``multipliers``.
+    numbers : :class:`~streamtrain.pipeline.numbers.Numbers`, optional
+        Formats of all layers.
+    overrides : dict of :class:`~streamtrain.pipeline.numbers.Numbers` by layer name, optional
+        Formats of single layers.
+    in_flight : :class:`int`, optional
+        Samples that each layer has room for; 2 without. Results do not depend on it.
+    max_batch : :class:`int`
+        Largest mini-batch that the hardware can accumulate.
+    clock_mhz : :class:`float`, optional
+        Clock of the core; the board's default without.
+    seed : :class:`int`
+        Of the random bits for stochastic rounding.
+
+    Returns a :class:`Design`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If the board is unknown or too small, a folding does not divide, or formats cannot be
+        trained with.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(f"Network must be a Network, not {network!r}")
+    target = load_board(board)
+    if multipliers is not None and foldings is not None:
+        raise ValueError("Give multipliers or foldings, not both")
+    in_flight = 2 if in_flight is None else in_flight
+    if foldings is None:
+        available = target.device.dsp - LOSS_DSP
+        if multipliers is None:
+            multipliers = available
+        try:
+            multipliers = index(multipliers)
+        except TypeError:
+            raise TypeError(f"multipliers must be an integer, not {multipliers!r}") from None
+        if multipliers > available:
+            raise ValueError(
+                f"{multipliers:,} multipliers and {LOSS_DSP} DSP slice for the loss are more than "
+                f"the {target.device.dsp:,} of {board} ({target.device.name})"
+            )
+        foldings = balanced_foldings(network, multipliers, in_flight=in_flight, numbers=numbers)
+    lowered = lower(
+        network, foldings, numbers, overrides, in_flight=in_flight, max_batch=max_batch, seed=seed
+    )
+    return Design(lowered, board, target.clock_mhz if clock_mhz is None else clock_mhz)

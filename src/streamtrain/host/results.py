@@ -1,0 +1,162 @@
+"""What training and evaluation give back."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from streamtrain.tables import html_table, text_table
+
+__all__ = ["Evaluation", "History", "Step"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One training step: one mini-batch, one update of the weights.
+
+    Parameters
+    ----------
+    loss : :class:`float`
+        Mean over the mini-batch, from before the update.
+    predicted : int64 array, (samples,)
+        Class indices, from before the update.
+    cycles : :class:`int`, optional
+        Clock cycles until the last result, where there is a clock. They begin with what the step
+        before left to do after its own result, so that they add up over steps.
+    """
+
+    loss: float
+    predicted: np.ndarray
+    cycles: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a network does on labelled samples.
+
+    Parameters
+    ----------
+    loss : :class:`float`
+        Mean cross-entropy.
+    accuracy : :class:`float`
+        Correctly classified part, 0 to 1.
+    count : :class:`int`
+        Samples.
+    """
+
+    loss: float
+    accuracy: float
+    count: int
+
+    def table(self):
+        """Header and row: samples, loss, accuracy."""
+        return ("samples", "loss", "accuracy"), [(self.count, self.loss, f"{self.accuracy:.2%}")]
+
+    def _repr_html_(self):
+        return html_table(*self.table())
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """How a call to :meth:`~streamtrain.host.trainer.Trainer.fit` went, sample by sample.
+
+    Losses and predictions are *online*: each sample's are from before the network learned from it.
+
+    Parameters
+    ----------
+    losses : float64 array, (samples,)
+        Cross-entropy of each sample, in the order of training.
+    correct : bool array, (samples,)
+        Whether each sample was classified correctly.
+    seconds : :class:`float`
+        Time that it all took.
+    cycles : int64 array, (samples,), optional
+        Clock cycle at which each sample's result left the hardware, where there is a clock.
+    epochs : :class:`int`
+        Passes over the samples that were asked for.
+    """
+
+    losses: np.ndarray
+    correct: np.ndarray
+    seconds: float
+    cycles: np.ndarray | None = None
+    epochs: int = 1
+
+    def __len__(self):
+        return len(self.losses)
+
+    @property
+    def loss(self):
+        """Mean online loss."""
+        return float(self.losses.mean())
+
+    @property
+    def accuracy(self):
+        """Correctly classified part, online, 0 to 1."""
+        return float(self.correct.mean())
+
+    @property
+    def samples_per_second(self):
+        """Samples trained on per second of real time."""
+        return len(self) / self.seconds
+
+    @property
+    def cycles_per_sample(self):
+        """Mean clock cycles from one sample's result to the next; None without a clock."""
+        if self.cycles is None or len(self) < 2:
+            return None
+        return float(self.cycles[-1] - self.cycles[0]) / (len(self) - 1)
+
+    def table(self):
+        """Header and rows: samples, online loss and accuracy; a row per epoch, or per quarter of one."""
+        parts = self.epochs if self.epochs > 1 else min(4, len(self))
+        edges = [len(self) * part // parts for part in range(parts + 1)]
+        rows = [
+            (
+                f"{first + 1:,} to {end:,}",
+                float(self.losses[first:end].mean()),
+                f"{self.correct[first:end].mean():.2%}",
+            )
+            for first, end in pairwise(edges)
+            if end > first
+        ]
+        return ("samples", "online loss", "online accuracy"), rows
+
+    def _summary(self):
+        cycles = self.cycles_per_sample
+        clocked = "" if cycles is None else f", {cycles:,.0f} cycles each"
+        return (
+            f"{len(self):,} samples in {self.seconds:,.1f} s "
+            f"({self.samples_per_second:,.0f} samples/s{clocked}): "
+            f"online loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
+        )
+
+    def __str__(self):
+        return f"{text_table(*self.table())}\n{self._summary()}"
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
+
+    def plot(self):
+        """Draw online loss and accuracy, averaged over windows of 1/50 of the samples.
+
+        Returns the two axes. Raises :exc:`ImportError` without matplotlib.
+        """
+        try:
+            from matplotlib import pyplot
+        except ImportError:
+            raise ImportError(
+                "Plots need matplotlib; install it with: pip install streamtrain[notebook]"
+            ) from None
+        window = max(1, len(self) // 50)
+        position = np.arange(window, len(self) + 1)
+        _, axes = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        for axis, values, label in (
+            (axes[0], self.losses, "online loss"),
+            (axes[1], self.correct, "online accuracy"),
+        ):
+            total = np.concatenate([[0], np.cumsum(values, dtype=np.float64)])
+            axis.plot(position, (total[window:] - total[:-window]) / window)
+            axis.set(xlabel="samples", ylabel=label)
+            axis.grid(alpha=0.3)
+        return axes

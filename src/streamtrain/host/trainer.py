@@ -1,0 +1,421 @@
+"""The front door's verbs, wherever the training runs."""
+
+from dataclasses import fields
+from numbers import Real
+from operator import index
+from time import perf_counter
+
+import numpy as np
+
+from streamtrain.host.device import Commands, Op
+from streamtrain.host.progress import HeldInterrupt, ProgressBar
+from streamtrain.host.results import Evaluation, History, Step
+
+__all__ = ["Trainer"]
+
+_CHUNK_SECONDS = 0.2  # of work between two updates of the progress bar, and looks at Ctrl-C
+_RECENT = 1000  # samples that the bar's loss and accuracy are averaged over
+_LOSS_FRAC = 12  # fractional bits of a loss code
+
+
+class Trainer:
+    """Train a network on a device: the golden model, a simulation, or a board.
+
+    Samples are arrays (samples, channels, rows, columns). Floats are encoded in the format of the
+    first layer's input and saturate there; uint8 is divided by 255 first. Labels are class indices.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+        What the device was generated from.
+    device : :class:`~streamtrain.host.device.Device`
+        Where it has a clock, ``device.cycle`` is the number of cycles since the start.
+    """
+
+    def __init__(self, plan, device):
+        self.plan = plan
+        self.device = device
+
+    # -- Training -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x,
+        y,
+        epochs=1,
+        batch_size=1,
+        lr=None,
+        shuffle=False,
+        seed=0,
+        progress=True,
+        callback=None,
+    ):
+        """Train on all samples, in order or shuffled.
+
+        Work is given to the device in chunks of whole mini-batches, about 0.2 s each. Ctrl-C waits
+        for the end of a chunk, so the weights are those after a whole number of steps; a second
+        Ctrl-C does not wait.
+
+        Parameters
+        ----------
+        x : array (samples, channels, rows, columns)
+        y : integer array (samples,)
+        epochs : :class:`int`
+            Passes over the samples.
+        batch_size : :class:`int`
+            Samples between updates, which use their mean gradient. The last mini-batch of an epoch
+            may be smaller.
+        lr : :class:`float`, optional
+            Learning rate; that of the network's optimiser without.
+        shuffle : :class:`bool`
+            Whether each epoch has an order of its own.
+        seed : :class:`int`
+            Of those orders.
+        progress : :class:`bool`
+            Whether to show a progress bar.
+        callback : callable, optional
+            Is given the :class:`~streamtrain.host.results.History` so far after each chunk. What it
+            raises ends the training.
+
+        Returns a :class:`~streamtrain.host.results.History`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or value; nothing is trained then.
+        KeyboardInterrupt
+            On Ctrl-C.
+        """
+        x = self._samples(x)
+        y = self._labels(y, len(x))
+        epochs, batch = _positive("epochs", epochs), _positive("batch_size", batch_size)
+        rng = np.random.default_rng(seed)
+        orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
+        order = np.concatenate(orders)
+        epoch = self._steps(len(x), batch, lr)
+        update, mantissa, shift = (np.tile(column, epochs) for column in epoch)
+        commands = Commands(np.full(len(order), Op.TRAIN), y[order], update, mantissa, shift)
+
+        began = perf_counter()
+
+        def history(done):
+            return History(
+                losses=done.losses,
+                correct=done.predicted == commands.label[: len(done)],
+                seconds=perf_counter() - began,
+                cycles=done.cycles,
+                epochs=epochs,
+            )
+
+        def report(done):
+            if callback is not None:
+                callback(history(done))
+
+        return history(self._run("training", x, order, commands, progress, report))
+
+    def step(self, x, y, lr=None):
+        """Train on one mini-batch of all the samples given: one update of the weights.
+
+        Parameters
+        ----------
+        x : array (samples, channels, rows, columns)
+        y : integer array (samples,)
+        lr : :class:`float`, optional
+            Learning rate; that of the network's optimiser without.
+
+        Returns a :class:`~streamtrain.host.results.Step`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or value; nothing is trained then.
+        """
+        x = self._samples(x)
+        y = self._labels(y, len(x))
+        commands = Commands(np.full(len(x), Op.TRAIN), y, *self._steps(len(x), len(x), lr))
+        began = getattr(self.device, "cycle", None)
+        with HeldInterrupt():
+            done = self._give(x, commands)
+        return Step(
+            loss=float(done.losses.mean()),
+            predicted=done.predicted,
+            cycles=None if began is None else int(done.cycles[-1]) - began,
+        )
+
+    # -- Looking ------------------------------------------------------------------------------------
+
+    def evaluate(self, x, y, progress=True):
+        """Loss and accuracy on labelled samples; the weights stay as they are.
+
+        Parameters
+        ----------
+        x : array (samples, channels, rows, columns)
+        y : integer array (samples,)
+        progress : :class:`bool`
+            Whether to show a progress bar.
+
+        Returns an :class:`~streamtrain.host.results.Evaluation`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is of the wrong kind, shape or value.
+        KeyboardInterrupt
+            On Ctrl-C.
+        """
+        x = self._samples(x)
+        y = self._labels(y, len(x))
+        done = self._run("evaluating", x, np.arange(len(x)), _look(Op.EVALUATE, y), progress)
+        return Evaluation(
+            loss=float(done.losses.mean()),
+            accuracy=float((done.predicted == y).mean()),
+            count=len(x),
+        )
+
+    def predict(self, x, progress=True):
+        """Class indices of samples.
+
+        Parameters
+        ----------
+        x : array (samples, channels, rows, columns)
+        progress : :class:`bool`
+            Whether to show a progress bar.
+
+        Returns an int64 array (samples,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` is of the wrong kind, shape or value.
+        KeyboardInterrupt
+            On Ctrl-C.
+        """
+        x = self._samples(x)
+        commands = _look(Op.INFER, np.zeros(len(x), np.int64))
+        return self._run("predicting", x, np.arange(len(x)), commands, progress).predicted
+
+    # -- State --------------------------------------------------------------------------------------
+
+    def state_dict(self):
+        """Weights as integer codes of the formats they are stored in.
+
+        Returns a dictionary of int64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns) or
+        (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes. They are copies.
+        ``stage.stored.decode`` of a stage in ``plan.stages`` makes real weights of them. A float
+        twin's are float64, in units of a code.
+        """
+        return {name: np.array(codes) for name, codes in self.device.read_weights().items()}
+
+    def load_state_dict(self, weights):
+        """Replace all weights by those of another :meth:`state_dict`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, or an array has another shape, no integers, or a code
+            outside its format. Nothing is changed then.
+        """
+        expected = self._weight_formats()
+        unknown = sorted(weights.keys() - expected.keys())
+        if unknown:
+            raise ValueError(f"State has {unknown[0]}, but the network has {', '.join(expected)}")
+        checked = {}
+        for name, (shape, fmt) in expected.items():
+            if name not in weights:
+                raise ValueError(f"State lacks {name} {shape}")
+            codes = np.asarray(weights[name])
+            if codes.shape != shape:
+                raise ValueError(f"State has {name} of {codes.shape}, but the network's is {shape}")
+            if np.issubdtype(codes.dtype, np.floating) and self._holds_reals():
+                checked[name] = codes
+                continue
+            if not np.issubdtype(codes.dtype, np.integer):
+                raise TypeError(
+                    f"State must be integer codes, but {name} is {codes.dtype}; "
+                    f"{fmt!r}.encode makes codes of real numbers"
+                )
+            wrong = np.argwhere((codes < fmt.codes[0]) | (codes > fmt.codes[-1]))
+            if len(wrong):
+                where = tuple(wrong[0].tolist())
+                raise ValueError(
+                    f"State has code {codes[where]} in {name} at {where}, "
+                    f"but {fmt} has {fmt.codes[0]} to {fmt.codes[-1]}"
+                )
+            checked[name] = codes.astype(np.int64)
+        self.device.write_weights(checked)
+
+    def saturations(self):
+        """Numbers that were saturated since the start, by stage and site.
+
+        Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts.
+        """
+        return self.device.saturations()
+
+    def _holds_reals(self):
+        """Whether the device is a float twin: real numbers in units of a code, without limits."""
+        held = self.device.read_weights().values()
+        return all(np.issubdtype(codes.dtype, np.floating) for codes in held)
+
+    def _weight_formats(self):
+        """Shape and format of each array of the state, by name."""
+        network, formats = self.plan.network, {}
+        shapes = {
+            layer.name: layer.weight_shape(network.input_of(layer.name)) for layer in network.layers
+        }
+        for stage in self.plan.stages:
+            formats[f"{stage.name}.weight"] = (shapes[stage.name], stage.stored)
+            if stage.bias:
+                formats[f"{stage.name}.bias"] = (shapes[stage.name][:1], stage.stored)
+        return formats
+
+    # -- Arguments ----------------------------------------------------------------------------------
+
+    def _samples(self, x):
+        x = np.asarray(x)
+        shape = self.plan.network.input_shape
+        if x.shape[1:] != shape:
+            expected = ", ".join(map(str, shape))
+            raise ValueError(f"Samples must be (samples, {expected}), not {x.shape}")
+        if not len(x):
+            raise ValueError("There are no samples")
+        if x.dtype == np.uint8:
+            return x
+        if not np.issubdtype(x.dtype, np.floating):
+            raise TypeError(f"Samples must be floats, or uint8 (divided by 255), not {x.dtype}")
+        if not (np.isfinite(x.min()) and np.isfinite(x.max())):
+            sample, *element = np.argwhere(~np.isfinite(x))[0].tolist()
+            value = x[sample, *element]
+            raise ValueError(
+                f"Sample {sample} has {value} at {tuple(element)}, "
+                f"which {self.plan.stages[0].input} cannot hold"
+            )
+        return x
+
+    def _labels(self, y, count):
+        y = np.asarray(y)
+        if y.shape != (count,):
+            raise ValueError(
+                f"Labels must be one class index for each of {count} samples, ({count},), not {y.shape}"
+            )
+        if not np.issubdtype(y.dtype, np.integer):
+            raise TypeError(f"Labels must be integers, not {y.dtype}")
+        classes = self.plan.network.classes
+        wrong = np.flatnonzero((y < 0) | (y >= classes))
+        if len(wrong):
+            raise ValueError(
+                f"Label of sample {wrong[0]} is {y[wrong[0]]}, "
+                f"but the network's classes are 0 to {classes - 1}"
+            )
+        return y.astype(np.int64)
+
+    def _steps(self, count, batch, lr):
+        """Columns ``update``, ``mantissa`` and ``shift`` of the commands for one epoch."""
+        if batch > self.plan.max_batch:
+            raise ValueError(
+                f"Mini-batch has {batch} samples, but the design takes {self.plan.max_batch}; "
+                f"plan it with max_batch={batch}"
+            )
+        if lr is None:
+            lr = self.plan.network.optimizer.lr
+        elif not isinstance(lr, Real):
+            raise TypeError(f"lr must be a number, not {lr!r}")
+        position = np.arange(count)
+        update = ((position % batch == batch - 1) | (position == count - 1)).astype(np.int64)
+        mantissa, shift = np.empty(count, np.int64), np.empty(count, np.int64)
+        whole = count - count % batch
+        for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
+            if first < end:
+                mantissa[first:end], shift[first:end] = self.plan.rate_code(lr, size)
+        return update, mantissa, shift
+
+    # -- The device's work --------------------------------------------------------------------------
+
+    def _give(self, x, commands):
+        """Run samples now. Returns what came of them."""
+        fmt = self.plan.stages[0].input
+        codes = fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
+        results = self.device.run(codes, commands)
+        return _Done(
+            np.ldexp(np.asarray(results.loss, np.float64), -_LOSS_FRAC),
+            np.asarray(results.predicted, np.int64),
+            results.cycles,
+        )
+
+    def _run(self, what, x, order, commands, progress, report=None):
+        """Run samples chunk by chunk. Returns what came of them; ``report`` is given it so far."""
+        count, size, end = len(order), 1, 0
+        ends = np.flatnonzero((commands.op != Op.TRAIN) | (commands.update == 1)) + 1
+        done = _Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
+        began = perf_counter()
+        with HeldInterrupt() as interrupt, ProgressBar(what, count, enabled=progress) as bar:
+            while end < count:
+                first, started = end, perf_counter()
+                fit, least = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
+                end = int(ends[max(fit, least)])
+                part = slice(first, end)
+                chunk = self._give(x[order[part]], _commands_in(commands, part))
+                done.put(part, chunk)
+                if report is not None:
+                    report(done.until(end))
+                now = perf_counter()
+                bar.update(end, _figures(commands, done, end, now - began))
+                interrupt.check()
+                # Grow slowly: the first chunk may wait for a compiler, and the next ones do not.
+                pace = (now - started) / (end - first)
+                size = max(1, min(4 * (end - first), int(_CHUNK_SECONDS / pace)))
+        return done
+
+
+class _Done:
+    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
+
+    def __init__(self, losses, predicted, cycles):
+        self.losses, self.predicted, self.cycles = losses, predicted, cycles
+
+    def __len__(self):
+        return len(self.losses)
+
+    def put(self, part, chunk):
+        """Fill in a chunk."""
+        self.losses[part] = chunk.losses
+        self.predicted[part] = chunk.predicted
+        if chunk.cycles is None:
+            self.cycles = None
+        else:
+            self.cycles[part] = chunk.cycles
+
+    def until(self, end):
+        """The first ``end`` samples."""
+        cycles = None if self.cycles is None else self.cycles[:end]
+        return _Done(self.losses[:end], self.predicted[:end], cycles)
+
+
+def _figures(commands, done, end, seconds):
+    """What a progress bar says of the work so far."""
+    pace = end / seconds
+    text = f"{pace:,.0f} samples/s" if pace >= 100 else f"{pace:.1f} samples/s"
+    if commands.op[0] == Op.INFER:
+        return text
+    part = slice(max(0, end - _RECENT), end)
+    accuracy = (done.predicted[part] == commands.label[part]).mean()
+    return f"{text}  loss {done.losses[part].mean():.3f}  acc. {accuracy:.1%}"
+
+
+def _commands_in(commands, part):
+    return Commands(*(getattr(commands, field.name)[part] for field in fields(Commands)))
+
+
+def _look(op, labels):
+    """Commands that change no weights."""
+    none = np.zeros_like(labels)
+    return Commands(np.full(len(labels), op), labels, none, none, none)
+
+
+def _positive(what, value):
+    try:
+        value = index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {value!r}") from None
+    if value < 1:
+        raise ValueError(f"{what} must be at least 1, not {value!r}")
+    return value

@@ -1,0 +1,189 @@
+"""The multiplier array that a stage computes all three phases with."""
+
+from itertools import pairwise
+
+from amaranth import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, ceil_log2
+
+__all__ = ["MultiplierArray", "balanced_sum"]
+
+_LEVELS_PER_REGISTER = 2  # adders in a row between two registers of a tree
+
+
+def balanced_sum(terms):
+    """Sum of values as a balanced tree: :func:`sum` would build a chain."""
+    terms = list(terms)
+    while len(terms) > 1:
+        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[len(pairs) * 2 :]
+    return terms[0]
+
+
+def _tree_latency(terms):
+    return -(-ceil_log2(terms) // _LEVELS_PER_REGISTER)
+
+
+def _tree(m, terms, valid, name):
+    """Sum of signed values, registered after every second adder.
+
+    ``valid[n]`` says that the terms of ``n`` registers ago were valid.
+    """
+    level = 0
+    while len(terms) > 1:
+        group = 2**_LEVELS_PER_REGISTER
+        sums = []
+        for first in range(0, len(terms), group):
+            total = balanced_sum(terms[first : first + group])
+            register = Signal(
+                signed(len(total)), name=f"{name}_{level}_{first // group}", reset_less=True
+            )
+            with m.If(valid[level]):
+                m.d.sync += register.eq(total)
+            sums.append(register)
+        terms, level = sums, level + 1
+    return terms[0]
+
+
+class MultiplierArray(wiring.Component):
+    """``Pm x Pn x Pk`` multipliers, shared by forward pass, back-propagation and weight update.
+
+    ========  ====================================  =======================
+    phase     multiplier (pm, pn, pk) computes      reduction
+    ========  ====================================  =======================
+    FP        ``w[pm,pn,pk] * x[pn,pk]``            over pn, pk: Pm sums
+    BP        ``w[pm,pn,pk] * dz[pm,~pk]``          over pm, pk: Pn sums
+    WU        ``dz[pm] * (x[pn,pk] << shift)``      over time, in each multiplier
+    ========  ====================================  =======================
+
+    ``~pk`` is the tap turned by 180 degrees. A multiplier is one DSP slice: operand registers, product
+    register, and an accumulator that FP and BP load anew each time and WU adds up in.
+
+    Parameters
+    ----------
+    stage : :class:`~streamtrain.pipeline.plan.Stage`
+    shifts : :class:`int`
+        Largest ``shift``.
+
+    Members
+    -------
+    valid, bp, wu, load : :py:`In(1)`
+        There are operands; they are for BP or WU (else for FP); the accumulators start anew.
+    shift : :py:`In(range(shifts + 1))`
+    w : :py:`In(ArrayLayout(stage.weights, Pm * Pn * Pk))`
+        In the order pm, pn, pk.
+    x : :py:`In(ArrayLayout(ArrayLayout(stage.input, Pk), Pn))`
+    dz_window : :py:`In(ArrayLayout(ArrayLayout(stage.errors, Pk), Pm))`
+        Taps of an error window, in raster order. Only in stages with ``back``.
+    dz : :py:`In(ArrayLayout(stage.errors, Pm))`
+        One pixel of the error.
+    forward : :py:`Out(ArrayLayout(signed(...), Pm))`
+    backward : :py:`Out(ArrayLayout(signed(...), Pn))`
+        Only in stages with ``back``.
+    gradient : :py:`Out(ArrayLayout(signed(...), Pm * Pn * Pk))`
+
+    Timing
+    ------
+    Operands every cycle. ``gradient`` includes the operands :attr:`PRODUCT_LATENCY` cycles later,
+    ``forward`` and ``backward`` are theirs after :attr:`forward_latency` and :attr:`backward_latency`.
+    """
+
+    PRODUCT_LATENCY = 3
+
+    def __init__(self, stage, *, shifts):
+        self.stage = stage
+        self.shifts = shifts
+        pm, pn, pk = stage.folding
+        self.product_width = stage.weights.width + (
+            max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
+        )
+        taps, channels = ceil_log2(pk), ceil_log2(pn)
+        self.gradient_width = min(
+            ACCUMULATOR_WIDTH,
+            stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels),
+        )
+        self.forward_latency = self.PRODUCT_LATENCY + _tree_latency(pk) + _tree_latency(pn)
+        self.backward_latency = self.PRODUCT_LATENCY + _tree_latency(pk) + _tree_latency(pm)
+        members = {
+            "valid": In(1),
+            "bp": In(1),
+            "wu": In(1),
+            "load": In(1),
+            "shift": In(range(shifts + 1)),
+            "w": In(data.ArrayLayout(stage.weights, pm * pn * pk)),
+            "x": In(data.ArrayLayout(data.ArrayLayout(stage.input, pk), pn)),
+            "dz": In(data.ArrayLayout(stage.errors, pm)),
+            "forward": Out(data.ArrayLayout(signed(self.product_width + taps + channels), pm)),
+            "gradient": Out(data.ArrayLayout(signed(self.gradient_width), pm * pn * pk)),
+        }
+        if stage.back:
+            sums = signed(self.product_width + taps + ceil_log2(pm))
+            members["dz_window"] = In(data.ArrayLayout(data.ArrayLayout(stage.errors, pk), pm))
+            members["backward"] = Out(data.ArrayLayout(sums, pn))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        stage = self.stage
+        pm, pn, pk = stage.folding
+
+        valid = [self.valid] + [Signal(name=f"valid{n}") for n in range(1, 4)]
+        load = [self.load] + [Signal(name=f"load{n}", reset_less=True) for n in range(1, 3)]
+        # Sums are wanted in FP and BP, not in WU: trees stand still there.
+        latency = max(self.forward_latency, self.backward_latency)
+        summed = [self.valid & ~self.wu]
+        summed += [Signal(name=f"summed{n}") for n in range(1, latency + 1)]
+        for line in (valid, load, summed):
+            m.d.sync += [later.eq(now) for now, later in pairwise(line)]
+
+        shifted = {}
+        for n in range(pn):
+            for k in range(pk):
+                shifted[n, k] = Signal(signed(stage.input.width + self.shifts), name=f"x{n}_{k}")
+                m.d.comb += shifted[n, k].eq(self.x[n][k] << self.shift)
+
+        products = {}
+        wide = max(stage.input.width + self.shifts, stage.errors.width)
+        narrow = max(stage.weights.width, stage.errors.width)
+        for i in range(pm):
+            for n in range(pn):
+                for k in range(pk):
+                    lane = (i * pn + n) * pk + k
+                    tag = f"{i}_{n}_{k}"
+                    a = Signal(signed(wide), name=f"a{tag}", reset_less=True)
+                    b = Signal(signed(narrow), name=f"b{tag}", reset_less=True)
+                    product = Signal(signed(wide + narrow), name=f"m{tag}", reset_less=True)
+                    total = Signal(signed(self.gradient_width), name=f"p{tag}", reset_less=True)
+                    operand = shifted[n, k]
+                    if stage.back:
+                        operand = Mux(self.bp, self.dz_window[i][pk - 1 - k], operand)
+                    with m.If(valid[0]):
+                        m.d.sync += [
+                            a.eq(operand),
+                            b.eq(Mux(self.wu, self.dz[i], self.w[lane])),
+                        ]
+                    with m.If(valid[1]):
+                        m.d.sync += product.eq(a * b)
+                    with m.If(valid[2]):
+                        m.d.sync += total.eq(Mux(load[2], 0, total) + product)
+                    m.d.comb += self.gradient[lane].eq(total)
+                    products[i, n, k] = total[: self.product_width].as_signed()
+
+        summed = summed[self.PRODUCT_LATENCY :]
+        taps = {}
+        for i in range(pm):
+            for n in range(pn):
+                taps[i, n] = _tree(m, [products[i, n, k] for k in range(pk)], summed, f"taps{i}_{n}")
+        summed = summed[_tree_latency(pk) :]
+        for i in range(pm):
+            m.d.comb += self.forward[i].eq(
+                _tree(m, [taps[i, n] for n in range(pn)], summed, f"forward{i}")
+            )
+        if stage.back:
+            for n in range(pn):
+                m.d.comb += self.backward[n].eq(
+                    _tree(m, [taps[i, n] for i in range(pm)], summed, f"backward{n}")
+                )
+        return m

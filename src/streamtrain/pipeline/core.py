@@ -1,0 +1,158 @@
+"""The streaming training pipeline, whole."""
+
+from amaranth import Array, Module, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.host.device import Op
+from streamtrain.pipeline.backprop import backpropagate, forward_links
+from streamtrain.pipeline.layouts import (
+    command_layout,
+    loss_token_layout,
+    result_layout,
+    stored_width,
+    token_layout,
+)
+from streamtrain.pipeline.loss import SoftmaxCrossEntropy
+from streamtrain.pipeline.stage import TrainingStage
+from streamtrain.stream import Queue, connect, fork
+
+__all__ = ["TrainingPipeline"]
+
+_COMMANDS = 2  # commands that wait, whole, in front of the stages
+
+
+class TrainingPipeline(wiring.Component):
+    """A network in hardware that trains: samples and commands in, results out.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(ArrayLayout(input format, Pn of the first stage)))`
+        Samples: channels innermost, then columns, then rows.
+    command : :py:`In(stream.Signature(command_layout(plan)))`
+        One for each sample, in order; those that read or write weights go between samples.
+    o : :py:`Out(stream.Signature(result_layout(plan)))`
+        One result for each sample.
+    weights_i, weights_o : :py:`In(...)`, :py:`Out(stream.Signature(signed(stored_width(plan))))`
+        Weights of the stage that a command writes or reads, in the order that
+        :class:`~streamtrain.pipeline.stage.TrainingStage` gives.
+    idle : :py:`Out(1)`
+        All commands are worked off.
+    updated : :py:`Out(len(plan.stages))`
+        The stage's weights have just been updated.
+    saturated_NAME_output, saturated_NAME_errors, saturated_NAME_weights : :py:`Out(32)`
+        For each stage: outputs, errors of its outputs, and weights that saturated since reset.
+
+    Timing
+    ------
+    See :mod:`streamtrain.pipeline.schedule` for the cycles of a step. Any stream may stall at any time.
+    """
+
+    def __init__(self, plan):
+        self.plan = plan
+        first = plan.stages[0]
+        width = stored_width(plan)
+        members = {
+            "i": In(stream.Signature(data.ArrayLayout(first.input, first.folding[1]))),
+            "command": In(stream.Signature(command_layout(plan))),
+            "o": Out(stream.Signature(result_layout(plan))),
+            "weights_i": In(stream.Signature(signed(width))),
+            "weights_o": Out(stream.Signature(signed(width))),
+            "idle": Out(1),
+            "updated": Out(len(plan.stages)),
+        }
+        for stage in plan.stages:
+            for what in ("output", "errors", "weights"):
+                members[f"saturated_{stage.name}_{what}"] = Out(32)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        links, scores = forward_links(m, self.plan)
+        m.submodules.loss = loss = SoftmaxCrossEntropy(self.plan)
+        connect(m, scores, loss.i)
+        connect(m, loss.result, wiring.flipped(self.o))
+        backpropagate(m, links, loss.o)
+
+        stages = [link.component for link in links if isinstance(link.component, TrainingStage)]
+        connect(m, wiring.flipped(self.i), stages[0].i)
+        self._dispatch(m, stages, loss)
+        for stage, after in zip(stages, [*stages[1:], None], strict=True):
+            errors = loss.saturated if after is None else after.saturated_errors
+            for what, count in (
+                ("output", stage.saturated_output),
+                ("errors", errors),
+                ("weights", stage.saturated_weights),
+            ):
+                m.d.comb += getattr(self, f"saturated_{stage.stage.name}_{what}").eq(count)
+        return m
+
+    def _dispatch(self, m, stages, loss):
+        """Tell stages and loss about each sample; let weights through when no sample is inside."""
+        plan = self.plan
+        m.submodules.commands = commands = Queue(command_layout(plan), _COMMANDS)
+        connect(m, wiring.flipped(self.command), commands.i)
+        command = commands.o.payload
+        reads, writes = command.op == Op.READ, command.op == Op.WRITE
+
+        # A token waits in front of each stage while the sample before it is in work there.
+        queues = []
+        for stage in stages:
+            queue = Queue(token_layout(plan), plan.in_flight + 1)
+            m.submodules[f"{stage.stage.name}_tokens"] = queue
+            connect(m, queue.o, stage.token)
+            queues.append(queue)
+        m.submodules.loss_tokens = loss_queue = Queue(
+            loss_token_layout(plan), plan.in_flight + len(stages)
+        )
+        connect(m, loss_queue.o, loss.token)
+
+        empty = Signal()
+        m.d.comb += empty.eq(loss.idle & (loss_queue.level == 0))
+        for stage, queue in zip(stages, queues, strict=True):
+            with m.If(~stage.idle | (queue.level != 0)):
+                m.d.comb += empty.eq(0)
+        scanning, scanned = Signal(), Signal(range(len(stages)))
+        go = Signal()
+        m.d.comb += go.eq(commands.o.valid & ~scanning & (empty | ~(reads | writes)))
+        sample = ~(reads | writes)
+        branches = [
+            (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
+        ]
+        m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
+        for queue in queues:
+            m.d.comb += [
+                queue.i.payload.train.eq(command.op == Op.TRAIN),
+                queue.i.payload.update.eq(command.update),
+                queue.i.payload.shift.eq(command.shift),
+                queue.i.payload.read.eq(reads),
+                queue.i.payload.write.eq(writes),
+            ]
+        m.d.comb += [
+            loss_queue.i.payload.op.eq(command.op),
+            loss_queue.i.payload.label.eq(command.label),
+            loss_queue.i.payload.mantissa.eq(command.mantissa),
+            self.idle.eq(empty & (commands.level == 0)),
+        ]
+        with m.If(commands.o.valid & commands.o.ready & (reads | writes)):
+            m.d.sync += [scanning.eq(1), scanned.eq(command.stage)]
+        with m.Elif(scanning & empty):
+            m.d.sync += scanning.eq(0)
+
+        for number, stage in enumerate(stages):
+            chosen = scanning & (scanned == number)
+            m.d.comb += [
+                stage.scan_i.payload.eq(self.weights_i.payload),
+                stage.scan_i.valid.eq(self.weights_i.valid & chosen),
+                stage.scan_o.ready.eq(self.weights_o.ready & chosen),
+                self.updated[number].eq(stage.updated),
+            ]
+        m.d.comb += [
+            self.weights_i.ready.eq(scanning & Array(s.scan_i.ready for s in stages)[scanned]),
+            self.weights_o.valid.eq(scanning & Array(s.scan_o.valid for s in stages)[scanned]),
+            self.weights_o.payload.eq(Array(s.scan_o.payload for s in stages)[scanned]),
+        ]

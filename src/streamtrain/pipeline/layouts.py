@@ -1,0 +1,73 @@
+"""What travels on the streams of the pipeline."""
+
+from amaranth import unsigned
+from amaranth.lib import data
+
+from streamtrain.host.device import Op
+from streamtrain.pipeline.plan import RATE_UNIT
+
+__all__ = [
+    "LOSS_FRAC",
+    "command_layout",
+    "forward_layout",
+    "loss_token_layout",
+    "result_layout",
+    "stored_width",
+    "token_layout",
+]
+
+LOSS_FRAC = 12
+"""Fractional bits of a loss."""
+
+_OP = range(max(Op) + 1)
+
+
+def forward_layout(fmt, lanes):
+    """Payload of the forward stream: elements, and whether their sample is trained with."""
+    return data.StructLayout({"data": data.ArrayLayout(fmt, lanes), "train": 1})
+
+
+def command_layout(plan):
+    """What the host says about one sample, or about one stage's weights."""
+    return data.StructLayout({
+        "op": _OP,
+        "label": range(plan.network.classes),
+        "update": 1,
+        "mantissa": range(RATE_UNIT + 1),
+        "shift": range(plan.rate_shifts + 1),
+        "stage": range(len(plan.stages)),
+    })
+
+
+def token_layout(plan):
+    """What a stage is told about a sample, or that its weights are read or written."""
+    return data.StructLayout({
+        "train": 1,
+        "update": 1,
+        "shift": range(plan.rate_shifts + 1),
+        "read": 1,
+        "write": 1,
+    })
+
+
+def loss_token_layout(plan):
+    """What the loss is told about a sample."""
+    return data.StructLayout({
+        "op": _OP,
+        "label": range(plan.network.classes),
+        "mantissa": range(RATE_UNIT + 1),
+    })
+
+
+def result_layout(plan):
+    """What comes out for a sample."""
+    return data.StructLayout({
+        "scores": data.ArrayLayout(plan.stages[-1].output, plan.network.classes),
+        "loss": unsigned(32),
+        "predicted": range(plan.network.classes),
+    })
+
+
+def stored_width(plan):
+    """Bits of the stream that weights are read and written through."""
+    return max(stage.stored.width for stage in plan.stages)

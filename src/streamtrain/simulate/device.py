@@ -1,0 +1,319 @@
+"""The compiled model as a :class:`~streamtrain.host.device.Device`."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_int32, c_uint32, c_uint64
+
+import numpy as np
+from amaranth import Shape
+from amaranth.lib import data
+
+from streamtrain.host.device import Commands, Op, Results
+from streamtrain.host.packing import (
+    pack_lanes,
+    pack_samples,
+    stage_weights,
+    stage_words,
+    unpack_lanes,
+    words32,
+)
+from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
+from streamtrain.simulate.compiled import compile_design, memories, snapshot_words
+
+__all__ = ["HangError", "SimulatedDevice"]
+
+
+class HangError(RuntimeError):
+    """The hardware stopped making progress."""
+
+
+class _Job(Structure):
+    _fields_ = [
+        ("commands", c_uint64),
+        ("command", POINTER(c_uint32)),
+        ("beats", c_uint64),
+        ("beat", POINTER(c_uint32)),
+        ("weights_in", c_uint64),
+        ("weight_in", POINTER(c_uint32)),
+        ("weights_out", c_uint64),
+        ("weight_out", POINTER(c_uint32)),
+        ("results", c_uint64),
+        ("result", POINTER(c_uint32)),
+        ("result_cycle", POINTER(c_uint64)),
+        ("snapshots", c_uint64),
+        ("snapshot", POINTER(c_uint32)),
+        ("snapshots_taken", POINTER(c_uint64)),
+        ("stall", c_uint32),
+        ("seed", c_uint64),
+        ("patience", c_uint64),
+        ("watch_memory", c_int32),
+        ("watch_address", c_uint32),
+        ("watch_word", c_uint32),
+        ("watch_cycle", c_uint64),
+    ]
+
+
+def _pointer(array):
+    return array.ctypes.data_as(POINTER(c_uint32 if array.dtype == np.uint32 else c_uint64))
+
+
+class SimulatedDevice:
+    """A design's RTL, compiled and running.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    stall : :class:`float`
+        Probability that a stream pauses in a cycle, at each port of the design.
+    seed : :class:`int`
+        Of the stalls.
+    trace : path, optional
+        Write waveforms (VCD) there.
+    report : callable
+        Gets a line of text as each step of compiling begins.
+
+    Raises
+    ------
+    CompileError
+        If a tool is missing or fails.
+    """
+
+    def __init__(self, plan, *, stall=0.0, seed=1, trace=None, report=lambda text: None):
+        if not 0 <= stall < 1:
+            raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
+        self.plan = plan
+        self.stall = stall
+        self._seed = seed
+        self._model = None
+        self._library = library = ctypes.CDLL(
+            str(compile_design(plan, trace=trace is not None, report=report))
+        )
+        library.st_new.restype = ctypes.c_void_p
+        library.st_cycle.restype = c_uint64
+        for name in ("st_free", "st_reset", "st_cycle", "st_memory", "st_saturations", "st_run", "st_trace"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        library.st_trace.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.st_memory.argtypes = [ctypes.c_void_p, ctypes.c_int, POINTER(c_uint32)]
+        library.st_saturations.argtypes = [ctypes.c_void_p, POINTER(c_uint32)]
+        library.st_run.argtypes = [ctypes.c_void_p, POINTER(_Job)]
+        self.memories = memories(plan)
+        self._command = command_layout(plan)
+        self._result = result_layout(plan)
+        self._model = library.st_new()
+        if trace is not None and library.st_trace(self._model, str(trace).encode()):
+            raise OSError(f"Cannot write waveforms to {trace}")
+        self.reset()
+        weights = plan.network.initial_weights()
+        stored = {stage.name: stage.stored for stage in plan.stages}
+        self.write_weights({
+            name: stored[name.partition(".")[0]].encode(value) for name, value in weights.items()
+        })
+
+    def close(self):
+        """End the simulation and finish its waveforms."""
+        if self._model is not None:
+            self._library.st_trace(self._model, None)
+            self._library.st_free(self._model)
+            self._model = None
+
+    def __del__(self):
+        self.close()
+
+    @property
+    def cycle(self):
+        """Clock cycles since the start."""
+        return self._library.st_cycle(self._model)
+
+    def reset(self):
+        """Reset the hardware. Memories, the weights among them, keep their content."""
+        self._library.st_reset(self._model)
+
+    def run(self, x, commands):
+        """Process samples; see :class:`~streamtrain.host.device.Device`."""
+        return self._samples(x, commands)[0]
+
+    def run_watched(self, x, commands):
+        """Process samples that are trained with, and record the weights after each update.
+
+        Returns the results, and for each stage an array (updates, words, lanes) of stored weights
+        and an array of stored biases (updates, blocks, lanes), or None without.
+        """
+        updates = int(np.count_nonzero(commands.update))
+        results, snapshots, taken, _ = self._samples(x, commands, updates)
+        if (taken != updates).any():
+            raise HangError(f"Stages updated their weights {taken.tolist()} times, not {updates}")
+        recorded, offset = [], 0
+        for memory in self.memories:
+            if memory.what not in {"words", "biases"}:
+                continue
+            size = memory.words * memory.depth
+            part = snapshots[:, offset : offset + size].reshape(-1, memory.words)
+            offset += size
+            recorded.append((memory.stage, memory.what, self._lanes(memory, part, updates)))
+        return results, recorded
+
+    def _lanes(self, memory, words, count):
+        """Stored codes of a memory's words: (count, depth, lanes)."""
+        stage = self.plan.stages[memory.stage]
+        if memory.what == "inputs":
+            width, step, lanes = stage.input.width, stage.input.width, stage.folding[1]
+        elif memory.what == "errors":
+            width, step, lanes = stage.errors.width, stage.errors.width, stage.folding[0]
+        else:
+            width = stage.stored.width
+            step = width + (stage.weights.width if stage.stored != stage.weights else 0)
+            lanes = memory.width // step
+        return unpack_lanes(words, width, lanes, step=step).reshape(count, memory.depth, lanes)
+
+    def memory(self, number):
+        """Codes in the memory ``number`` of :func:`~streamtrain.simulate.compiled.memories`."""
+        memory = self.memories[number]
+        words = np.zeros((memory.depth, memory.words), dtype=np.uint32)
+        self._library.st_memory(self._model, number, _pointer(words))
+        return self._lanes(memory, words, 1)[0]
+
+    def last_change(self, x, commands, *, memory, address, lane):
+        """Process samples, and return the cycle in which an element of a memory changed last.
+
+        Counted from the first of these samples; None if it did not change.
+        """
+        found = self.memories[memory]
+        lanes = self._lanes(found, np.zeros((found.depth, found.words), np.uint32), 1).shape[-1]
+        begin = self.cycle
+        watch = (memory, address, found.width // lanes * lane // 32)
+        changed = self._samples(x, commands, watch=watch)[3]
+        return changed - begin if changed else None
+
+    def saturations(self):
+        """Numbers saturated since reset; see :class:`~streamtrain.host.device.Device`."""
+        kinds = ("output", "errors", "weights")
+        counts = np.zeros((len(self.plan.stages), len(kinds)), dtype=np.uint32)
+        self._library.st_saturations(self._model, _pointer(counts))
+        return {
+            stage.name: {kind: int(count) for kind, count in zip(kinds, row, strict=True)}
+            for stage, row in zip(self.plan.stages, counts, strict=True)
+        }
+
+    def read_weights(self):
+        """Stored weights, through the hardware's own read commands."""
+        weights = {}
+        for number, stage in enumerate(self.plan.stages):
+            lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
+            out = np.zeros((stage.words * lanes, words32(stored_width(self.plan))), np.uint32)
+            self._run(self._pack_commands(op=[Op.READ], stage=[number]), weight_out=out)
+            codes = unpack_lanes(out, stage.stored.width, 1).reshape(stage.words, lanes)
+            weight, bias = stage_weights(stage, codes)
+            weights[f"{stage.name}.weight"] = weight
+            if bias is not None:
+                weights[f"{stage.name}.bias"] = bias
+        return weights
+
+    def write_weights(self, weights):
+        """Replace all stored weights, through the hardware's own write commands."""
+        for number, stage in enumerate(self.plan.stages):
+            codes = stage_words(
+                stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias")
+            )
+            words = pack_lanes(codes.reshape(-1, 1), stored_width(self.plan))
+            self._run(self._pack_commands(op=[Op.WRITE], stage=[number]), weight_in=words)
+
+    def _pack_commands(self, **fields):
+        """Commands as the bits of their stream."""
+        count = len(fields["op"])
+        words = np.zeros(count, dtype=np.uint64)
+        for name, field in self._command:
+            if name in fields:
+                values = np.asarray(fields[name]).astype(np.uint64)
+                words |= values << np.uint64(field.offset)
+        width = words32(Shape.cast(self._command).width)
+        return words.view(np.uint32).reshape(count, 2)[:, :width].copy()
+
+    def _samples(self, x, commands: Commands, updates=0, watch=None):
+        result = np.zeros((len(commands), words32(Shape.cast(self._result).width)), np.uint32)
+        cycles = np.zeros(len(commands), dtype=np.uint64)
+        snapshots = np.zeros((updates, snapshot_words(self.plan)), dtype=np.uint32)
+        taken = np.zeros(len(self.plan.stages), dtype=np.uint64)
+        changed = self._run(
+            self._pack_commands(
+                op=commands.op,
+                label=commands.label,
+                update=commands.update,
+                mantissa=commands.mantissa,
+                shift=commands.shift,
+            ),
+            beats=pack_samples(self.plan.stages[0], x),
+            result=result,
+            cycles=cycles,
+            snapshots=snapshots,
+            taken=taken,
+            watch=watch,
+        )
+        fields = dict(self._result)
+        scores: data.Field = fields["scores"]
+        fmt = self.plan.stages[-1].output
+        classes = self.plan.network.classes
+
+        def field(name, **layout):
+            at = fields[name].offset
+            return unpack_lanes(result, start=at, **layout)
+
+        results = Results(
+            scores=unpack_lanes(result, fmt.width, classes, start=scores.offset),
+            loss=field("loss", width=32, lanes=1, is_signed=False)[:, 0],
+            predicted=field(
+                "predicted", width=(classes - 1).bit_length(), lanes=1, is_signed=False
+            )[:, 0],
+            cycles=cycles.astype(np.int64),
+        )
+        return results, snapshots, taken, changed
+
+    def _run(
+        self,
+        command,
+        *,
+        beats=None,
+        weight_in=None,
+        weight_out=None,
+        result=None,
+        cycles=None,
+        snapshots=None,
+        taken=None,
+        watch=None,
+    ):
+        nothing = np.zeros((0, 1), dtype=np.uint32)
+        no_cycles = np.zeros(0, dtype=np.uint64)
+        arrays = [nothing if a is None else a for a in (beats, weight_in, weight_out, result, snapshots)]
+        beats, weight_in, weight_out, result, snapshots = arrays
+        self._seed += 1
+        memory, address, word = (-1, 0, 0) if watch is None else watch
+        job = _Job(
+            commands=len(command),
+            command=_pointer(command),
+            beats=len(beats),
+            beat=_pointer(beats),
+            weights_in=len(weight_in),
+            weight_in=_pointer(weight_in),
+            weights_out=len(weight_out),
+            weight_out=_pointer(weight_out),
+            results=len(result),
+            result=_pointer(result),
+            result_cycle=_pointer(no_cycles if cycles is None else cycles),
+            snapshots=len(snapshots),
+            snapshot=_pointer(snapshots),
+            snapshots_taken=_pointer(no_cycles if taken is None else taken),
+            stall=int(self.stall * 65536),
+            seed=self._seed * 0x9E3779B97F4A7C15 % 2**64,
+            patience=self._patience,
+            watch_memory=memory,
+            watch_address=address,
+            watch_word=word,
+        )
+        if self._library.st_run(self._model, ctypes.byref(job)):
+            raise HangError(
+                f"The hardware made no progress for {self._patience} cycles, in cycle {self.cycle}"
+            )
+        return job.watch_cycle
+
+    @property
+    def _patience(self):
+        cycles = sum(sum(stage.phase_cycles().values()) for stage in self.plan.stages)
+        return int((4 * cycles + 10_000) / (1 - self.stall))

@@ -1,0 +1,264 @@
+"""Run golden model and RTL side by side, and say where they first differ."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamtrain.golden import Golden
+from streamtrain.host.device import Commands, Op
+from streamtrain.host.packing import stage_words
+from streamtrain.pipeline.stage import error_windows, input_windows
+
+__all__ = ["Difference", "Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where RTL first departs from the golden model.
+
+    Parameters
+    ----------
+    step : :class:`int`
+        Sample, counted from 0.
+    layer, phase, tensor : :class:`str`
+        What computes the tensor: the layer's name, and "FP", "BP", "WU" or "loss".
+    element : tuple
+        Index in the tensor.
+    expected, found : :class:`int`
+        Codes.
+    cycle : :class:`int` or None
+        Clock cycles from the step's start to the wrong value, when the step runs alone; None if it is right
+        then, so that the difference comes from samples overlapping.
+    """
+
+    step: int
+    layer: str
+    phase: str
+    tensor: str
+    element: tuple
+    expected: int
+    found: int
+    cycle: int | None
+
+    def __str__(self):
+        when = "only when samples overlap" if self.cycle is None else f"in cycle {self.cycle}"
+        return (
+            f"step {self.step}: {self.layer} {self.phase}, {self.tensor}{list(self.element)} is "
+            f"{self.found}, not {self.expected}, {when}"
+        )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Result of :func:`verify`.
+
+    Parameters
+    ----------
+    steps : :class:`int`
+        Steps that were compared.
+    difference : :class:`Difference` or None
+    cycles_per_step : :class:`float`
+        Clock cycles between results, over the steps that were compared.
+    """
+
+    steps: int
+    difference: Difference | None
+    cycles_per_step: float
+
+    @property
+    def bit_exact(self):
+        return self.difference is None
+
+    def __str__(self):
+        if self.bit_exact:
+            return (
+                f"{self.steps} steps bit-exact: all weights, losses, scores and predictions "
+                f"({self.cycles_per_step:,.0f} cycles per step)"
+            )
+        return f"RTL differs from the golden model at {self.difference}"
+
+
+def verify(device, x, commands, *, golden=None, chunk=50, report=lambda done: None):
+    """Compare RTL with the golden model after every sample.
+
+    Samples follow one another without a pause; the weights of each stage are compared after each
+    of their updates, and all results. At a difference the sample runs again, alone, and all that is computed
+    in it is compared.
+
+    Parameters
+    ----------
+    device : :class:`~streamtrain.simulate.SimulatedDevice`
+    x : integer array, (samples, channels, rows, columns)
+        Codes.
+    commands : :class:`~streamtrain.host.device.Commands`
+    golden : :class:`~streamtrain.golden.Golden`, optional
+        With the device's weights, and in the device's state; by default a new one.
+    chunk : :class:`int`
+        Samples that the device processes without a pause.
+    report : callable
+        Gets the number of samples compared so far.
+
+    Returns a :class:`Verification`.
+    """
+    plan = device.plan
+    if golden is None:
+        golden = Golden(plan)
+        golden.write_weights(device.read_weights())
+    cycles, steps = [], len(commands)
+    begin = 0
+    while begin < steps:
+        end = min(steps, begin + chunk)
+        part = Commands(*(getattr(commands, name)[begin:end] for name in _FIELDS))
+        results, recorded = device.run_watched(x[begin:end], part)
+        cycles.append(results.cycles)
+        update = 0
+        for sample in range(begin, end):
+            one = Commands(*(getattr(commands, name)[sample : sample + 1] for name in _FIELDS))
+            before = golden.read_weights()
+            expected = golden.run(x[sample : sample + 1], one)
+            at = sample - begin
+            wrong = any(
+                (getattr(expected, name)[0] != getattr(results, name)[at]).any()
+                for name in ("scores", "loss", "predicted")
+            )
+            if one.op[0] == Op.TRAIN and one.update[0]:
+                wrong = wrong or _weights_differ(plan, golden.read_weights(), recorded, update)
+                update += 1
+            if wrong:
+                difference = _locate(device, golden, before, x[sample], one, sample, expected)
+                return Verification(sample, difference, _pace(cycles))
+        report(end)
+        begin = end
+    return Verification(steps, None, _pace(cycles))
+
+
+_FIELDS = ("op", "label", "update", "mantissa", "shift")
+
+
+def _pace(cycles):
+    gaps = [np.diff(part) for part in cycles]
+    total = sum(int(part.sum()) for part in gaps)
+    return total / max(1, sum(len(part) for part in gaps))
+
+
+def _weights_differ(plan, weights, recorded, update):
+    for number, stage in enumerate(plan.stages):
+        words = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias"))
+        for owner, what, codes in recorded:
+            if owner != number:
+                continue
+            expected = words[:, : stage.multipliers]
+            if what == "biases":
+                expected = words[:: stage.words // stage.blocks[0], stage.multipliers :]
+            if (codes[update] != expected).any():
+                return True
+    return False
+
+
+class _View:
+    """A tensor as the memories of the device hold it."""
+
+    def __init__(self, device, number, stage):
+        self.device = device
+        self.numbers = {}
+        for index, memory in enumerate(device.memories):
+            if memory.stage == number:
+                self.numbers[memory.what, memory.bank] = index
+        self.stage = stage
+
+    def window_place(self, what, channel, row, col, slot):
+        """(memory, address, lane) of an element of x or dz."""
+        plan, stage = self.device.plan, self.stage
+        shape = (input_windows if what == "inputs" else error_windows)(plan, stage)
+        row, col = row + shape.pad, col + shape.pad
+        bank = (row % shape.bank_rows, col % shape.bank_cols)
+        address = slot * shape.slot_stride
+        address += row // shape.bank_rows * shape.row_stride
+        address += col // shape.bank_cols * shape.col_stride
+        return self.numbers[what, bank], address + channel // shape.lanes, channel % shape.lanes
+
+
+def _locate(device, golden, before, x, command, step, expected):
+    """Repeat a step alone from the same weights, and compare everything in it."""
+    plan = device.plan
+    repeat = Golden(plan)
+
+    def again(function):
+        device.reset()
+        device.write_weights(before)
+        return function(x[None], command)
+
+    repeat.write_weights(before)
+    trace = repeat.trace(x, command)
+    results = again(device.run)
+    contents = [device.memory(number) for number in range(len(device.memories))]
+    trains = command.op[0] == Op.TRAIN
+
+    def difference(layer, phase, tensor, element, wanted, found, place=None):
+        cycle = None
+        if place is not None:
+            memory, address, lane = place
+            cycle = again(
+                lambda x, command: device.last_change(
+                    x, command, memory=memory, address=address, lane=lane
+                )
+            )
+        return Difference(step, layer, phase, tensor, element, int(wanted), int(found), cycle)
+
+    # In the order in which a step computes: forward, loss, backward, update.
+    views = [_View(device, number, stage) for number, stage in enumerate(plan.stages)]
+    for what, key, order in (
+        ("inputs", "x", range(len(plan.stages))),
+        ("errors", "dz", range(len(plan.stages) - 1, -1, -1)),
+    ):
+        if what == "errors":
+            for name in ("scores", "predicted", "loss"):
+                wanted, found = getattr(expected, name)[0], getattr(results, name)[0]
+                if np.any(wanted != found):
+                    element = () if np.ndim(wanted) == 0 else tuple(np.argwhere(wanted != found)[0])
+                    wanted, found = np.asarray(wanted)[element], np.asarray(found)[element]
+                    last = plan.stages[-1].name
+                    place = (last, "FP") if name == "scores" else ("loss", "loss")
+                    element = tuple(int(i) for i in element)
+                    return difference(*place, name, element, wanted, found)
+            if not trains:
+                break
+        for number in order:
+            stage, tensor = plan.stages[number], trace[plan.stages[number].name][key]
+            tensor = tensor.reshape(len(tensor), *(tensor.shape[1:] or (1, 1)))
+            # Pixel by pixel, as they are computed.
+            for row in range(tensor.shape[1]):
+                for col in range(tensor.shape[2]):
+                    for channel in range(len(tensor)):
+                        place = views[number].window_place(what, channel, row, col, 0)
+                        found = contents[place[0]][place[1], place[2]]
+                        wanted = tensor[channel, row, col]
+                        if found == wanted:
+                            continue
+                        if what == "inputs":
+                            owner = plan.stages[number - 1].name if number else "input"
+                            phase = "FP"
+                        else:
+                            after = number + 1
+                            owner = plan.stages[after].name if after < len(views) else "loss"
+                            phase = "BP" if after < len(views) else "loss"
+                        return difference(
+                            owner, phase, f"{stage.name}.{key}", (channel, row, col), wanted, found, place
+                        )
+    if trains and command.update[0]:
+        after = repeat.read_weights()
+        for number, stage in enumerate(plan.stages):
+            words = stage_words(stage, after[f"{stage.name}.weight"], after.get(f"{stage.name}.bias"))
+            parts = {"words": words[:, : stage.multipliers]}
+            if stage.bias:
+                parts["biases"] = words[:: stage.words // stage.blocks[0], stage.multipliers :]
+            for what, wanted in parts.items():
+                memory = views[number].numbers[what, None]
+                found = contents[memory]
+                if (found != wanted).any():
+                    word, lane = (int(i) for i in np.argwhere(found != wanted)[0])
+                    return difference(
+                        stage.name, "WU", f"{stage.name}.{what}", (word, lane),
+                        wanted[word, lane], found[word, lane], (memory, word, lane),
+                    )
+    return Difference(step, "none", "overlap", "results or weights", (), 0, 0, None)

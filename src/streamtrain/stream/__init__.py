@@ -1,0 +1,18 @@
+"""Typed streams: joining them, queues, width changes, sliding windows."""
+
+from streamtrain.stream.connect import connect
+from streamtrain.stream.fork import fork
+from streamtrain.stream.queue import Queue, memory_style
+from streamtrain.stream.resize import Resize
+from streamtrain.stream.window import Cursor, WindowShape, WindowStore
+
+__all__ = [
+    "Cursor",
+    "Queue",
+    "Resize",
+    "WindowShape",
+    "WindowStore",
+    "connect",
+    "fork",
+    "memory_style",
+]

@@ -1,0 +1,81 @@
+"""A first-in first-out queue of payloads of any shape."""
+
+from operator import index
+
+from amaranth import Module, Shape, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["DISTRIBUTED_DEPTH", "Queue", "memory_style"]
+
+DISTRIBUTED_DEPTH = 64
+"""Memories up to this many words live in LUT RAM: block RAM would be nearly empty."""
+
+
+def memory_style(depth):
+    """Attributes that put a memory of ``depth`` words where it is cheapest."""
+    return {"ram_style": "distributed" if depth <= DISTRIBUTED_DEPTH else "block"}
+
+
+class Queue(wiring.Component):
+    """Keep up to ``depth`` payloads (and one more, on its way out) in order.
+
+    Parameters
+    ----------
+    shape : shape-like
+    depth : :class:`int`
+        Payloads in memory, at least 1.
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(shape))`
+    o : :py:`Out(stream.Signature(shape))`
+    level : :py:`Out(range(depth + 2))`
+        Payloads inside.
+
+    Timing
+    ------
+    One payload per cycle at both ends. A payload is offered two cycles after it was accepted.
+    """
+
+    def __init__(self, shape, depth):
+        self.shape = shape
+        self.depth = index(depth)
+        if self.depth < 1:
+            raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
+        super().__init__({
+            "i": In(stream.Signature(shape)),
+            "o": Out(stream.Signature(shape)),
+            "level": Out(range(self.depth + 2)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(
+            shape=Shape.cast(self.shape), depth=self.depth, init=[], attrs=memory_style(self.depth)
+        )
+        write, read = memory.write_port(), memory.read_port()
+        stored = Signal(range(self.depth + 1))  # in memory
+        fetch = Signal()  # read the oldest one: the place on the way out is free, or becomes so
+
+        m.d.comb += [
+            self.i.ready.eq(stored != self.depth),
+            write.en.eq(self.i.valid & self.i.ready),
+            write.data.eq(self.i.payload),
+            fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+            read.en.eq(fetch),
+            self.o.payload.eq(read.data),
+            self.level.eq(stored + self.o.valid),
+        ]
+        for port in (write, read):
+            with m.If(port.en):
+                m.d.sync += port.addr.eq(port.addr + 1)
+                with m.If(port.addr == self.depth - 1):
+                    m.d.sync += port.addr.eq(0)
+        m.d.sync += stored.eq(stored + write.en - fetch)
+        with m.If(fetch):
+            m.d.sync += self.o.valid.eq(1)
+        with m.Elif(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        return m

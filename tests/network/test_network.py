@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Network,
+    ReLU,
+    ShapeError,
+)
+
+LAYERS = [Conv2d(8, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(10)]
+NET = Network((1, 28, 28), LAYERS, optimizer=SGD(lr=2**-6))
+
+
+def test_layers_are_named_by_kind_and_number():
+    net = Network(
+        (1, 8, 8),
+        [Conv2d(4, 3), ReLU(), Conv2d(4, 3, name="middle"), ReLU(), Conv2d(4, 3), Flatten(), Linear(2)],
+    )  # fmt: skip
+    assert [layer.name for layer in net.layers] == [
+        "conv1", "relu1", "middle", "relu2", "conv3", "flatten1", "linear1",
+    ]  # fmt: skip
+
+
+def test_shapes_flow_through():
+    assert NET.shapes == ((1, 28, 28), (8, 28, 28), (8, 28, 28), (8, 14, 14), (1568,), (10,))
+    assert NET.classes == 10
+    assert NET.input_of("linear1") == (1568,)
+    with pytest.raises(KeyError):
+        NET.input_of("linear2")
+
+
+def test_training_macs_are_three_passes_without_the_first_error():
+    conv, linear = 28 * 28 * 8 * 9, 1568 * 10
+    assert NET.macs == {"conv1": conv, "linear1": linear}
+    assert NET.training_macs == 2 * conv + 3 * linear
+
+
+@pytest.mark.parametrize(
+    "filters, shape, macs",
+    [
+        ([8, 16, 32], (1, 28, 28), 1.476e6),  # M, S and 1X of the design notes
+        ([8, 16, 32, 64], (3, 32, 32), 3.104e6),
+    ],
+)
+def test_macs_of_known_networks(filters, shape, macs):
+    layers = [layer for m in filters for layer in (Conv2d(m, 3), ReLU(), MaxPool2d())]
+    net = Network(shape, [*layers, Flatten(), Linear(10)])
+    assert net.training_macs == pytest.approx(macs, rel=1e-3)
+
+
+def test_networks_are_records():
+    again = Network.from_json(NET.to_json())
+    assert again == NET
+    assert hash(again) == hash(NET)
+    assert again.shapes == NET.shapes
+    assert again != replace(NET, seed=1)
+    assert replace(NET, input_shape=(1, 32, 32)).shapes[-2] == (8 * 16 * 16,)
+
+
+def test_sizes_may_be_numpy_integers():
+    net = Network(np.array([1, 28, 28]), LAYERS, optimizer=SGD(lr=2**-6), seed=np.int64(0))
+    assert net == NET
+    assert Network.from_json(net.to_json()) == NET
+
+
+def test_initial_weights_are_reproducible_and_he():
+    weights = NET.initial_weights()
+    assert {name: value.shape for name, value in weights.items()} == {
+        "conv1.weight": (8, 1, 3, 3),
+        "conv1.bias": (8,),
+        "linear1.weight": (10, 1568),
+        "linear1.bias": (10,),
+    }
+    assert weights["linear1.weight"].std() == pytest.approx(np.sqrt(2 / 1568), rel=0.02)
+    assert not weights["conv1.bias"].any()
+    for seed, same in ((0, True), (1, False)):
+        other = NET.initial_weights(seed)["conv1.weight"]
+        assert np.array_equal(other, weights["conv1.weight"]) is same
+    seeded = replace(NET, seed=1).initial_weights()
+    np.testing.assert_array_equal(seeded["conv1.weight"], NET.initial_weights(1)["conv1.weight"])
+
+
+def test_a_layer_without_bias_has_none():
+    net = Network((3, 1, 1), [Flatten(), Linear(2, bias=False)])
+    assert list(net.initial_weights()) == ["linear1.weight"]
+
+
+def test_table_counts_weights_and_macs():
+    header, rows = NET.table()
+    assert header == ("layer", "kind", "output", "weights", "MACs")
+    assert rows[0] == ("input", "", "1x28x28", "", "")
+    assert rows[1] == ("conv1", "Conv2d", "8x28x28", 80, 56448)
+    assert rows[2] == ("relu1", "ReLU", "8x28x28", "", "")
+    assert rows[5] == ("linear1", "Linear", "10", 15690, 15680)
+    assert "15,690" in NET._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "shape, layers, error, message",
+    [
+        ((1, 28), LAYERS, ValueError, r"^Input shape must be \(channels, rows, columns\), each at least 1, not \(1, 28\)$"),
+        ((0, 28, 28), LAYERS, ValueError, r"each at least 1, not \(0, 28, 28\)$"),
+        (28, LAYERS, TypeError, r"^Input shape must be three integers, not 28$"),
+        ((1, 28, 2.5), LAYERS, TypeError, r"^Input shape must be three integers"),
+        ((1, 28, 28), [], ValueError, r"^A network needs at least one layer$"),
+        ((1, 28, 28), [Conv2d], TypeError, r"^Layer 0 must be a layer such as Conv2d, not <class"),
+        ((1, 28, 28), [Conv2d(8, 3, name="a b"), *LAYERS], ValueError, r"^Layer name must be an identifier, not 'a b'$"),
+        ((1, 28, 28), [Conv2d(8, 3, name=3), *LAYERS], ValueError, r"^Layer name must be an identifier, not 3$"),
+        ((1, 28, 28), [Conv2d(8, 3, name="relu1"), *LAYERS], ValueError, r"^Two layers are named 'relu1'$"),
+        ((1, 28, 28), [Flatten()], ValueError, r"no Conv2d or Linear layer, so nothing to train$"),
+        ((1, 28, 28), [Flatten(), Linear(1)], ValueError, r"^The last layer \(linear1\) gives 1 score; cross-entropy needs at least 2"),
+        ((1, 28, 28), [Conv2d(8, 3)], ShapeError, r"^The last layer \(conv1\) gives a map \(8, 28, 28\), .* add Flatten \(6272 classes\) or Linear$"),
+        ((1, 28, 28), [Linear(10)], ShapeError, r"^linear1 takes a vector, but gets \(1, 28, 28\); put Flatten before it$"),
+        ((1, 3, 3), [*LAYERS[:3], MaxPool2d(), Flatten(), Linear(2)], ShapeError, r"^pool2: a 1x1 map is smaller than the 2x2 pool"),
+        ((1, 2, 2), [Conv2d(8, 3, "valid"), Flatten()], ShapeError, r"^conv1: a 3x3 kernel does not fit a 2x2 map"),
+    ],
+)  # fmt: skip
+def test_rejects_what_makes_no_sense(shape, layers, error, message):
+    with pytest.raises(error, match=message):
+        Network(shape, layers)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"loss": "cross-entropy"}, r"^Loss must be CrossEntropy\(\), not 'cross-entropy'$"),
+        ({"optimizer": 0.01}, r"^Optimizer must be SGD\(lr\), not 0.01$"),
+        ({"seed": "x"}, r"integer"),
+    ],
+)
+def test_rejects_arguments(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        Network((1, 28, 28), LAYERS, **arguments)
