@@ -48,10 +48,10 @@ class FakeDesign:
     def golden(self, exact=True):
         return Trainer(self.plan, Golden(self.plan, exact=exact))
 
-    def simulate(self):
+    def simulate(self, progress):
         return Trainer(self.plan, ClockedGolden(self.plan))
 
-    def verify(self, steps):
+    def verify(self, steps, *, x, y, device, progress):
         difference = None if self.bit_exact else "conv1 WU, weights[0, 1] is 3, not 4"
         return Verification(steps, difference, CYCLES)
 

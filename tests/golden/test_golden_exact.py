@@ -131,11 +131,12 @@ def test_training_matches_plain_numpy(net, numbers, mode):
 
 
 @pytest.mark.parametrize("mode", [Round.NEAREST, Round.STOCHASTIC])
+@pytest.mark.parametrize("numbers", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("net", ["odd", "valid"])
-def test_mini_batches_match_plain_numpy(net, mode):
-    plan = make_plan(net, rounded(NARROW, mode), max_batch=3)
-    update = [0, 0, 1, 0, 1, 1, 0]
-    check_same(plan, make_samples(plan, 7), make_commands(plan, 7, update=update))
+def test_mini_batches_match_plain_numpy(net, numbers, mode):
+    plan = make_plan(net, rounded(numbers, mode), max_batch=6)
+    update = np.isin(np.arange(32), [5, 6, 9, 15, 21, 27])
+    check_same(plan, make_samples(plan, 32), make_commands(plan, 32, update=update))
 
 
 def test_other_commands_change_no_weights():
@@ -232,20 +233,54 @@ def test_runs_may_be_cut_anywhere():
         np.testing.assert_array_equal(cut.read_weights()[name], codes)
 
 
-@pytest.mark.parametrize("logits", [Fixed(16, 8), Fixed(18, 14), Fixed(10, -1)])
+def score_plan(logits, classes):
+    """A plan whose scores are its samples, with the weights that make it so."""
+    network = Network((classes, 1, 1), [Conv2d(classes, 1, bias=False), Flatten()])
+    numbers = Numbers(
+        weights=Fixed(18, 0),
+        activations=Fixed(18, logits.frac),
+        logits=logits,
+        errors=Fixed(18, 16),
+    )
+    plan = lower(network, {"conv1": (1, 1, 1)}, numbers)
+    return plan, {"conv1.weight": np.eye(classes, dtype=int).reshape(classes, classes, 1, 1)}
+
+
+@pytest.mark.parametrize("frac", [0, 1, 8, 11, 12, 13, 16])
+def test_loss_of_every_distance_matches_plain_integers(frac):
+    plan, weights = score_plan(Fixed(18, frac), 3)
+    farthest = 2**17 - 1
+    vanishing = round(15 * np.log(2) * 2**frac)  # from here on, a class has no share
+    near = np.linspace(0, min(farthest, 13 * 2**frac), 300).astype(int)
+    d = np.unique([*near, *range(vanishing - 20, vanishing + 20), farthest])
+    d = d[(d >= 0) & (d <= farthest)]
+    x = np.zeros((len(d), 3, 1, 1), int)
+    x[:, 1, 0, 0] = -d
+    x[:, 2, 0, 0] = -d // 2
+    golden = Golden(plan)
+    commands = make_commands(plan, len(d))
+    for i in range(len(d)):
+        golden.write_weights(weights)
+        c = one(commands, i)
+        dz = golden.trace(x[i], c)["conv1"]["dz"].ravel()
+        golden.write_weights(weights)
+        slow = SlowGolden(plan, weights)
+        _, loss, _ = slow.step(x[i], Op.TRAIN, c.label[0], 1, c.mantissa[0], c.shift[0])
+        assert golden.run(x[i : i + 1], c).loss[0] == loss
+        np.testing.assert_array_equal(dz, slow.stages[0].dz.ravel())
+
+
+@pytest.mark.parametrize("logits", [Fixed(16, 8), Fixed(18, 14), Fixed(10, 0)])
 def test_loss_and_errors_are_close_to_softmax(logits):
     classes = 7
-    network = Network((classes, 1, 1), [Conv2d(classes, 1, bias=False), Flatten()])
-    numbers = Numbers(activations=Fixed(16, 10), logits=logits, errors=Fixed(18, 16))
-    plan = lower(network, {"conv1": (1, 1, 1)}, numbers)
-    weights = np.eye(classes, dtype=np.int64).reshape(classes, classes, 1, 1) << 13
+    plan, weights = score_plan(logits, classes)
     x = plan.stages[0].input.encode(np.random.default_rng(0).normal(0, 6, (30, classes, 1, 1)))
     commands = make_commands(plan, 30)
     for i, label in enumerate(commands.label):
         golden = Golden(plan)
-        golden.write_weights({"conv1.weight": weights})
+        golden.write_weights(weights)
         dz = golden.trace(x[i], one(commands, i))["conv1"]["dz"].ravel()
-        golden.write_weights({"conv1.weight": weights})
+        golden.write_weights(weights)
         results = golden.run(x[i : i + 1], one(commands, i))
 
         z = logits.decode(results.scores[0])
@@ -253,4 +288,5 @@ def test_loss_and_errors_are_close_to_softmax(logits):
         assert results.loss[0] / 4096 == pytest.approx(-np.log(p[label]), rel=1e-3, abs=1e-3)
         p[label] -= 1
         expected = p * commands.mantissa[i] / 128
-        np.testing.assert_allclose(numbers.errors.decode(dz), expected, rtol=0, atol=1e-3)
+        dz = plan.stages[0].errors.decode(dz)
+        np.testing.assert_allclose(dz, expected, rtol=0, atol=1e-3)

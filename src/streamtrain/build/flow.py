@@ -192,6 +192,11 @@ class _Flow:
         self.design = self.make_design()
         self.board = load_board(self.design.board)
         self._check_data()
+        rng = np.random.default_rng(self.seed)
+        images = len(self.data.train_x)
+        passes = -(-self.samples // images)
+        order = np.concatenate([rng.permutation(images) for _ in range(passes)])[: self.samples]
+        self.x, self.y = self.data.train_x[order], self.data.train_y[order]
         estimate = self.design.estimate()
         (self.folder / "design.json").write_text(self.design.to_json() + "\n", encoding="utf-8")
         bound = self.design.bound_cycles
@@ -245,7 +250,9 @@ class _Flow:
         return f"{self.verilog.count(chr(10)):,} lines of Verilog"
 
     def verify(self):
-        report = self.design.verify(steps=self.steps)
+        show = not self.console.quiet
+        device = self.design.simulate(progress=show).device
+        report = self.design.verify(self.steps, x=self.x, y=self.y, device=device, progress=show)
         self.summary["verify"] = {
             "steps": int(report.steps),
             "bit_exact": bool(report.bit_exact),
@@ -256,19 +263,14 @@ class _Flow:
         return f"equal to the golden model in {report.steps:,} steps"
 
     def train(self):
-        x, y = self.data.train_x, self.data.train_y
-        rng = np.random.default_rng(self.seed)
-        passes = -(-self.samples // len(x))
-        order = np.concatenate([rng.permutation(len(x)) for _ in range(passes)])[: self.samples]
-        x, y = x[order], y[order]
+        show = not self.console.quiet
         test = self.data.test_x, self.data.test_y
-
-        trainer = self.design.simulate()
-        history = trainer.fit(x, y, progress=not self.console.quiet)
+        trainer = self.design.simulate(progress=show)
+        history = trainer.fit(self.x, self.y, progress=show)
         golden = self.design.golden()
         golden.load_state_dict(trainer.state_dict())
         float_twin = self.design.golden(exact=False)
-        float_twin.fit(x, y, progress=False)
+        float_twin.fit(self.x, self.y, progress=False)
 
         self.loss = history.losses
         self.summary["saturations"] = trainer.saturations()

@@ -11,7 +11,7 @@ from streamtrain.host.device import Commands, Op
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.results import Evaluation, History, Step
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "encode_samples", "training_commands"]
 
 _CHUNK_SECONDS = 0.2  # of work between two updates of the progress bar, and looks at Ctrl-C
 _RECENT = 1000  # samples that the bar's loss and accuracy are averaged over
@@ -92,9 +92,8 @@ class Trainer:
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
-        epoch = self._steps(len(x), batch, lr)
-        update, mantissa, shift = (np.tile(column, epochs) for column in epoch)
-        commands = Commands(np.full(len(order), Op.TRAIN), y[order], update, mantissa, shift)
+        parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
+        commands = _joined(parts)
 
         began = perf_counter()
 
@@ -132,7 +131,7 @@ class Trainer:
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
-        commands = Commands(np.full(len(x), Op.TRAIN), y, *self._steps(len(x), len(x), lr))
+        commands = training_commands(self.plan, y, len(x), lr)
         began = getattr(self.device, "cycle", None)
         with HeldInterrupt():
             done = self._give(x, commands)
@@ -308,33 +307,11 @@ class Trainer:
             )
         return y.astype(np.int64)
 
-    def _steps(self, count, batch, lr):
-        """Columns ``update``, ``mantissa`` and ``shift`` of the commands for one epoch."""
-        if batch > self.plan.max_batch:
-            raise ValueError(
-                f"Mini-batch has {batch} samples, but the design takes {self.plan.max_batch}; "
-                f"plan it with max_batch={batch}"
-            )
-        if lr is None:
-            lr = self.plan.network.optimizer.lr
-        elif not isinstance(lr, Real):
-            raise TypeError(f"lr must be a number, not {lr!r}")
-        position = np.arange(count)
-        update = ((position % batch == batch - 1) | (position == count - 1)).astype(np.int64)
-        mantissa, shift = np.empty(count, np.int64), np.empty(count, np.int64)
-        whole = count - count % batch
-        for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
-            if first < end:
-                mantissa[first:end], shift[first:end] = self.plan.rate_code(lr, size)
-        return update, mantissa, shift
-
     # -- The device's work --------------------------------------------------------------------------
 
     def _give(self, x, commands):
         """Run samples now. Returns what came of them."""
-        fmt = self.plan.stages[0].input
-        codes = fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
-        results = self.device.run(codes, commands)
+        results = self.device.run(encode_samples(self.plan, x), commands)
         return _Done(
             np.ldexp(np.asarray(results.loss, np.float64), -_LOSS_FRAC),
             np.asarray(results.predicted, np.int64),
@@ -364,6 +341,55 @@ class Trainer:
                 pace = (now - started) / (end - first)
                 size = max(1, min(4 * (end - first), int(_CHUNK_SECONDS / pace)))
         return done
+
+
+def training_commands(plan, labels, batch, lr=None):
+    """Commands that train with samples in order, in mini-batches; the last one may be smaller.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    labels : integer array, (samples,)
+    batch : :class:`int`
+        Samples in a mini-batch.
+    lr : :class:`float`, optional
+        Learning rate of a mini-batch's mean gradient; the network's own by default.
+
+    Raises
+    ------
+    ValueError
+        If the design takes no such batch or learning rate.
+    """
+    count = len(labels)
+    if batch > plan.max_batch:
+        raise ValueError(
+            f"Mini-batch has {batch} samples, but the design takes {plan.max_batch}; "
+            f"plan it with max_batch={batch}"
+        )
+    if lr is None:
+        lr = plan.network.optimizer.lr
+    elif not isinstance(lr, Real):
+        raise TypeError(f"lr must be a number, not {lr!r}")
+    position = np.arange(count)
+    update = ((position % batch == batch - 1) | (position == count - 1)).astype(np.int64)
+    mantissa, shift = np.empty(count, np.int64), np.empty(count, np.int64)
+    whole = count - count % batch
+    for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
+        if first < end:
+            mantissa[first:end], shift[first:end] = plan.rate_code(lr, size)
+    return Commands(np.full(count, Op.TRAIN), np.asarray(labels), update, mantissa, shift)
+
+
+def encode_samples(plan, x):
+    """Codes of samples in the format of the first layer's input.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    x : float array, or uint8 array, which is divided by 255
+    """
+    fmt = plan.stages[0].input
+    return fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
 
 
 class _Done:
@@ -403,6 +429,12 @@ def _figures(commands, done, end, seconds):
 
 def _commands_in(commands, part):
     return Commands(*(getattr(commands, field.name)[part] for field in fields(Commands)))
+
+
+def _joined(parts):
+    return Commands(
+        *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Commands))
+    )
 
 
 def _look(op, labels):

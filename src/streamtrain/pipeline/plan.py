@@ -146,8 +146,8 @@ class Stage(Record):
         """Bits of an exact output or input-error sum, with room for the bias and half an LSB."""
         n, m = self.channels
         operand = max(self.input.width, self.errors.width)
-        terms = max(m, n) * self.kernel**2
-        return operand + self.weights.width - 1 + ceil_log2(terms) + 1
+        products = operand + self.weights.width - 1 + ceil_log2(max(m, n) * self.kernel**2)
+        return max(products, self.weights.width + self.input.frac) + 1
 
     def phase_cycles(self):
         """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU."""

@@ -575,12 +575,11 @@ class TrainingStage(wiring.Component):
         ]
         wait = Signal(range(8))
         with m.FSM():
-            with m.State("idle"):
-                with m.If(self.token.valid & quiet):
-                    with m.If(self.token.payload.read):
-                        m.next = "fetch"
-                    with m.Elif(self.token.payload.write):
-                        m.next = "in"
+            with m.State("idle"), m.If(self.token.valid & quiet):
+                with m.If(self.token.payload.read):
+                    m.next = "fetch"
+                with m.Elif(self.token.payload.write):
+                    m.next = "in"
             with m.State("fetch"):
                 m.d.comb += [scanning.eq(1), weights.scan_fetch.eq(1)]
                 m.d.sync += wait.eq(weights.finish_latency)

@@ -2,14 +2,17 @@
 
 from streamtrain.simulate.compiled import CompileError, compile_design
 from streamtrain.simulate.device import HangError, SimulatedDevice
-from streamtrain.simulate.verify import Difference, Verification, verify
+from streamtrain.simulate.trainer import SimulatedTrainer
+from streamtrain.simulate.verify import Difference, Verification, compare, verify
 
 __all__ = [
     "CompileError",
     "Difference",
     "HangError",
     "SimulatedDevice",
+    "SimulatedTrainer",
     "Verification",
+    "compare",
     "compile_design",
     "verify",
 ]

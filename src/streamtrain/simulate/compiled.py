@@ -1,16 +1,13 @@
 """Generated Verilog as native code: Verilator, a C++ compiler, and a cache."""
 
-import ctypes
 import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources, util
 from importlib.metadata import version
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 from amaranth import Shape
 

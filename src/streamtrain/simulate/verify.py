@@ -7,9 +7,12 @@ import numpy as np
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
 from streamtrain.host.packing import stage_words
+from streamtrain.host.progress import ProgressBar
+from streamtrain.host.trainer import encode_samples, training_commands
 from streamtrain.pipeline.stage import error_windows, input_windows
+from streamtrain.simulate.device import SimulatedDevice
 
-__all__ = ["Difference", "Verification", "verify"]
+__all__ = ["Difference", "Verification", "compare", "verify"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,55 @@ class Verification:
         return f"RTL differs from the golden model at {self.difference}"
 
 
-def verify(device, x, commands, *, golden=None, chunk=50, report=lambda done: None):
+def verify(
+    plan,
+    steps=100,
+    *,
+    x=None,
+    y=None,
+    batch_size=1,
+    lr=None,
+    stall=0.0,
+    seed=0,
+    device=None,
+    progress=True,
+):
+    """Train golden model and RTL side by side, from the same weights on the same samples.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    steps : :class:`int`
+        Mini-batches.
+    x, y : arrays, optional
+        Samples and labels as :meth:`~streamtrain.host.trainer.Trainer.fit` takes them, used again from the
+        start when there are too few. By default random pixels and labels.
+    batch_size : :class:`int`
+    lr : :class:`float`, optional
+    stall : :class:`float`
+        Probability that a stream pauses in a cycle, at each port of the design.
+    seed : :class:`int`
+        Of samples and stalls.
+    device : :class:`~streamtrain.simulate.SimulatedDevice`, optional
+        A running one, whose weights are the start.
+    progress : :class:`bool`
+
+    Returns a :class:`Verification`.
+    """
+    rng = np.random.default_rng(seed)
+    count = steps * batch_size
+    if x is None:
+        x = rng.random((min(count, 1000), *plan.network.input_shape))
+        y = rng.integers(0, plan.network.classes, len(x))
+    which = np.arange(count) % len(x)
+    codes, labels = encode_samples(plan, np.asarray(x))[which], np.asarray(y)[which]
+    device = device or SimulatedDevice(plan, stall=stall, seed=seed + 1)
+    commands = training_commands(plan, labels, batch_size, lr)
+    with ProgressBar("verifying", count, enabled=progress) as bar:
+        return compare(device, codes, commands, report=lambda done: bar.update(done, ""))
+
+
+def compare(device, x, commands, *, golden=None, chunk=50, report=lambda done: None):
     """Compare RTL with the golden model after every sample.
 
     Samples follow one another without a pause; the weights of each stage are compared after each
@@ -98,7 +149,7 @@ def verify(device, x, commands, *, golden=None, chunk=50, report=lambda done: No
     report : callable
         Gets the number of samples compared so far.
 
-    Returns a :class:`Verification`.
+    Returns a :class:`Verification`, whose steps are samples.
     """
     plan = device.plan
     if golden is None:
