@@ -42,7 +42,7 @@ def cache_dir(*parts):
 
 
 def content_key(*parts):
-    """Hash of ``parts`` (:class:`str` or :class:`bytes`), and of where one ends and the next begins."""
+    """Hash of ``parts`` (:class:`str` or :class:`bytes`) and of where each of them ends."""
     digest = sha256()
     for part in parts:
         if isinstance(part, str):
@@ -53,7 +53,7 @@ def content_key(*parts):
 
 
 def write_atomic(path, content):
-    """Write ``content`` (:class:`str` or :class:`bytes`) so that no reader ever sees a part of it."""
+    """Write ``content`` (:class:`str` or :class:`bytes`); no reader ever sees a part of it."""
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()

@@ -8,7 +8,7 @@ from streamtrain.build import build
 from streamtrain.build.report import network_text
 from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
 
-VOID = {"meta", "line", "br"}
+VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
@@ -115,6 +115,7 @@ def test_what_does_not_fit_is_said(quick, design, images, tmp_path, monkeypatch)
 
 def test_network_in_a_line():
     layers = [
-        Conv2d(4, 5), ReLU(), MaxPool2d(), Conv2d(8, 3), Conv2d(8, 1), Flatten(), Linear(9), Linear(2),
+        Conv2d(4, 5), ReLU(), MaxPool2d(), Conv2d(8, 3), Conv2d(8, 1), Flatten(), Linear(9),
+        Linear(2),
     ]  # fmt: skip
     assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"

@@ -8,9 +8,9 @@ from streamtrain.build.flow import STEPS
 from streamtrain.cache import content_key
 
 SUMMARY = {
-    "network", "board", "core", "clock_mhz", "multipliers", "training_macs_per_step", "bound_cycles",
-    "cycles_per_step", "utilisation", "samples_per_second", "resources", "verify", "accuracy",
-    "saturations",
+    "network", "board", "core", "clock_mhz", "multipliers", "training_macs_per_step",
+    "bound_cycles", "cycles_per_step", "utilisation", "samples_per_second", "resources",
+    "verify", "accuracy", "saturations",
 }  # fmt: skip
 
 

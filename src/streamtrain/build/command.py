@@ -104,8 +104,8 @@ def _build(options):
     if isinstance(described, Design) and given:
         name = next(iter(given))
         raise ValueError(
-            f"{options.description} describes a design, which has its own {name}: leave out --{name}, "
-            f"or describe a network"
+            f"{options.description} describes a design, which has its own {name}: "
+            f"leave out --{name}, or describe a network"
         )
     return build_planned(
         lambda: described if isinstance(described, Design) else plan(described, **given),

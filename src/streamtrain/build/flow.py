@@ -98,9 +98,9 @@ class BuildResult:
 def build(design, out, *, data="digits", samples=4096, steps=200, seed=0, progress=True):
     """Write Verilog, a manifest and a report of a design to a folder.
 
-    The steps are those of ``python -m streamtrain.build``: *generate* Verilog; *verify* that it equals
-    the golden model; *train* it in simulation on real images; *synthesise* it; *report*. Nothing is at
-    ``out`` until all of them succeed.
+    The steps are those of ``python -m streamtrain.build``: *generate* Verilog; *verify* that it
+    equals the golden model; *train* it in simulation on real images; *synthesise* it; *report*.
+    Nothing is at ``out`` until all of them succeed.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def build_planned(make_design, out, *, data, samples, steps, seed, progress):
     for what, value, low in (("samples", samples, 2), ("steps", steps, 1), ("seed", seed, 0)):
         if value < low:
             raise ValueError(f"{what} must be at least {low}, not {value!r}")
-    out = Path(out).absolute()
+    out = Path(out).resolve()
     console = Console(stderr=True, quiet=not progress, highlight=False)
     seconds = {}
     with output_folder(out) as folder:
@@ -224,8 +224,8 @@ class _Flow:
             ],
         }
         return (
-            f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} multipliers, "
-            f"{estimate.cycles:,} cycles a step estimated"
+            f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} "
+            f"multipliers, {estimate.cycles:,} cycles a step estimated"
         )
 
     def _check_data(self):

@@ -54,8 +54,8 @@ pre { padding: 0.8rem 1rem; border-radius: 8px; background: var(--panel); overfl
 def network_text(network):
     """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
 
-    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel is not 3x3;
-    ``P`` is a pool and ``FC`` a fully connected layer.
+    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
+    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
     """
     parts = []
     for layer in network.layers:
@@ -136,7 +136,7 @@ def _tiles(s):
         ),
         (
             result,
-            f"simulated RTL against golden model<br>after each of {verify['steps']:,} training steps",
+            f"simulated RTL against golden model<br>after each of {verify['steps']:,} steps",
         ),
     ]
     body = "".join(f'<div class="tile">{figure}<span>{text}</span></div>' for figure, text in tiles)
@@ -171,14 +171,14 @@ def _training(s, loss):
             "same images, order and first weights",
         ),
     ]
-    body = "".join(
-        f'<tr><td>{name}</td><td class="n">{value:.2%}</td><td class="n">{count:,}</td><td>{source}</td></tr>'
+    body = [
+        f"<td>{name}</td>{_number(value, '.2%')}{_number(count)}<td>{source}</td>"
         for name, value, count, source in rows
-    )
+    ]
+    head = '<th>accuracy</th><th class="n">share right</th><th class="n">images</th><th>from</th>'
     return (
         f"{_loss_curve(loss)}<p>Online means: each image is classified before it is learnt.</p>"
-        f'<div class="scroll"><table><tr><th>accuracy</th><th class="n">share right</th><th class="n">images</th>'
-        f"<th>from</th></tr>{body}</table></div>"
+        f"{_table(head, body)}"
     )
 
 
@@ -187,25 +187,30 @@ def _layers(s):
     totals = [sum(layer["share_of_bound"].values()) for layer in s["layers"]]
     for layer, total in zip(s["layers"], totals, strict=True):
         cells = "".join(
-            f'<td class="n">{layer["cycles"][phase]:,}</td><td class="n dim">{layer["share_of_bound"][phase]:.0%}</td>'
+            _number(layer["cycles"][phase])
+            + _number(layer["share_of_bound"][phase], ".0%", "n dim")
             for phase in _PHASES
         )
         rows.append(
-            f"<tr><td>{escape(layer['name'])}</td><td>{' × '.join(map(str, layer['folding']))}</td>"
-            f'<td class="n">{layer["multipliers"]:,}</td>{cells}<td>{_bar(total / max(totals))} {total:.0%}</td></tr>'
+            f"<td>{escape(layer['name'])}</td><td>{' × '.join(map(str, layer['folding']))}</td>"
+            f"{_number(layer['multipliers'])}{cells}"
+            f"<td>{_bar(total / max(totals))} {total:.0%}</td>"
         )
-    heads = "".join(
-        f'<th class="n" colspan="2">{phase}, {text}</th>' for phase, text in _PHASES.items()
+    head = (
+        '<th>layer</th><th>folding<br>(out × in × taps)</th><th class="n">multipliers</th>'
+        + "".join(
+            f'<th class="n" colspan="2">{name}, {text}</th>' for name, text in _PHASES.items()
+        )
+        + "<th>of the bound</th>"
     )
     cycles = s["cycles_per_step"]
     return (
-        '<div class="scroll"><table><tr><th>layer</th><th>folding<br>(out × in × taps)</th>'
-        f'<th class="n">multipliers</th>{heads}<th>of the bound</th></tr>{"".join(rows)}</table></div>'
-        f"<p>Cycles in which a layer's multipliers work on one sample, calculated, and their share of the bound: "
-        f"the {s['bound_cycles']:,.0f} cycles of a step in which all {s['multipliers']:,} multipliers never rest "
-        f"({s['training_macs_per_step']:,} multiply-accumulates). A layer above 100 % has fewer multipliers than "
-        f"its share of the work. The step takes {cycles['simulated']:,.0f} cycles in simulation; "
-        f"{cycles['estimated']:,.0f} were estimated.</p>"
+        f"{_table(head, rows)}<p>Cycles in which a layer's multipliers work on one sample, "
+        f"calculated, and their share of the bound: the {s['bound_cycles']:,.0f} cycles of a step "
+        f"in which all {s['multipliers']:,} multipliers never rest "
+        f"({s['training_macs_per_step']:,} multiply-accumulates). A layer above 100 % has fewer "
+        f"multipliers than its share of the work. The step takes {cycles['simulated']:,.0f} cycles "
+        f"in simulation; {cycles['estimated']:,.0f} were estimated.</p>"
     )
 
 
@@ -216,18 +221,18 @@ def _resources(s):
         share = used[key] / available[key]
         verdict = "" if share <= 1 else ' <span class="bad">does not fit</span>'
         rows.append(
-            f'<tr><td>{name}</td><td class="n">{used[key]:,}</td><td class="n">{available[key]:,}</td>'
-            f"<td>{_bar(share)} {share:.0%}{verdict}</td></tr>"
+            f"<td>{name}</td>{_number(used[key])}{_number(available[key])}"
+            f"<td>{_bar(share)} {share:.0%}{verdict}</td>"
         )
     announced = s["resources"]["announced_dsp"]
     planned = f"The plan announced {announced:,} DSP slices."
     if announced != used["dsp"]:
         planned = f'<span class="bad">{planned}</span>'
+    head = '<th></th><th class="n">synthesised</th><th class="n">on the part</th><th>share</th>'
     return (
-        '<div class="scroll"><table><tr><th></th><th class="n">synthesised</th><th class="n">on the part</th>'
-        f"<th>share</th></tr>{''.join(rows)}</table></div>"
-        f"<p>Synthesised by Yosys, before place and route. {planned} A LUT is counted for each function of up to six "
-        f"inputs and each shift register, and as many as it takes for a LUT RAM.</p>"
+        f"{_table(head, rows)}<p>Synthesised by Yosys, before place and route. {planned} "
+        f"A LUT is counted for each function of up to six inputs and each shift register, and as "
+        f"many as it takes for a LUT RAM.</p>"
     )
 
 
@@ -240,8 +245,8 @@ def _saturations(s):
     rows = [(name, *counts.values()) for name, counts in s["saturations"].items()]
     samples = s["accuracy"]["train_samples"]
     return (
-        f"<p>Results that did not fit their format and were clipped, over {samples:,} training samples "
-        f"in simulation.</p>{html_table(('layer', *sites), rows)}"
+        f"<p>Results that did not fit their format and were clipped, over {samples:,} training "
+        f"samples in simulation.</p>{html_table(('layer', *sites), rows)}"
     )
 
 
@@ -259,6 +264,16 @@ def _provenance(s, manifest):
     columns = (("setting", "", made), ("tool", "version", versions), ("step", "time", seconds))
     tables = "".join(html_table((first, second), rows) for first, second, rows in columns)
     return f'<div class="scroll" style="display:flex;flex-wrap:wrap;gap:2rem">{tables}</div>'
+
+
+def _table(head, rows):
+    """A table of rows of finished cells."""
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _number(value, form=",", style="n"):
+    return f'<td class="{style}">{value:{form}}</td>'
 
 
 def _bar(share):
@@ -298,22 +313,25 @@ def _loss_curve(loss):
         points = " ".join(f"{x(a):.1f},{y(v):.1f}" for a, v in zip(at, values, strict=True))
         return f'<polyline fill="none" {style} points="{points}"/>'
 
+    def text(at_x, at_y, anchor, words):
+        return (
+            f'<text x="{at_x:.1f}" y="{at_y:.1f}" text-anchor="{anchor}" fill="currentColor">'
+            f"{words}</text>"
+        )
+
     grid = "".join(
-        f'<line x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="currentColor" stroke-opacity="0.25"/>'
-        f'<text x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" fill="currentColor">{tick:g}</text>'
+        f'<path d="M{left} {y(tick):.1f}H{width - right}" stroke="currentColor" '
+        f'stroke-opacity="0.25"/>' + text(left - 8, y(tick) + 4, "end", f"{tick:g}")
         for tick in _ticks(high)
     )
-    axis = "".join(
-        f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle" fill="currentColor">'
-        f"{tick:,g}</text>"
-        for tick in _ticks(len(loss))
-    )
+    below = height - bottom + 18
+    axis = "".join(text(x(tick), below, "middle", f"{tick:,g}") for tick in _ticks(len(loss)))
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Loss over training samples">{grid}{axis}'
-        f'<text x="{(left + width - right) / 2}" y="{height - 4}" text-anchor="middle" fill="currentColor">'
-        f"training samples</text>"
+        f'<svg viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="Loss over training samples">{grid}{axis}'
+        + text((left + width - right) / 2, height - 4, "middle", "training samples")
         + line(fine_at, fine, 'stroke="#3b82c4" stroke-opacity="0.4" stroke-width="1"')
         + line(smooth_at, smooth, 'stroke="#3b82c4" stroke-width="2"')
-        + f'</svg><p class="dim">Cross-entropy of each training image before it is learnt, in simulated RTL: mean of '
-        f"{stretch:,} (light) and of {window:,} images (dark).</p>"
+        + '</svg><p class="dim">Cross-entropy of each training image before it is learnt, in '
+        f"simulated RTL: mean of {stretch:,} (light) and of {window:,} images (dark).</p>"
     )

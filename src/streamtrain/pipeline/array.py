@@ -72,6 +72,7 @@ class MultiplierArray(wiring.Component):
     valid, bp, wu, load : :py:`In(1)`
         There are operands; they are for BP or WU (else for FP); the accumulators start anew.
     shift : :py:`In(range(shifts + 1))`
+        In WU; 0 otherwise.
     w : :py:`In(ArrayLayout(stage.weights, Pm * Pn * Pk))`
         In the order pm, pn, pk.
     x : :py:`In(ArrayLayout(ArrayLayout(stage.input, Pk), Pn))`
@@ -147,6 +148,7 @@ class MultiplierArray(wiring.Component):
         products = {}
         wide = max(stage.input.width + self.shifts, stage.errors.width)
         narrow = max(stage.weights.width, stage.errors.width)
+        total_width = max(self.gradient_width, self.product_width)
         for i in range(pm):
             for n in range(pn):
                 for k in range(pk):
@@ -155,7 +157,7 @@ class MultiplierArray(wiring.Component):
                     a = Signal(signed(wide), name=f"a{tag}", reset_less=True)
                     b = Signal(signed(narrow), name=f"b{tag}", reset_less=True)
                     product = Signal(signed(wide + narrow), name=f"m{tag}", reset_less=True)
-                    total = Signal(signed(self.gradient_width), name=f"p{tag}", reset_less=True)
+                    total = Signal(signed(total_width), name=f"p{tag}", reset_less=True)
                     operand = shifted[n, k]
                     if stage.back:
                         operand = Mux(self.bp, self.dz_window[i][pk - 1 - k], operand)

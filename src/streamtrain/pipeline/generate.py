@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import lru_cache
 
 from amaranth.back import rtlil
 
@@ -42,6 +43,7 @@ def _large_design():
             gc.enable()
 
 
+@lru_cache(maxsize=2)  # a build writes it, simulates it, and synthesises it
 def generate_verilog(plan, name="streamtrain"):
     """Verilog of the training pipeline.
 

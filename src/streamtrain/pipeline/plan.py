@@ -303,11 +303,11 @@ def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_b
     for layer, shape in zip(network.layers, network.shapes, strict=False):
         if layer.stem in ("conv", "linear"):
             groups.append([layer, shape, []])
-        elif not groups:
+        elif not groups and layer.stem != "flatten":
             raise ValueError(
                 f"{layer.name} comes before any Conv2d or Linear; the pipeline begins with one of them"
             )
-        else:
+        elif groups:
             groups[-1][2].append(layer)
 
     stages = []

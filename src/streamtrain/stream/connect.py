@@ -1,6 +1,6 @@
 """Join streams that carry the same format."""
 
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 
 __all__ = ["connect"]
 
@@ -18,6 +18,17 @@ def connect(m, source, sink):
     """
     sent = source.signature.members["payload"].shape
     expected = sink.signature.members["payload"].shape
-    if sent != expected:
+    if not _same(sent, expected):
         raise wiring.ConnectionError(f"Stream of {sent!r} cannot feed a stream of {expected!r}")
     wiring.connect(m, source, sink)
+
+
+def _same(sent, expected):
+    """Whether shapes are equal, formats of members included (layouts compare only their widths)."""
+    if not (isinstance(sent, data.Layout) and isinstance(expected, data.Layout)):
+        return sent == expected
+    sent, expected = dict(sent), dict(expected)
+    return sent.keys() == expected.keys() and all(
+        field.offset == expected[key].offset and _same(field.shape, expected[key].shape)
+        for key, field in sent.items()
+    )

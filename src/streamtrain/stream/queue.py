@@ -36,7 +36,8 @@ class Queue(wiring.Component):
 
     Timing
     ------
-    One payload per cycle at both ends. A payload is offered two cycles after it was accepted.
+    One payload per cycle at both ends, or every other cycle if ``depth`` is 1. A payload is offered
+    two cycles after it was accepted.
     """
 
     def __init__(self, shape, depth):

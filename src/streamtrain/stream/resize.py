@@ -32,7 +32,8 @@ class Resize(wiring.Component):
 
     Timing
     ------
-    Combinational. The side with fewer lanes moves a payload every cycle.
+    Combinational. The side with fewer lanes moves a payload every cycle. If neither size divides
+    the other, their greatest common divisor of elements moves every cycle.
     """
 
     def __init__(self, fmt, lanes_in, lanes_out):

@@ -41,6 +41,12 @@ class WindowShape:
     square : :class:`int`
         Pixels arrive in raster order if 1, in squares of this size (squares in raster order) if
         more.
+
+    Raises
+    ------
+    ValueError
+        If ``taps`` is none of the three, a window begins outside of the padded map, or squares do not
+        fill the map.
     """
 
     rows: int
@@ -53,6 +59,25 @@ class WindowShape:
     blocks: int
     slots: int
     square: int = 1
+
+    def __post_init__(self):
+        kernel = self.kernel
+        if self.taps not in {1, kernel, kernel**2}:
+            raise ValueError(
+                f"Taps must be 1, {kernel} (a kernel row) or {kernel**2} (all), not {self.taps!r}"
+            )
+        if not 0 <= self.pad < kernel:
+            raise ValueError(f"Padding must be 0 to {kernel - 1}, not {self.pad!r}")
+        most = (self.rows + self.pad, self.cols + self.pad)
+        if not all(0 < place <= end for place, end in zip(self.places, most, strict=True)):
+            raise ValueError(
+                f"A {self.rows}x{self.cols} map padded by {self.pad} has at most "
+                f"{most[0]}x{most[1]} windows, not {self.places[0]}x{self.places[1]}"
+            )
+        if self.rows % self.square or self.cols % self.square:
+            raise ValueError(
+                f"Squares of {self.square}x{self.square} do not fill a {self.rows}x{self.cols} map"
+            )
 
     @property
     def bank_rows(self):

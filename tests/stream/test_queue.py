@@ -1,0 +1,67 @@
+# amaranth: UnusedElaboratable=no
+
+import random
+
+import pytest
+from amaranth.lib import data
+
+from streamtrain.numeric import Fixed
+from streamtrain.simulate.bench import run_stream, run_streams
+from streamtrain.stream import Queue, memory_style
+
+Q4_4 = Fixed(8, 4)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5, {"i": 0.7}, {"o": 0.7}])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+def test_payloads_come_out_in_order(depth, stall):
+    codes = random.Random(depth).choices(Q4_4.codes, k=60)
+    assert run_stream(Queue(Q4_4, depth), codes, 60, stall=stall) == codes
+
+
+def test_structures_keep_their_members():
+    layout = data.StructLayout({"data": data.ArrayLayout(Q4_4, 2), "train": 1})
+    payloads = [{"data": [-128, 127], "train": 1}, {"data": [127, -128], "train": 0}]
+    assert run_stream(Queue(layout, 2), payloads, 2) == payloads
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_level_counts_the_payloads_inside(depth):
+    async def count(ctx):
+        inside, left, most = 0, 80, 0
+        while left:
+            _, _, level, *moves = await ctx.tick().sample(
+                queue.level, queue.i.valid & queue.i.ready, queue.o.valid & queue.o.ready
+            )
+            assert level == inside
+            inside += moves[0] - moves[1]
+            left -= moves[1]
+            most = max(most, inside)
+        assert most == depth + 1  # it was full, with one more on its way out
+
+    queue = Queue(Q4_4, depth)
+    run = run_streams(queue, {"i": [1] * 80}, {"o": 80}, drive=count, stall={"o": 0.8})
+    assert run.final == {"level": 0}
+
+
+@pytest.mark.parametrize("depth, period", [(1, 2), (2, 1), (8, 1)])
+def test_a_payload_is_offered_after_two_cycles_and_at_full_rate(depth, period):
+    run = run_streams(Queue(Q4_4, depth), {"i": [1] * 50}, {"o": 50})
+    assert run.times["i"] == [period * n for n in range(50)]
+    assert run.times["o"] == [period * n + 2 for n in range(50)]
+
+
+def test_small_memories_are_distributed():
+    assert memory_style(64) == {"ram_style": "distributed"}
+    assert memory_style(65) == {"ram_style": "block"}
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_rejects_queues_for_nothing(depth):
+    with pytest.raises(ValueError, match=rf"^Queue must hold at least one payload, not {depth}$"):
+        Queue(Q4_4, depth)
+
+
+def test_rejects_depths_that_are_no_integers():
+    with pytest.raises(TypeError):
+        Queue(Q4_4, 2.0)
