@@ -16,9 +16,8 @@ from json import dumps
 from pathlib import Path
 
 import numpy as np
+from columns import columns
 from nets import DATA, NETS, images
-
-from streamtrain.tables import text_table
 
 INPUTS = {
     "unit": ("0 to 1", lambda x, train: x),  # the trainer divides bytes by 255
@@ -199,8 +198,8 @@ def describe(result):
     lines = [
         f"{result['net']}: {result['network']}, learning rate {result['lr']:g}, batch 1; "
         f"pixels {INPUTS[result['inputs']][0]}",
-        f"{result['data']}: {result['train_images']:,} images, {result['epochs']} epoch(s), {order}; "
-        f"{result['test_images']:,} test images",
+        f"{result['data']}: {result['train_images']:,} images, {result['epochs']} epoch(s), "
+        f"{order}; {result['test_images']:,} test images",
         "",
     ]
 
@@ -215,13 +214,15 @@ def describe(result):
             f"{accuracy[0] - accuracy[1]:+.2f}",
         )
 
-    header = ("", "fixed loss", "float", "differs", "fixed accuracy %", "float", "differs")
+    loss, accuracy = "online loss\n", "accuracy %\n"
+    header = ("", f"{loss}fixed", f"{loss}float", "\ndiffers")
+    header += (f"{accuracy}fixed", f"{accuracy}float", "\npoints")
     rows = [row(f"seed {run['seed']}", run) for run in result["runs"]]
     rows.append(row("mean", result["mean"]))
     limits = result["limits"]
     loss = "" if limits["loss_part"] is None else f"{limits['loss_part']:.2%}"
     rows.append(("at most", "", "", loss, "", "", f"{limits['accuracy_points']:.2f}"))
-    lines.append(text_table(header, rows))
+    lines.append(columns(header, rows))
     lines.append(f"{'within' if result['within'] else 'OUTSIDE'} the limits")
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.numeric import Fixed
-from streamtrain.simulate.bench import run_stream, run_streams
+from streamtrain.simulate.bench import run_streams
 from streamtrain.stream import Cursor, WindowShape, WindowStore, connect
 
 Q4_4 = Fixed(8, 4)
@@ -73,7 +73,9 @@ def arrival(shape, x):
     square = range(shape.square)
     for one in x:
         rows, cols = range(0, shape.rows, shape.square), range(0, shape.cols, shape.square)
-        for row, col, block, down, right in product(rows, cols, range(shape.blocks), square, square):
+        for row, col, block, down, right in product(
+            rows, cols, range(shape.blocks), square, square
+        ):
             channels = slice(block * shape.lanes, (block + 1) * shape.lanes)
             payloads.append(one[channels, row + down, col + right].tolist())
     return payloads

@@ -16,9 +16,17 @@ from streamtrain.pipeline.maxpool import MaxPool, MaxUnpool
 from streamtrain.pipeline.plan import Plan, Stage
 from streamtrain.pipeline.relu import ReLU, ReLUGrad
 from streamtrain.pipeline.stage import TrainingStage
-from streamtrain.stream import Queue, Resize, connect
+from streamtrain.stream import DISTRIBUTED_DEPTH, Queue, Resize, connect
 
 __all__ = ["Link", "backpropagate", "forward_links"]
+
+
+def _queued(m, name, source, depth):
+    """The stream ``source``, with a queue behind it."""
+    queue = Queue(source.signature.members["payload"].shape, depth)
+    m.submodules[name] = queue
+    connect(m, source, queue.i)
+    return queue.o
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,7 @@ class Link:
     def _record(self, m, recorded):
         """Keep what the forward pass recorded until errors come back for it."""
         beats = prod(self.stage.pooled) * self.stage.blocks[0]
-        shape = recorded.signature.members["payload"].shape
-        queue = Queue(shape, beats * self.plan.in_flight)
-        m.submodules[f"{self.name}_record"] = queue
-        connect(m, recorded, queue.i)
-        return queue.o
+        return _queued(m, f"{self.name}_record", recorded, beats * self.plan.in_flight)
 
     def back(self, m, errors):
         """Send errors of this link's output back through it.
@@ -69,6 +73,9 @@ class Link:
             inverse = Resize(fmt, component.lanes_out, component.lanes_in)
         m.submodules[f"{self.name}_grad"] = inverse
         connect(m, errors, inverse.i)
+        if isinstance(component, Resize):
+            # So that lanes are gathered while a pool still sends the last ones to its four places.
+            return _queued(m, f"{self.name}_grad_queue", inverse.o, 2)
         return inverse.o
 
 
@@ -106,6 +113,10 @@ def forward_links(m: Module, plan):
             relu = add(f"{stage.name}_relu", ReLU(stage.output, lanes))
             connect(m, source, relu.i)
             source = relu.o
+        if stage.pool > 1:
+            # Every second row of the map gives a row of squares, at twice the mean rate.
+            burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
+            source = _queued(m, f"{links[-1].name}_queue", source, burst)
         last = number == len(plan.stages) - 1
         following = 1 if last else plan.stages[number + 1].folding[1]
         resize = add(f"{stage.name}_lanes", Resize(stage.output, lanes, following))

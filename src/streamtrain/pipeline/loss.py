@@ -94,7 +94,7 @@ class SoftmaxCrossEntropy(wiring.Component):
 
     Timing
     ------
-    With n classes, the first error follows the last score by n + 31 cycles, one more each cycle;
+    With n classes, the first error follows the last score by n + 29 cycles, one more each cycle;
     then the result.
     """
 

@@ -22,7 +22,7 @@ from streamtrain.stream import Cursor, Queue, WindowShape, WindowStore, connect
 
 __all__ = ["TrainingStage", "error_windows", "input_windows"]
 
-_RESULTS = 32  # results on their way or waiting: what the datapath's latency needs, and some rows' slack
+_RESULTS = 32  # results on their way or waiting: more than the datapath's latency
 
 
 def input_windows(plan, stage):
@@ -48,7 +48,7 @@ def error_windows(plan, stage):
     return WindowShape(
         rows=stage.out_rows,
         cols=stage.out_cols,
-        places=(stage.rows, stage.cols),
+        places=(stage.rows, stage.cols) if stage.back else (stage.out_rows, stage.out_cols),
         kernel=kernel,
         pad=kernel - 1 - stage.pad if stage.back else 0,
         taps=pk if stage.back else 1,
@@ -322,7 +322,7 @@ class TrainingStage(wiring.Component):
         # Who goes first. BP: the stage before waits for it. A word of WU is not interrupted: its
         # sums are in the multipliers. And where WU reads the word that it updates, nobody else can.
         m.submodules.outputs = outputs = Queue(
-            forward_layout(stage.output, pm), _RESULTS * (2 if stage.pool > 1 else 1)
+            forward_layout(stage.output, pm), _RESULTS
         )
         room, bp_room = self._room(m, outputs, issue_fp & fp_last, "fp"), Const(1)
         if stage.back:

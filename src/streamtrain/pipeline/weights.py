@@ -57,10 +57,11 @@ class WeightStore(wiring.Component):
     fresh : :py:`In(1)`
         This sample begins a mini-batch.
     gradient, bias_gradient : :py:`In(ArrayLayout(signed(...), ...))`
-    scan_word : :py:`In(range(words))`
+    scan_word, scan_block, scan_bias : :py:`In(...)`
+        Word that is scanned, its group of output channels, and whether biases are stored with it.
     scan_fetch, scan_store, scan_shift : :py:`In(1)`
-        Load the shift register from memory (ready after two more cycles), store it, move it by one lane.
-        A word's lanes are followed by Pm biases, which are stored with the first word of their block.
+        Load the shift register from memory, store it, move it by one lane. A word's lanes are
+        followed by Pm biases.
     scan_i, scan_o : :py:`In(stage.stored)`, :py:`Out(stage.stored)`
         The last lane's next value; the first lane's value.
     saturated : :py:`Out(32)`
@@ -68,9 +69,10 @@ class WeightStore(wiring.Component):
 
     Timing
     ------
-    ``w`` follows ``read`` after two cycles, ``bias`` its block after one. The word is stored
-    :attr:`finish_latency` cycles after ``finish``. A ``read`` must not come in the cycle that is
-    :attr:`finish_read` after ``finish``: the memory has one read port.
+    ``w`` follows ``read`` after two cycles, ``bias`` its block after one. A ``read`` finds the updated
+    word :attr:`finish_latency` cycles after ``finish``; one cycle less after ``scan_fetch``, the
+    shift register is loaded. A ``read`` must not come in the cycle that is :attr:`finish_read` after
+    ``finish`` or ``scan_fetch``: the memory has one read port.
     """
 
     def __init__(self, plan, stage, *, gradient_width, bias_gradient_width):

@@ -8,12 +8,12 @@ was expected. While nothing is offered to an input, its payload is noise.
 import random
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from operator import index
 
-from amaranth import Module, Shape, Signal, Value
+from amaranth import Cat, Module, Shape, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
 __all__ = ["Run", "run_stream", "run_streams"]
@@ -98,38 +98,16 @@ def run_streams(
     TimeoutError
         If payloads are missing after ``max_cycles``.
     """
-    members = dut.signature.members
-    ports, final = {}, {}
-    for name, member in members.items():
-        if member.is_port:
-            if member.flow is not In:
-                final[name] = None
-        elif isinstance(member.signature, stream.Signature):
-            ports[name] = member.flow
-    _check_names("input", inputs, {name for name, flow in ports.items() if flow is In})
-    _check_names("output", outputs, {name for name, flow in ports.items() if flow is not In})
-    ends = []
-    for name, flow in ports.items():
-        pause = stall.get(name, 0.0) if isinstance(stall, dict) else stall
-        if not 0 <= pause < 1:
-            raise ValueError(f"Stall must be a probability below 1, not {pause!r}")
-        shape = members[name].signature.members["payload"].shape
-        rng = random.Random(f"{name} {seed}")
-        if flow is In:
-            bits = [
-                _encode(shape, payload, f"{name}: payload {number}")
-                for number, payload in enumerate(inputs.get(name, ()))
-            ]
-            ends.append(_Source(name, getattr(dut, name), bits, pause, rng))
-        else:
-            ends.append(
-                _Sink(name, getattr(dut, name), shape, index(outputs.get(name, 0)), pause, rng)
-            )
+    ends = _ends(dut, inputs, outputs, stall, seed)
+    final = {
+        name: member.shape
+        for name, member in dut.signature.members.items()
+        if member.is_port and member.flow is Out
+    }
     driving = drive is not None
 
     async def streams(ctx):
-        for end in ends:
-            end.begin(ctx)
+        apply, applied = [end.begin() for end in ends], None
         cycle, left = 0, settle
         while left:
             if any(end.missing for end in ends) or driving:
@@ -137,15 +115,17 @@ def run_streams(
                     raise TimeoutError(_unfinished(ends, driving, max_cycles))
             else:
                 left -= 1
+            if apply != applied:  # all at once: each `set` settles the whole design
+                ctx.set(
+                    driven, sum(bits << place for bits, place in zip(apply, places, strict=True))
+                )
+                applied = apply
             _, _, *sampled = await ctx.tick().sample(*watched)
             sampled = iter(sampled)
-            for end in ends:
-                end.step(ctx, cycle, *islice(sampled, len(end.watched)))
+            apply = [end.step(cycle, *islice(sampled, len(end.watched))) for end in ends]
             cycle += 1
-        for name in final:
-            shape = members[name].shape
-            value = ctx.get(Value.cast(getattr(dut, name)))
-            final[name] = _decode(shape, value & ((1 << Shape.cast(shape).width) - 1))
+        for name, shape in final.items():
+            final[name] = _decode(shape, ctx.get(Value.cast(getattr(dut, name))))
 
     async def driver(ctx):
         nonlocal driving
@@ -153,6 +133,8 @@ def run_streams(
         driving = False
 
     watched = [signal for end in ends for signal in end.watched]
+    driven = Cat(end.driven for end in ends)
+    places = [0, *accumulate(len(end.driven) for end in ends)][:-1]
     top = Module()
     top.submodules.dut = dut
     top.d.sync += Signal(name="tick").eq(0)  # a clock, even if the unit has no registers
@@ -170,49 +152,77 @@ def run_streams(
     )
 
 
-class _Source:
-    """The near end of an input stream."""
+def _ends(dut, inputs, outputs, stall, seed):
+    """What all streams come from and go to."""
+    ports = {
+        name: member
+        for name, member in dut.signature.members.items()
+        if member.is_signature and isinstance(member.signature, stream.Signature)
+    }
+    for kind, flow, given in (("input", In, inputs), ("output", Out, outputs)):
+        known = sorted(name for name, member in ports.items() if member.flow is flow)
+        for name in given:
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is no {kind} stream; there are {', '.join(known) or 'none'}"
+                )
+    ends = []
+    for name, member in ports.items():
+        pause = stall.get(name, 0.0) if isinstance(stall, dict) else stall
+        if not 0 <= pause < 1:
+            raise ValueError(f"Stall must be a probability below 1, not {pause!r}")
+        port, shape = getattr(dut, name), member.signature.members["payload"].shape
+        rng = random.Random(f"{name} {seed}")
+        if member.flow is In:
+            payloads = [
+                _encode(shape, payload, f"{name}: payload {number}")
+                for number, payload in enumerate(inputs.get(name, ()))
+            ]
+            ends.append(_Source(name, port, payloads, pause, rng))
+        else:
+            ends.append(_Sink(name, port, shape, index(outputs.get(name, 0)), pause, rng))
+    return ends
 
-    def __init__(self, name, port, bits, stall, rng):
-        self.name, self.port, self.bits, self.stall, self.rng = name, port, bits, stall, rng
-        self.payload = Value.cast(port.payload)
+
+class _Source:
+    """What an input stream comes from."""
+
+    def __init__(self, name, port, payloads, stall, rng):
+        self.name, self.payloads, self.stall, self.rng = name, payloads, stall, rng
         self.watched = (port.valid, port.ready)
+        self.driven = Cat(port.valid, port.payload)
+        self.offered = 1
         self.times = []
 
     @property
     def missing(self):
-        return len(self.bits) - len(self.times)
+        return len(self.payloads) - len(self.times)
 
     def __str__(self):
-        return f"{self.name} took {len(self.times)} of {len(self.bits)} payloads"
+        return f"{self.name} took {len(self.times)} of {len(self.payloads)} payloads"
 
-    def begin(self, ctx):
-        self._offer(ctx)
-
-    def _offer(self, ctx):
-        """Begin to offer the next payload, or pause."""
+    def begin(self):
+        """Offer the next payload, or pause."""
         if self.missing and self.rng.random() >= self.stall:
-            ctx.set(self.payload, self.bits[len(self.times)])
-            ctx.set(self.port.valid, 1)
-        else:
-            ctx.set(self.payload, self.rng.getrandbits(max(1, len(self.payload))))
-            ctx.set(self.port.valid, 0)
+            self.offered = 1 | self.payloads[len(self.times)] << 1
+        elif self.offered & 1:
+            self.offered = self.rng.getrandbits(len(self.driven)) & ~1
+        return self.offered
 
-    def step(self, ctx, cycle, valid, ready):
+    def step(self, cycle, valid, ready):
+        """Look at the cycle that ends; returns the bits to drive in the next one."""
         if valid and ready:
             self.times.append(cycle)
-        if ready or not valid:
-            self._offer(ctx)
+        return self.offered if valid and not ready else self.begin()
 
 
 class _Sink:
-    """The far end of an output stream."""
+    """What an output stream goes to."""
 
     def __init__(self, name, port, shape, count, stall, rng):
-        self.name, self.port, self.shape, self.count = name, port, shape, count
-        self.stall, self.rng = stall, rng
+        self.name, self.shape, self.count, self.stall, self.rng = name, shape, count, stall, rng
         self.watched = (port.valid, port.ready, Value.cast(port.payload))
-        self.width = Shape.cast(shape).width
+        self.driven = port.ready
         self.times, self.received = [], []
         self.waiting = None
         self.patient = False  # ready only after valid, this time
@@ -224,14 +234,13 @@ class _Sink:
     def __str__(self):
         return f"{self.name} gave {len(self.times)} of {self.count} payloads"
 
-    def begin(self, ctx):
-        self._accept(ctx)
-
-    def _accept(self, ctx):
+    def begin(self):
+        """Be ready, or pause."""
         ready = self.waiting is not None or not self.patient or not self.missing
-        ctx.set(self.port.ready, ready and self.rng.random() >= self.stall)
+        return int(ready and self.rng.random() >= self.stall)
 
-    def step(self, ctx, cycle, valid, ready, payload):
+    def step(self, cycle, valid, ready, payload):
+        """Look at the cycle that ends; returns the bits to drive in the next one."""
         if self.waiting is not None:
             where = f"cycle {cycle}, {self.name}: payload {self._plain(self.waiting)!r}"
             if not valid:
@@ -248,18 +257,10 @@ class _Sink:
             self.received.append(payload)
             self.times.append(cycle)
             self.patient = self.stall > 0 and self.rng.random() < 0.5
-        self._accept(ctx)
+        return self.begin()
 
     def _plain(self, bits):
-        return _decode(self.shape, bits & ((1 << self.width) - 1))
-
-
-def _check_names(kind, given, known):
-    for name in given:
-        if name not in known:
-            raise ValueError(
-                f"{name!r} is no {kind} stream; there are {', '.join(sorted(known)) or 'none'}"
-            )
+        return _decode(self.shape, bits)
 
 
 def _unfinished(ends, driving, cycles):
@@ -298,10 +299,8 @@ def _codes(shape):
 def _decode(shape, bits):
     """A payload as integers, lists and dictionaries."""
     if isinstance(shape, data.Layout):
-        parts = {
-            key: _decode(field.shape, bits >> field.offset & ((1 << field.width) - 1))
-            for key, field in shape
-        }
+        parts = {key: _decode(field.shape, bits >> field.offset) for key, field in shape}
         return list(parts.values()) if isinstance(shape, data.ArrayLayout) else parts
     shape = Shape.cast(shape)
+    bits &= (1 << shape.width) - 1
     return bits - (1 << shape.width) if shape.signed and bits >> shape.width - 1 else bits

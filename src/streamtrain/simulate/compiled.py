@@ -28,7 +28,7 @@ public_flat_rd -module "*" -var "bank*"
 
 # What makes the model fast: everything inlined in few functions, for this very processor.
 _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
-_COMPILE = ("-O2", "-march=native", "-fPIC", "-std=c++17", "-fno-strict-aliasing", "-w")
+_COMPILE = ("-O1", "-march=native", "-fPIC", "-std=c++17", "-fno-strict-aliasing", "-w")
 
 
 class CompileError(RuntimeError):

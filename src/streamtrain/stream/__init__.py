@@ -2,11 +2,12 @@
 
 from streamtrain.stream.connect import connect
 from streamtrain.stream.fork import fork
-from streamtrain.stream.queue import Queue, memory_style
+from streamtrain.stream.queue import DISTRIBUTED_DEPTH, Queue, memory_style
 from streamtrain.stream.resize import Resize
 from streamtrain.stream.window import Cursor, WindowShape, WindowStore
 
 __all__ = [
+    "DISTRIBUTED_DEPTH",
     "Cursor",
     "Queue",
     "Resize",

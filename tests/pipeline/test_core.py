@@ -1,0 +1,257 @@
+# amaranth: UnusedElaboratable=no
+"""Whole pipelines, from commands and samples to results and weights, against the golden model."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from streamtrain.golden import Golden
+from streamtrain.host.device import Commands, Op
+from streamtrain.host.packing import stage_words
+from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.numeric import Fixed
+from streamtrain.pipeline.core import TrainingPipeline
+from streamtrain.pipeline.numbers import Numbers
+from streamtrain.pipeline.plan import lower
+from streamtrain.pipeline.schedule import estimate
+from streamtrain.simulate.bench import run_streams
+
+TINY = Network(
+    (1, 6, 6),
+    (Conv2d(2, kernel=3), ReLU(), MaxPool2d(), Flatten(), Linear(3)),
+    optimizer=SGD(2**-3),
+)
+FOLDINGS = {"conv1": (2, 1, 9), "linear1": (1, 6, 1)}
+
+
+def tiny(numbers=None, **options):
+    return lower(TINY, FOLDINGS, numbers, **options)
+
+
+def mixed_formats():
+    """Stages whose formats, rounding and lanes all differ."""
+    net = Network(
+        (2, 4, 5),
+        (
+            Conv2d(6, kernel=3, padding="valid"),
+            ReLU(),
+            Conv2d(4, kernel=1, bias=False),
+            MaxPool2d(),
+            Flatten(),
+            Linear(3),
+            ReLU(),
+            Linear(2),
+        ),
+        optimizer=SGD(2**-2),
+    )
+    stochastic = {"round_activations": "stochastic", "round_errors": "stochastic"}
+    overrides = {
+        "conv1": Numbers(
+            weights=Fixed(9, 7), activations=Fixed(12, 8), errors=Fixed(10, 10), **stochastic
+        ),
+        "conv2": Numbers(
+            weights=Fixed(8, 6),
+            master=Fixed(14, 11),
+            activations=Fixed(9, 5),
+            errors=Fixed(11, 12),
+            round_weights="stochastic",
+        ),
+        "linear1": Numbers(
+            weights=Fixed(7, 5), activations=Fixed(8, 4), errors=Fixed(9, 9), **stochastic
+        ),
+        "linear2": Numbers(
+            weights=Fixed(10, 7), logits=Fixed(10, 6), errors=Fixed(12, 9), **stochastic
+        ),
+    }
+    foldings = {"conv1": (3, 2, 3), "conv2": (2, 2, 1), "linear1": (3, 2, 1), "linear2": (2, 3, 1)}
+    return lower(net, foldings, Numbers(activations=Fixed(8, 6)), overrides, in_flight=2)
+
+
+def only_linear():
+    net = Network((2, 1, 2), (Flatten(), Linear(3)))
+    return lower(net, {"linear1": (1, 2, 1)}, in_flight=2)
+
+
+def only_convolutions():
+    """Scores are a 1x1 map, after pool and ReLU."""
+    net = Network((1, 3, 3), (Conv2d(2, kernel=3, padding=1), MaxPool2d(), ReLU(), Flatten()))
+    return lower(net, {"conv1": (1, 1, 3)})
+
+
+class Script:
+    """A run of a pipeline: what is sent, and what the golden model says should come."""
+
+    def __init__(self, plan, seed=0):
+        self.plan, self.golden = plan, Golden(plan)
+        self.rng = np.random.default_rng(seed)
+        self.sent = {"command": [], "i": [], "weights_i": []}
+        self.expected = {"o": [], "weights_o": []}
+
+    def sample(self, op=Op.TRAIN, update=True):
+        plan = self.plan
+        fmt = plan.stages[0].input
+        x = self.rng.integers(0, 2**fmt.frac, plan.network.input_shape, endpoint=True)
+        x = np.minimum(x, fmt.codes[-1])
+        command = {
+            "op": int(op),
+            "label": int(self.rng.integers(plan.network.classes)),
+            "update": int(update),
+            "mantissa": int(self.rng.integers(64, 129)),
+            "shift": int(self.rng.integers(plan.rate_shifts + 1)),
+        }
+        self.sent["command"].append({**command, "stage": 0})
+        self.sent["i"] += x.transpose(1, 2, 0).reshape(-1, plan.stages[0].folding[1]).tolist()
+        one = Commands(**{name: np.array([value]) for name, value in command.items()})
+        results = self.golden.run(x[np.newaxis], one)
+        self.expected["o"].append({
+            "scores": results.scores[0].tolist(),
+            "loss": int(results.loss[0]),
+            "predicted": int(results.predicted[0]),
+        })
+
+    def _words(self, stage):
+        weights = self.golden.read_weights()
+        name = stage.name
+        words = stage_words(stage, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+        return words.ravel().tolist()
+
+    def _scan(self, op, number):
+        blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
+        self.sent["command"].append({"op": int(op), "stage": number, **blank})
+        return self._words(self.plan.stages[number])
+
+    def read(self):
+        for number in range(len(self.plan.stages)):
+            self.expected["weights_o"] += self._scan(Op.READ, number)
+
+    def write(self, weights=None):
+        if weights is not None:
+            self.golden.write_weights(weights)
+        for number in range(len(self.plan.stages)):
+            self.sent["weights_i"] += self._scan(Op.WRITE, number)
+
+    def write_random(self, spread=1.0):
+        weights = {}
+        for name, codes in self.golden.read_weights().items():
+            (stage,) = (s for s in self.plan.stages if s.name == name.partition(".")[0])
+            weights[name] = stage.stored.encode(self.rng.normal(0, spread, codes.shape))
+        self.write(weights)
+
+    def run(self, **options):
+        pipeline = TrainingPipeline(self.plan)
+        counts = {name: len(payloads) for name, payloads in self.expected.items()}
+        run = run_streams(pipeline, self.sent, counts, max_cycles=60_000, **options)
+        for name, payloads in self.expected.items():
+            assert run.received[name] == payloads, name
+        for stage, counters in self.golden.saturations().items():
+            for what, count in counters.items():
+                assert run.final[f"saturated_{stage}_{what}"] == count, (stage, what)
+        assert run.final["idle"] == 1
+        return run
+
+
+PLANS = {
+    "one in flight": tiny(),
+    "two in flight": tiny(in_flight=2),
+    "mixed formats": mixed_formats(),
+    "only linear": only_linear(),
+    "only convolutions": only_convolutions(),
+}
+MIXED = [Op.TRAIN, Op.EVALUATE, Op.TRAIN, Op.TRAIN, Op.INFER, Op.INFER, Op.TRAIN, Op.EVALUATE]
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_equals_golden(plan, stall):
+    script = Script(plan)
+    script.write()
+    for op in MIXED[: 8 if stall else 4]:
+        script.sample(op)
+    script.read()
+    script.run(stall=stall)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize(
+    "stall", [{"o": 0.97}, {"i": 0.9}, {"command": 0.99}, {"weights_i": 0.8, "weights_o": 0.8}]
+)
+def test_any_stream_may_be_slow(stall, in_flight):
+    script = Script(only_linear() if in_flight == 2 else only_convolutions())
+    script.write()
+    for op in MIXED:
+        script.sample(op)
+    script.read()
+    script.run(stall=stall)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_mini_batches_equal_golden(in_flight):
+    script = Script(tiny(in_flight=in_flight, max_batch=3))
+    script.write()
+    for length in (3, 1, 2):
+        for number in range(length):
+            script.sample(update=number == length - 1)
+        script.sample(Op.EVALUATE)
+    script.read()
+    script.run(stall=0.1)
+
+
+def test_weights_are_written_and_read_between_samples():
+    script = Script(tiny(in_flight=2))
+    script.write()
+    script.read()
+    script.sample()
+    script.read()
+    script.sample(Op.INFER)
+    script.write_random()
+    script.sample()
+    script.write_random()
+    script.read()
+    script.read()
+    script.run(stall=0.2)
+
+
+def test_saturations_are_counted():
+    numbers = Numbers(
+        weights=Fixed(6, 3), activations=Fixed(6, 4), logits=Fixed(6, 3), errors=Fixed(6, 6)
+    )
+    script = Script(tiny(numbers, in_flight=2))
+    script.write_random(4.0)
+    for op in MIXED:
+        script.sample(op)
+    script.read()
+    script.run()
+    counts = script.golden.saturations()
+    assert counts["conv1"]["output"] and counts["conv1"]["weights"] and counts["linear1"]["output"]
+    assert counts["conv1"]["errors"] and counts["linear1"]["errors"]
+
+
+@pytest.mark.parametrize("plan", [tiny(), tiny(in_flight=2), only_linear()])
+def test_steps_take_about_the_estimated_cycles(plan):
+    script = Script(plan)
+    script.write()
+    for _ in range(5):
+        script.sample()
+    times = script.run().times["o"]
+    (pace,) = {after - before for before, after in pairwise(times[2:])}
+    assert pace == pytest.approx(estimate(plan).cycles, rel=0.1, abs=10)
+
+
+def test_updates_are_announced_by_stage():
+    script = Script(tiny())
+    script.write()
+    script.sample()
+    script.sample(Op.EVALUATE)
+    script.sample()
+    pulses = []
+
+    async def watch(ctx):
+        idle = False
+        while not (idle and len(pulses) == 4):
+            _, _, updated, idle = await ctx.tick().sample(pipeline.updated, pipeline.idle)
+            pulses.extend(n for n in range(2) if updated >> n & 1)
+
+    pipeline = TrainingPipeline(script.plan)
+    run_streams(pipeline, script.sent, {"o": 3}, drive=watch)
+    assert pulses == [1, 0, 1, 0]  # the last stage has its errors first

@@ -1,0 +1,173 @@
+# amaranth: UnusedElaboratable=no
+"""Softmax and cross-entropy: scores in; loss, prediction and errors as the golden model has them."""
+
+import numpy as np
+import pytest
+
+from streamtrain.golden import Golden
+from streamtrain.host.device import Commands, Op
+from streamtrain.network import Conv2d, Flatten, Network
+from streamtrain.numeric import Fixed, Round
+from streamtrain.pipeline.loss import SoftmaxCrossEntropy
+from streamtrain.pipeline.numbers import Numbers
+from streamtrain.pipeline.plan import lower
+from streamtrain.simulate.bench import run_streams
+
+
+def make(classes=3, logits=Fixed(16, 8), errors=Fixed(16, 13), mode=Round.NEAREST):
+    """A plan whose scores are its biases, so that the golden model can be given any."""
+    net = Network((1, 1, 1), (Conv2d(classes, kernel=1), Flatten()))
+    numbers = Numbers(
+        weights=logits,
+        logits=logits,
+        activations=Fixed(8, 6),
+        errors=errors,
+        round_errors=mode,
+    )
+    return lower(net, {"conv1": (1, 1, 1)}, numbers)
+
+
+def scores(plan, count):
+    """Scores of all kinds: random, equal, far apart, close together, only just different."""
+    rng = np.random.default_rng(count)
+    fmt, classes = plan.stages[-1].output, plan.network.classes
+    low, high = fmt.codes[0], fmt.codes[-1]
+    kinds = [
+        lambda: rng.integers(low, high, classes, endpoint=True),
+        lambda: np.full(classes, rng.choice([low, 0, high])),
+        lambda: rng.choice([low, high], classes),
+        lambda: np.clip(rng.normal(0, 2.0**fmt.frac, classes), low, high).astype(np.int64),
+        lambda: rng.integers(-1, 2, classes),
+    ]
+    return np.array([kinds[number % len(kinds)]() for number in range(count)])
+
+
+def commands(plan, ops):
+    rng = np.random.default_rng(len(ops))
+    count = len(ops)
+    mantissa = rng.choice([0, 1, 127, 128, *range(129)], count)
+    label = rng.integers(0, plan.network.classes, count)
+    return Commands(np.array(ops), label, np.ones(count, int), mantissa, np.zeros(count, int))
+
+
+def golden(plan, z, todo):
+    """Results, errors and the number of saturated errors."""
+    model, tracer = Golden(plan), Golden(plan)
+    results, errors = [], []
+    for number, one in enumerate(z):
+        weights = {"conv1.weight": np.zeros((len(one), 1, 1, 1), int), "conv1.bias": one}
+        command = Commands(*(getattr(todo, f)[number : number + 1] for f in FIELDS))
+        for device in (model, tracer):
+            device.write_weights(weights)
+        result = model.run(np.zeros((1, 1, 1, 1), int), command)
+        trace = tracer.trace(np.zeros((1, 1, 1), int), command)
+        assert result.scores[0].tolist() == one.tolist()
+        results.append({
+            "scores": one.tolist(),
+            "loss": int(result.loss[0]),
+            "predicted": int(result.predicted[0]),
+        })
+        if command.op[0] == Op.TRAIN:
+            errors += trace["conv1"]["dz"].reshape(-1, 1).tolist()
+    return results, errors, model.saturations()["conv1"]["errors"]
+
+
+FIELDS = ("op", "label", "update", "mantissa", "shift")
+
+
+def check(plan, z, ops, **options):
+    todo = commands(plan, ops)
+    results, errors, saturated = golden(plan, z, todo)
+    tokens = [
+        {"op": int(op), "label": int(label), "mantissa": int(mantissa)}
+        for op, label, mantissa in zip(todo.op, todo.label, todo.mantissa, strict=True)
+    ]
+    inputs = {"token": tokens, "i": z.reshape(-1, 1)}
+    outputs = {"o": len(errors), "result": len(results)}
+    run = run_streams(SoftmaxCrossEntropy(plan), inputs, outputs, **options)
+    assert run.received == {"o": errors, "result": results}
+    assert run.final == {"saturated": saturated, "idle": 1}
+    return run
+
+
+def mixed(count):
+    return np.random.default_rng(count).choice([Op.INFER, Op.EVALUATE, Op.TRAIN, Op.TRAIN], count)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5, {"o": 0.8}, {"i": 0.8}])
+@pytest.mark.parametrize("classes", [2, 3, 10, 17])
+def test_equals_golden(classes, stall):
+    plan = make(classes)
+    check(plan, scores(plan, 15), mixed(15), stall=stall)
+
+
+LOGITS = [
+    Fixed(8, 4),
+    Fixed(18, 12),
+    Fixed(16, 15),
+    Fixed(18, 20),
+    Fixed(2, 0),
+    Fixed(10, -2),
+    Fixed(8, -6),
+    Fixed(18, -1),
+]
+
+
+@pytest.mark.parametrize("logits", LOGITS, ids=str)
+def test_formats_of_scores(logits):
+    plan = make(logits=logits)
+    check(plan, scores(plan, 20), mixed(20))
+
+
+ERRORS = [Fixed(8, 7), Fixed(18, 17), Fixed(18, 24), Fixed(4, 0), Fixed(6, -2), Fixed(18, 38), Fixed(18, 40)]
+
+
+@pytest.mark.parametrize("mode", list(Round))
+@pytest.mark.parametrize("errors", ERRORS, ids=str)
+def test_formats_and_rounding_of_errors(errors, mode):
+    if mode is Round.STOCHASTIC and errors.frac < 6:
+        pytest.skip("more bits are dropped than there are random ones")
+    plan = make(errors=errors, mode=mode)
+    check(plan, scores(plan, 10), [Op.TRAIN] * 10, stall={"o": 0.3})
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10])
+def test_errors_follow_in_the_cycles_that_are_documented(classes):
+    plan = make(classes)
+    z = scores(plan, 6)
+    run = check(plan, z, [Op.TRAIN] * 6)
+    last_score = run.times["i"][classes - 1 :: classes]
+    for number, at in enumerate(last_score):
+        errors = run.times["o"][number * classes : (number + 1) * classes]
+        assert errors == list(range(at + classes + 29, at + 2 * classes + 29))
+        assert run.times["result"][number] == errors[-1] + 1
+
+
+def test_scores_are_returned_at_once_for_inference():
+    plan = make()
+    run = check(plan, scores(plan, 5), [Op.INFER] * 5)
+    assert run.times["result"] == [last + 1 for last in run.times["i"][2::3]]
+
+
+def test_largest_and_first_of_equals_is_predicted():
+    plan = make(4)
+    z = np.array([[5, 7, 7, 1], [-3, -3, -3, -3], [-9, -8, -7, -6]])
+    run = check(plan, z, [Op.INFER] * 3)
+    assert [result["predicted"] for result in run.received["result"]] == [1, 0, 3]
+
+
+def test_loss_and_errors_are_near_their_real_values():
+    plan = make(5)
+    fmt = plan.stages[-1]
+    real = np.random.default_rng(0).normal(0, 2, (8, 5))
+    z = fmt.output.encode(real)
+    todo = commands(plan, [Op.TRAIN] * 8)
+    run = check(plan, z, [Op.TRAIN] * 8)
+    powers = np.exp(fmt.output.decode(z))
+    softmax = powers / powers.sum(axis=1, keepdims=True)
+    which = np.arange(8), todo.label
+    losses = np.array([result["loss"] for result in run.received["result"]]) / 2**12
+    np.testing.assert_allclose(losses, -np.log(softmax[which]), atol=2e-3)
+    softmax[which] -= 1
+    errors = fmt.errors.decode(run.received["o"]).reshape(8, 5)
+    np.testing.assert_allclose(errors, softmax * todo.mantissa[:, None] / 128, atol=1e-3)
