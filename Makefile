@@ -6,9 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out
 JOBS   ?= 2
-# The newest torch on PyPI brings CUDA packages of several GB; the tests only need the CPU build.
-TORCH       := 2.13.0
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
+# The newest torch that pyproject.toml admits; with an open range, pip would look for a newer one.
+TORCH  := 2.13.0
 
 .PHONY: help demo test lint setup check clean
 .DELETE_ON_ERROR:
@@ -25,7 +24,7 @@ demo: setup
 	$(BIN)/python -m streamtrain.build --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .
@@ -37,9 +36,8 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml Makefile
 	@$(MAKE) --no-print-directory check
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing torch $(TORCH) for CPUs, then streamtrain with what development needs: a minute or two"
-	@$(BIN)/python -m pip install --quiet "torch==$(TORCH)+cpu" 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) "torch==$(TORCH)"
+	@echo "Installing torch $(TORCH), then streamtrain with what development needs: a minute or two"
+	@$(BIN)/python -m pip install --quiet "torch==$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 

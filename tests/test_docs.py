@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """README and pages: their programs run, their links lead somewhere, and they name what there is.
 
 The word behind the language of a fenced block says what is done with it:
@@ -24,8 +25,10 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from amaranth.lib.wiring import In
 
 import streamtrain as st
+from streamtrain.pipeline.core import TrainingPipeline
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +57,13 @@ def page_name(page):
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def grouped(page):
+    """Pages that compile the same design run one after the other, so that only the first does."""
+    compiles = any(call in page.read_text(encoding="utf-8") for call in (".simulate()", ".verify("))
+    return pytest.param(page, marks=pytest.mark.xdist_group("hello") if compiles else ())
+
+
+@pytest.mark.parametrize("page", [grouped(page) for page in PAGES], ids=page_name)
 def test_programs_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -77,7 +86,9 @@ def lines(text):
     return [line.rstrip() for line in text.strip().splitlines()]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=page_name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent.name == "docs"], ids=page_name
+)
 def test_page_opens_with_a_program(page):
     opening = page.read_text(encoding="utf-8")[:1200]
     assert re.search(r"^```python$", opening, re.MULTILINE), "the smallest program comes first"
@@ -85,7 +96,9 @@ def test_page_opens_with_a_program(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?:", target):
             continue
@@ -108,6 +121,30 @@ def test_pages_and_images_are_linked():
         assert f"docs/{page.name}" in texts[PAGES[0]], f"README does not link to {page.name}"
     for image in (ROOT / "docs" / "images").iterdir():
         assert any(f"images/{image.name}" in text for text in texts.values()), image.name
+
+
+def test_results_are_those_of_the_plans(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from nets import NETS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \*\*(\w)\*\*[^|]*\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|", text, re.MULTILINE
+    )
+    assert len(rows) >= 4
+    for name, *figures in rows:
+        design = NETS[name].design()
+        expected = (design.multipliers, round(design.bound_cycles), design.estimate().cycles)
+        assert tuple(int(figure.replace(",", "")) for figure in figures) == expected, name
+
+
+def test_architecture_has_every_stream():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    net = st.Network((1, 2, 2), [st.Flatten(), st.Linear(2)])
+    members = TrainingPipeline(st.plan(net, multipliers=1).plan).signature.members
+    streams = {name: member.flow for name, member in members.items() if member.is_signature}
+    rows = re.findall(r"^\| `(\w+)` \| (in|out) \|", page, re.MULTILINE)
+    assert dict(rows) == {name: "in" if flow is In else "out" for name, flow in streams.items()}
 
 
 # -- docs/api.md ----------------------------------------------------------------------------------
@@ -189,7 +226,9 @@ def test_api_signatures_are_those_of_the_code():
         thing = owner
         for part in name.split("."):
             thing = getattr(thing, part)
-        if inspect.isclass(owner) and not isinstance(inspect.getattr_static(owner, name), classmethod):
+        if inspect.isclass(owner) and not isinstance(
+            inspect.getattr_static(owner, name), classmethod
+        ):
             actual = list(inspect.signature(thing).parameters.values())[1:]
         else:
             actual = list(inspect.signature(thing).parameters.values())

@@ -44,6 +44,11 @@ def test_results_show_themselves_in_a_notebook():
     assert "97.00%" in Evaluation(loss=0.1, accuracy=0.97, count=100)._repr_html_()
 
 
+def test_evaluation_prints_as_a_sentence():
+    text = str(Evaluation(loss=0.1, accuracy=0.97, count=1000))
+    assert text == "1,000 samples: loss 0.1000, accuracy 97.00%"
+
+
 @pytest.mark.parametrize("count", [1, 49, 1000])
 def test_plot_averages_over_windows(count):
     pyplot = pytest.importorskip("matplotlib.pyplot")

@@ -119,7 +119,15 @@ def test_formats_of_scores(logits):
     check(plan, scores(plan, 20), mixed(20))
 
 
-ERRORS = [Fixed(8, 7), Fixed(18, 17), Fixed(18, 24), Fixed(4, 0), Fixed(6, -2), Fixed(18, 38), Fixed(18, 40)]
+ERRORS = [
+    Fixed(8, 7),
+    Fixed(18, 17),
+    Fixed(18, 24),
+    Fixed(4, 0),
+    Fixed(6, -2),
+    Fixed(18, 38),
+    Fixed(18, 40),
+]
 
 
 @pytest.mark.parametrize("mode", list(Round))

@@ -49,4 +49,6 @@ def test_errors_pass_where_the_mask_lets_them(lanes, stall):
 
 def test_errors_pass_at_one_payload_per_cycle():
     dy = codes(40, 2)
-    run_streams(ReLUGrad(Q4_4, 2), {"i": dy, "mask": (dy > 0).astype(int)}, {"o": 40}, max_cycles=40)
+    run_streams(
+        ReLUGrad(Q4_4, 2), {"i": dy, "mask": (dy > 0).astype(int)}, {"o": 40}, max_cycles=40
+    )

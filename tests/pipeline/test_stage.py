@@ -45,9 +45,9 @@ def conv_plan(folding, *, shape=(4, 3, 3), kernel=3, channels=4, pool=False, **o
     return make((1, rows, cols), layers, foldings, **options), 1
 
 
-def first_plan(folding, *, shape=(2, 3, 4), kernel=3, channels=4, **options):
+def first_plan(folding, *, shape=(2, 3, 4), channels=4, padding="same", **options):
     """The first of two stages."""
-    layers = [Conv2d(channels, kernel), Flatten(), Linear(2)]
+    layers = [Conv2d(channels, 3, padding=padding), Flatten(), Linear(2)]
     return make(shape, layers, {"conv1": folding, "linear1": (1, 1, 1)}, **options), 0
 
 
@@ -275,6 +275,8 @@ CASES = {
     "master": conv_plan((2, 2, 3), shape=(2, 3, 3), formats=numbers(master=Fixed(12, 8))),
     "first": first_plan((2, 2, 3)),
     "first, one lane": first_plan((1, 1, 1), shape=(1, 3, 3), channels=2, in_flight=2),
+    "first, valid": first_plan((2, 1, 9), shape=(1, 4, 5), padding="valid"),
+    "first, grown": first_plan((1, 1, 3), shape=(1, 2, 2), channels=2, padding=2),
     "linear": linear_plan((2, 3, 1), in_flight=2),
     "linear, one multiplier": linear_plan((1, 1, 1), shape=(2, 1, 1), features=3),
 }
@@ -372,6 +374,15 @@ def test_widest_and_narrowest_formats(formats):
     script.sample()
     script.sample()
     script.read()
+    script.run()
+
+
+def test_half_of_a_coarse_output_does_not_wrap():
+    plan, position = linear_plan((2, 3, 1), formats=numbers(logits=Fixed(8, -11)))
+    script = Script(plan, position)
+    script.write()
+    script.sample()
+    script.sample()
     script.run()
 
 

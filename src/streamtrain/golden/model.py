@@ -222,7 +222,10 @@ class Golden:
         shape = self.plan.network.input_shape
         if x.shape[1:] != shape or x.ndim != 4:
             raise ValueError(f"Samples must have shape (samples, {_sizes(shape)}), not {x.shape}")
-        _check_codes("Sample", x, self.plan.stages[0].input)
+        first = self.plan.stages[0]
+        _check_codes("Sample", x, first.input)
+        if first.linear:  # its inputs are counted in the order of their arrival
+            x = x.transpose(0, 2, 3, 1).reshape(len(x), first.channels[0], 1, 1)
         return x
 
     def _command_table(self, commands, samples):

@@ -52,6 +52,9 @@ class Evaluation:
         """Header and row: samples, loss, accuracy."""
         return ("samples", "loss", "accuracy"), [(self.count, self.loss, f"{self.accuracy:.2%}")]
 
+    def __str__(self):
+        return f"{self.count:,} samples: loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
+
     def _repr_html_(self):
         return html_table(*self.table())
 

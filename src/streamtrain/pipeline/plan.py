@@ -27,6 +27,8 @@ GUARD_BITS = 8
 RATE_UNIT = 128
 """Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
 
+_LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
+
 _RATE_OCTAVES_UP = 2  # how far above the network's own learning rate the run-time range reaches
 
 
@@ -158,6 +160,11 @@ class Stage(Record):
         }
 
 
+def _gradient_bits(stage):
+    """Bits of any sum of a stage's products of input and error."""
+    return stage.input.width + stage.errors.width + ceil_log2(stage.pixels)
+
+
 @dataclass(frozen=True)
 class Plan(Record):
     """All that the gateware and its golden model are generated from.
@@ -191,6 +198,12 @@ class Plan(Record):
                 raise ValueError(
                     f"{stage.name}: inputs are {stage.input}, but need at least 0 fractional bits"
                 )
+            if _gradient_bits(stage) > ACCUMULATOR_WIDTH:
+                raise ValueError(
+                    f"{stage.name}: weight gradients of inputs {stage.input} and errors {stage.errors} "
+                    f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits, but the "
+                    f"accumulator has {ACCUMULATOR_WIDTH}"
+                )
             for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
                 if shift < 1:
                     raise ValueError(
@@ -200,6 +213,12 @@ class Plan(Record):
                     )
                 if shift > 32 and stage.round_weights is Round.STOCHASTIC:
                     raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
+        logits = self.stages[-1].output
+        if logits.width - logits.frac > _LOGIT_INTEGER_BITS:
+            raise ValueError(
+                f"{self.stages[-1].name}: logits are {logits}, but a loss has room for at most "
+                f"{_LOGIT_INTEGER_BITS} integer bits"
+            )
 
     @property
     def multipliers(self):
@@ -216,9 +235,7 @@ class Plan(Record):
     def rate_shifts(self):
         """Largest left shift of x in WU: what the multiplier's operand and accumulator leave."""
         room = [DSP_WIDTHS[0] - stage.input.width for stage in self.stages]
-        for stage in self.stages:
-            product = stage.input.width + stage.errors.width - 2 + ceil_log2(stage.pixels)
-            room.append(ACCUMULATOR_WIDTH - 2 - product)
+        room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in self.stages]
         return max(0, min(7, *room))
 
     @property

@@ -530,6 +530,7 @@ class TrainingStage(wiring.Component):
         """Accumulate sums, round them, and put them into their queue."""
         summing, rounding = ops
         half = 1 << shift - 1 if mode is Round.NEAREST and shift > 0 else 0
+        width = max(self.stage.sum_width, shift + 1)  # the half may be larger than any sum
         random = None
         if mode is Round.STOCHASTIC and shift > 0:
             m.submodules[f"{name}_lfsr"] = lfsr = Lfsr(seed)
@@ -537,7 +538,7 @@ class TrainingStage(wiring.Component):
             random = lfsr.state
         flags = []
         for lane, (part, first) in enumerate(zip(sums, bias, strict=True)):
-            total = Signal(signed(self.stage.sum_width), name=f"{name}_sum{lane}", reset_less=True)
+            total = Signal(signed(width), name=f"{name}_sum{lane}", reset_less=True)
             with m.If(summing[wanted]):
                 m.d.sync += total.eq(Mux(summing.first, first + half, total) + part)
             code, clipped = requantize(

@@ -78,12 +78,12 @@ class SimulatedDevice:
     """
 
     def __init__(self, plan, *, stall=0.0, seed=1, trace=None, report=lambda text: None):
+        self._model = None
         if not 0 <= stall < 1:
             raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
         self.plan = plan
         self.stall = stall
         self._seed = seed
-        self._model = None
         self._library = library = ctypes.CDLL(
             str(compile_design(plan, trace=trace is not None, report=report))
         )

@@ -24,14 +24,15 @@ class Difference:
     step : :class:`int`
         Sample, counted from 0.
     layer, phase, tensor : :class:`str`
-        What computes the tensor: the layer's name, and "FP", "BP", "WU" or "loss".
+        What computes the tensor: the layer's name, and "FP", "BP", "WU" or "loss"; "overlap" if the step is
+        right when it runs alone.
     element : tuple
         Index in the tensor.
     expected, found : :class:`int`
         Codes.
     cycle : :class:`int` or None
-        Clock cycles from the step's start to the wrong value, when the step runs alone; None if it is right
-        then, so that the difference comes from samples overlapping.
+        Clock cycles from the step's start to the wrong value, when the step runs alone; None where
+        there is no such moment.
     """
 
     step: int
@@ -44,10 +45,15 @@ class Difference:
     cycle: int | None
 
     def __str__(self):
-        when = "only when samples overlap" if self.cycle is None else f"in cycle {self.cycle}"
+        if self.phase == "overlap":
+            return (
+                f"step {self.step}: the step is right when it runs alone from the golden model's weights, so "
+                f"something before it, or beside it, left the wrong state"
+            )
+        when = "" if self.cycle is None else f", in cycle {self.cycle}"
         return (
             f"step {self.step}: {self.layer} {self.phase}, {self.tensor}{list(self.element)} is "
-            f"{self.found}, not {self.expected}, {when}"
+            f"{self.found}, not {self.expected}{when}"
         )
 
 
@@ -129,7 +135,7 @@ def verify(
         return compare(device, codes, commands, report=lambda done: bar.update(done, ""))
 
 
-def compare(device, x, commands, *, golden=None, chunk=50, report=lambda done: None):
+def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: None):
     """Compare RTL with the golden model after every sample.
 
     Samples follow one another without a pause; the weights of each stage are compared after each
@@ -249,6 +255,8 @@ def _locate(device, golden, before, x, command, step, expected):
         cycle = None
         if place is not None:
             memory, address, lane = place
+            # Another sample first: memories still hold what this one left there.
+            again(lambda x, command: device.run(~x, command))
             cycle = again(
                 lambda x, command: device.last_change(
                     x, command, memory=memory, address=address, lane=lane
@@ -312,4 +320,4 @@ def _locate(device, golden, before, x, command, step, expected):
                         stage.name, "WU", f"{stage.name}.{what}", (word, lane),
                         wanted[word, lane], found[word, lane], (memory, word, lane),
                     )
-    return Difference(step, "none", "overlap", "results or weights", (), 0, 0, None)
+    return Difference(step, "", "overlap", "", (), 0, 0, None)

@@ -45,8 +45,8 @@ class WindowShape:
     Raises
     ------
     ValueError
-        If ``taps`` is none of the three, a window begins outside of the padded map, or squares do not
-        fill the map.
+        If ``taps`` is none of the three, ``pad`` is no less than the kernel, or squares do not fill
+        the map.
     """
 
     rows: int
@@ -68,12 +68,6 @@ class WindowShape:
             )
         if not 0 <= self.pad < kernel:
             raise ValueError(f"Padding must be 0 to {kernel - 1}, not {self.pad!r}")
-        most = (self.rows + self.pad, self.cols + self.pad)
-        if not all(0 < place <= end for place, end in zip(self.places, most, strict=True)):
-            raise ValueError(
-                f"A {self.rows}x{self.cols} map padded by {self.pad} has at most "
-                f"{most[0]}x{most[1]} windows, not {self.places[0]}x{self.places[1]}"
-            )
         if self.rows % self.square or self.cols % self.square:
             raise ValueError(
                 f"Squares of {self.square}x{self.square} do not fill a {self.rows}x{self.cols} map"

@@ -1,0 +1,76 @@
+"""Plans that are small enough for Amaranth's simulator."""
+
+from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.numeric import Fixed
+from streamtrain.pipeline.numbers import Numbers
+from streamtrain.pipeline.plan import lower
+
+TINY = Network(
+    (1, 6, 6),
+    (Conv2d(2, kernel=3), ReLU(), MaxPool2d(), Flatten(), Linear(3)),
+    optimizer=SGD(2**-3),
+)
+FOLDINGS = {"conv1": (2, 1, 9), "linear1": (1, 6, 1)}
+
+
+def tiny(numbers=None, **options):
+    return lower(TINY, FOLDINGS, numbers, **options)
+
+
+def mixed_formats():
+    """Stages whose formats, rounding and lanes all differ."""
+    net = Network(
+        (2, 4, 5),
+        (
+            Conv2d(6, kernel=3, padding="valid"),
+            ReLU(),
+            Conv2d(4, kernel=1, bias=False),
+            MaxPool2d(),
+            Flatten(),
+            Linear(3),
+            ReLU(),
+            Linear(2),
+        ),
+        optimizer=SGD(2**-2),
+    )
+    stochastic = {"round_activations": "stochastic", "round_errors": "stochastic"}
+    overrides = {
+        "conv1": Numbers(
+            weights=Fixed(9, 7), activations=Fixed(12, 8), errors=Fixed(10, 10), **stochastic
+        ),
+        "conv2": Numbers(
+            weights=Fixed(8, 6),
+            master=Fixed(14, 11),
+            activations=Fixed(9, 5),
+            errors=Fixed(11, 12),
+            round_weights="stochastic",
+        ),
+        "linear1": Numbers(
+            weights=Fixed(7, 5), activations=Fixed(8, 4), errors=Fixed(9, 9), **stochastic
+        ),
+        "linear2": Numbers(
+            weights=Fixed(10, 7), logits=Fixed(10, 6), errors=Fixed(12, 9), **stochastic
+        ),
+    }
+    foldings = {"conv1": (3, 2, 3), "conv2": (2, 2, 1), "linear1": (3, 2, 1), "linear2": (2, 3, 1)}
+    return lower(net, foldings, Numbers(activations=Fixed(8, 6)), overrides, in_flight=2)
+
+
+def only_linear():
+    net = Network((2, 1, 2), (Flatten(), Linear(3)))
+    return lower(net, {"linear1": (1, 2, 1)}, in_flight=2)
+
+
+def only_convolutions():
+    """Scores are a 1x1 map, after pool and ReLU."""
+    net = Network((1, 3, 3), (Conv2d(2, kernel=3, padding=1), MaxPool2d(), ReLU(), Flatten()))
+    return lower(net, {"conv1": (1, 1, 3)})
+
+
+PLANS = {
+    "one in flight": tiny(),
+    "two in flight": tiny(in_flight=2),
+    "mixed formats": mixed_formats(),
+    "only linear": only_linear(),
+    "only convolutions": only_convolutions(),
+}

@@ -1,0 +1,5 @@
+import sys
+from pathlib import Path
+
+# The five nets are described once, with the benchmarks.
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
