@@ -18,6 +18,9 @@ __all__ = ["LOSS_DSP", "Design", "plan"]
 LOSS_DSP = 1
 """DSP slices besides those of the arrays: the loss multiplies probabilities by the learning rate."""
 
+_LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
+_LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
+
 
 @dataclass(frozen=True)
 class Design(Record):
@@ -169,7 +172,7 @@ def plan(
         A known name, or a board file.
     multipliers : :class:`int`, optional
         At most how many, shared out so that a training step takes few cycles. Without it and
-        ``foldings``, as many as the board has DSP slices for.
+        ``foldings``, as many as leave a quarter of the board's LUTs free.
     foldings : dict of (Pm, Pn, Pk) by layer name, optional
         Each layer's share, instead of ``multipliers``.
     numbers : :class:`~streamtrain.pipeline.numbers.Numbers`, optional
@@ -204,7 +207,8 @@ def plan(
     if foldings is None:
         available = target.device.dsp - LOSS_DSP
         if multipliers is None:
-            multipliers = available
+            by_lut = int(target.device.lut * _LUT_SHARE) // _LUT_PER_MULTIPLIER
+            multipliers = min(available, by_lut)
         try:
             multipliers = index(multipliers)
         except TypeError:

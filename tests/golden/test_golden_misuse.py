@@ -175,7 +175,7 @@ def test_rejects_roundings_with_too_few_random_bits():
 def test_says_where_a_mini_batch_overflows():
     network = Network((1, 64, 64), [Conv2d(1, 1), Flatten(), Linear(2)])
     numbers = Numbers(activations=Fixed(18, 11), errors=Fixed(18, 24))
-    golden = Golden(make_plan(numbers, network, max_batch=4))
+    golden = Golden(make_plan(numbers, network, max_batch=256))
     # Every pixel of every sample has the largest input and the largest error.
     golden.write_weights({
         "conv1.weight": np.full((1, 1, 1, 1), 1 << 13),
@@ -183,10 +183,10 @@ def test_says_where_a_mini_batch_overflows():
         "linear1.weight": np.broadcast_to([[32767], [-32768]], (2, 4096)),
         "linear1.bias": np.zeros(2, int),
     })
-    x = np.full((4, 1, 64, 64), 2**17 - 1)
+    x = np.full((256, 1, 64, 64), 2**17 - 1)
     message = (
-        r"^conv1: with sample 2, the gradients of a mini-batch add up to more than the "
-        r"accumulator's 48 bits; use smaller mini-batches or a lower learning rate$"
+        r"^conv1: with sample 1\d\d, the gradients of a mini-batch add up to more than the "
+        r"53 bits that the golden model carries; use smaller mini-batches or a lower learning rate$"
     )
     with pytest.raises(OverflowError, match=message):
-        golden.run(x, make_commands(4, label=1, update=[0, 0, 0, 1]))
+        golden.run(x, make_commands(256, label=1, update=[0] * 255 + [1]))

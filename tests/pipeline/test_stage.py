@@ -270,6 +270,7 @@ CASES = {
     "pooled": conv_plan((2, 1, 3), shape=(2, 4, 2), pool=True, in_flight=2),
     "odd and pooled": conv_plan((2, 1, 9), shape=(2, 5, 3), pool=True),
     "without bias": conv_plan((2, 2, 3), shape=(2, 3, 2), bias=False),
+    "one word": conv_plan((4, 4, 1), shape=(4, 1, 2), kernel=1, in_flight=2),
     "one pixel": conv_plan((2, 2, 9), shape=(4, 1, 1), in_flight=2),
     "ties": conv_plan((2, 2, 3), shape=(2, 3, 3), formats=numbers(**TIES)),
     "master": conv_plan((2, 2, 3), shape=(2, 3, 3), formats=numbers(master=Fixed(12, 8))),
@@ -295,15 +296,47 @@ def test_trains_as_numpy_does(case):
         assert all(script.reference.saturated.values())
 
 
-@pytest.mark.parametrize("in_flight", [1, 2])
-@pytest.mark.parametrize("stall", [{"dz": 0.9}, {"o": 0.8, "dx": 0.8}, {"i": 0.9}, {"token": 0.9}])
-def test_any_stream_may_be_slow(stall, in_flight):
-    script = Script(*conv_plan((2, 2, 9), shape=(2, 4, 2), pool=True, in_flight=in_flight))
+SLOW = [{"dz": 0.9}, {"o": 0.8, "dx": 0.8}, {"i": 0.9}, {"token": 0.9}]
+
+
+@pytest.mark.parametrize("stall", SLOW)
+@pytest.mark.parametrize(
+    "case",
+    [
+        conv_plan((2, 2, 9), shape=(2, 4, 2), pool=True),
+        conv_plan((2, 1, 3), shape=(2, 2, 3), in_flight=2),
+        first_plan((2, 1, 9), shape=(1, 3, 2), in_flight=2),
+    ],
+    ids=["pooled", "conv", "first"],
+)
+def test_any_stream_may_be_slow(case, stall):
+    script = Script(*case)
     script.write()
     for train in (True, False, True):
         script.sample(train)
     script.read()
     script.run(stall=stall)
+
+
+def test_results_that_nobody_takes_hold_up_operations():
+    script = Script(*conv_plan((1, 1, 1), shape=(4, 3, 3), kernel=1, in_flight=2))
+    script.write()
+    script.sample()
+    script.sample(train=False)
+    script.sample()
+    script.read()
+    script.run(stall={"o": 0.95, "dx": 0.95})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_phases_of_samples_do_not_disturb_one_another(seed):
+    # Without updates the next sample's FP and BP may come at any time, but within a word of WU.
+    script = Script(*conv_plan((2, 1, 3), shape=(2, 2, 3), max_batch=8, in_flight=3), seed=seed)
+    script.write()
+    for number in range(8):
+        script.sample(update=number == 7)
+    script.read()
+    script.run(stall={"i": 0.7, "dz": 0.7}, seed=seed)
 
 
 RANDOM = numbers(

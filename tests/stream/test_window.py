@@ -204,6 +204,25 @@ def test_accepts_a_word_per_cycle_until_its_slots_are_used(slots):
     assert run.times["i"][full:] == list(range(5 * one + 1, 6 * one + 1))
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_slots_are_counted_as_maps_come_and_go(slots):
+    shape = same(1, 1, 1, 1, slots=slots)  # each payload is a map
+    store = WindowStore(Q4_4, shape)
+
+    async def release(ctx):
+        rng, used, left = random.Random(slots), 0, 100
+        while left:
+            now = used > 0 and rng.random() < 0.5
+            ctx.set(store.release, now)
+            assert ctx.get(store.i.ready) == (used < slots)
+            _, _, taken = await ctx.tick().sample(store.i.valid & store.i.ready)
+            used += taken - now
+            left -= taken
+        ctx.set(store.release, 0)
+
+    run_streams(store, {"i": [[1]] * 100}, {}, drive=release, stall=0.4)
+
+
 def test_a_map_follows_another_at_once():
     shape = same(2, 2, 1, 1, slots=3)
     payloads = arrival(shape, maps(shape, 3))

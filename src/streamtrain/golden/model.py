@@ -7,7 +7,7 @@ import numpy as np
 from streamtrain.golden import kernels
 from streamtrain.host.device import Commands, Op, Results
 from streamtrain.numeric import Round
-from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT
+from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = ["Golden"]
 
@@ -89,8 +89,8 @@ class Golden:
             If ``x`` or a command has the wrong shape or is out of range, or a mini-batch is longer
             than planned; nothing was processed then.
         OverflowError
-            If the gradients of a mini-batch add up to more than an accumulator holds. What the
-            hardware would do is not defined from there on: start with a new model.
+            If the gradients of a mini-batch add up to more than is carried exactly here, 53 bits.
+            The hardware has room for them; this model is undefined from there on.
         """
         x = self._samples(x)
         table = self._command_table(commands, len(x))
@@ -196,7 +196,7 @@ class Golden:
         if self.plan.max_batch == 1:
             limit = 0.0
         else:
-            limit = 2.0 ** (ACCUMULATOR_WIDTH - 1) if self.exact else inf
+            limit = 2.0**_EXACT_BITS if self.exact else inf
         sample, stage = kernels.run_samples(
             self._stages,
             self._arena,
@@ -213,7 +213,7 @@ class Golden:
         if sample >= 0:
             raise OverflowError(
                 f"{self.plan.stages[stage].name}: with sample {start + sample}, the gradients of a "
-                f"mini-batch add up to more than the accumulator's {ACCUMULATOR_WIDTH} bits; "
+                f"mini-batch add up to more than the {_EXACT_BITS} bits that the golden model carries; "
                 f"use smaller mini-batches or a lower learning rate"
             )
 

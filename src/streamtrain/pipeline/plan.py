@@ -318,6 +318,11 @@ def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_b
             )
     groups = []  # [layer, input shape, what follows it]
     for layer, shape in zip(network.layers, network.shapes, strict=False):
+        if layer.stem not in {"conv", "linear", "pool", "relu", "flatten"}:
+            raise ValueError(
+                f"{layer.name} is a {type(layer).__name__}, which the pipeline cannot run; it runs "
+                f"Conv2d, Linear, MaxPool2d, ReLU and Flatten"
+            )
         if layer.stem in ("conv", "linear"):
             groups.append([layer, shape, []])
         elif not groups and layer.stem != "flatten":

@@ -26,13 +26,13 @@ __all__ = ["Estimate", "balanced_foldings", "estimate"]
 # Cycles that the gateware's registers add; all others follow from what is multiplied and written.
 
 # From the last multiplication of an output (or input error) until the neighbour can read it.
-LATENCY = 20
+LATENCY = 14
 # From a pixel at the pipeline's edge until the first stage can read it.
-INPUT_LATENCY = 4
+INPUT_LATENCY = 5
 # From the last logit to the first error, besides one cycle for each class.
-LOSS_LATENCY = 45
+LOSS_LATENCY = 36
 # From the last multiplication of a weight gradient until the next sample may be multiplied.
-UPDATE_LATENCY = 12
+UPDATE_LATENCY = 10
 
 PHASES = ("FP", "BP", "WU")
 

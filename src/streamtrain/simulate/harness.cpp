@@ -55,12 +55,16 @@ void get_one(const VlUnpacked<T, Depth>& memory, uint32_t address, uint32_t* wor
 
 struct Simulation {
     VerilatedContext context;
+    // Verilator asks the thread for its context, and that may be another simulation's, long gone.
+    bool current = (Verilated::threadContextp(&context), true);
     Vst top{&context, "streamtrain"};
 #if VM_TRACE
     VerilatedVcdC trace;
     uint64_t dumped = 0;
 #endif
     uint64_t cycle = 0;
+
+    ~Simulation() { Verilated::threadContextp(&context); }
 
     void edge() {
         top.clk = 1;

@@ -35,7 +35,7 @@ class SimulatedTrainer(Trainer):
     """
 
     def __init__(self, plan, *, stall=0.0, seed=1, trace=None, progress=True):
-        console = Console(file=sys.stderr, quiet=not progress)
+        console = Console(file=sys.stderr, quiet=not progress, force_jupyter=False)
         with console.status("simulation: generating Verilog") as status:
             device = SimulatedDevice(
                 plan,
