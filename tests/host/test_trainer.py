@@ -4,6 +4,7 @@ import threading
 import numpy as np
 import pytest
 
+import streamtrain as st
 from streamtrain.golden import Golden
 from streamtrain.host.device import Op
 from streamtrain.host.results import History
@@ -290,7 +291,7 @@ def test_state_of_a_float_twin_is_real(plan, samples):
         ("linear1.weight", None, ValueError, r"State lacks linear1.weight \(5, 24\)"),
         ("conv1.bias", [0] * 3, ValueError, r"State has conv1.bias of \(3,\), but the network's is \(4,\)"),
         ("linear1.weight", np.zeros((24, 5), int), ValueError, r"State has linear1.weight of \(24, 5\)"),
-        ("conv1.bias", [0.5] * 4, TypeError, r"State must be integer codes, but conv1.bias is float64; Fixed\(width=16, frac=13\).encode makes"),
+        ("conv1.bias", [0.5] * 4, TypeError, r"State must be integer codes, but conv1.bias is float64; plan.encode_weights makes"),
         ("conv1.bias", [True] * 4, TypeError, r"conv1.bias is bool"),
         ("conv1.bias", [0, 0, 32768, 0], ValueError, r"State has code 32768 in conv1.bias at \(2,\), but fixed<16,3> has -32768 to 32767"),
         ("conv1.bias", [0, -32769, 0, 0], ValueError, r"State has code -32769 in conv1.bias at \(1,\)"),
@@ -391,3 +392,14 @@ def test_a_rate_out_of_range_for_the_last_batch_trains_nothing(trainer, device, 
     with pytest.raises(ValueError, match="over a batch of 1 is"):
         trainer.fit(samples[0][:9], samples[1][:9], batch_size=8, lr=high * 4)
     assert not device.runs
+
+
+def test_real_weights_become_codes_and_back():
+    network = st.Network((1, 4, 4), [st.Conv2d(2, 3), st.Flatten(), st.Linear(3)])
+    design = st.plan(network, multipliers=20)
+    real = network.initial_weights(seed=5)
+    trainer = design.golden()
+    trainer.load_state_dict(design.plan.encode_weights(real))
+    back = design.plan.decode_weights(trainer.state_dict())
+    for name, values in real.items():
+        np.testing.assert_allclose(back[name], values, atol=2**-14)

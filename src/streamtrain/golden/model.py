@@ -193,10 +193,9 @@ class Golden:
         }
 
     def _run(self, x, table, scores, loss, predicted, start):
+        limit = 2.0**_EXACT_BITS if self.exact else inf
         if self.plan.max_batch == 1:
-            limit = 0.0
-        else:
-            limit = 2.0**_EXACT_BITS if self.exact else inf
+            limit = 0.0  # nothing is accumulated
         sample, stage = kernels.run_samples(
             self._stages,
             self._arena,

@@ -200,13 +200,15 @@ class Trainer:
 
         Returns a dictionary of int64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns) or
         (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes. They are copies.
-        ``stage.stored.decode`` of a stage in ``plan.stages`` makes real weights of them. A float
-        twin's are float64, in units of a code.
+        ``plan.decode_weights`` makes real weights of them. A float twin's are float64, in units of a
+        code.
         """
         return {name: np.array(codes) for name, codes in self.device.read_weights().items()}
 
     def load_state_dict(self, weights):
         """Replace all weights by those of another :meth:`state_dict`.
+
+        Real weights, such as a PyTorch model's, go through ``plan.encode_weights`` first.
 
         Raises
         ------
@@ -231,7 +233,7 @@ class Trainer:
             if not np.issubdtype(codes.dtype, np.integer):
                 raise TypeError(
                     f"State must be integer codes, but {name} is {codes.dtype}; "
-                    f"{fmt!r}.encode makes codes of real numbers"
+                    f"plan.encode_weights makes codes of real numbers"
                 )
             wrong = np.argwhere((codes < fmt.codes[0]) | (codes > fmt.codes[-1]))
             if len(wrong):

@@ -229,6 +229,19 @@ class Plan(Record):
         """Cycles of one training step if every multiplier worked in every cycle."""
         return self.network.training_macs / self.multipliers
 
+    def encode_weights(self, weights):
+        """Real weights, by the names of :meth:`Network.initial_weights`, as stored codes.
+
+        Values are rounded and saturated. Raises :exc:`ValueError` for NaN.
+        """
+        stored = {stage.name: stage.stored for stage in self.stages}
+        return {name: stored[name.partition(".")[0]].encode(w) for name, w in weights.items()}
+
+    def decode_weights(self, codes):
+        """Undo :meth:`encode_weights`, for example on a trainer's ``state_dict()``."""
+        stored = {stage.name: stage.stored for stage in self.stages}
+        return {name: stored[name.partition(".")[0]].decode(w) for name, w in codes.items()}
+
     # Learning rate: mantissa in the loss (it scales all errors), exponent as a shift of x in WU.
 
     @property

@@ -246,9 +246,9 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
         ]
 
         def compile_one(source):
-            slow = "Slow" in source.name or "verilated" in source.name
+            once = "Slow" in source.name  # code that runs at the start only
             target = folder / f"{source.stem}.o"
-            options = [*flags, *(["-O1"] if slow else [])]
+            options = [*flags, *(["-O0"] if once else [])]
             _run([compiler, *options, "-c", str(source), "-o", str(target)], folder, "Compiling")
             return str(target)
 
@@ -267,9 +267,10 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
 def _generator():
     """Hash of all code that a model is made by: asking it is quicker than generating again."""
     root = Path(__file__).parents[1]
-    files = [root / "records.py", root / "host" / "packing.py", root / "host" / "device.py"]
-    for package in ("numeric", "network", "stream", "pipeline", "simulate"):
-        files += sorted((root / package).glob("*.*"))
+    files = [root / "records.py", root / "host" / "device.py"]
+    files += [root / "simulate" / name for name in ("compiled.py", "harness.cpp")]
+    for package in ("numeric", "network", "stream", "pipeline"):
+        files += sorted((root / package).glob("*.py"))
     return content_key(*(part for file in files for part in (file.name, file.read_bytes())))
 
 

@@ -102,11 +102,7 @@ class SimulatedDevice:
         if trace is not None and library.st_trace(self._model, str(trace).encode()):
             raise OSError(f"Cannot write waveforms to {trace}")
         self.reset()
-        weights = plan.network.initial_weights()
-        stored = {stage.name: stage.stored for stage in plan.stages}
-        self.write_weights({
-            name: stored[name.partition(".")[0]].encode(value) for name, value in weights.items()
-        })
+        self.write_weights(plan.encode_weights(plan.network.initial_weights()))
 
     def close(self):
         """End the simulation and finish its waveforms."""
