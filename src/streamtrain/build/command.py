@@ -61,7 +61,7 @@ def _parser():
         "--multipliers",
         type=int,
         metavar="N",
-        help="at most this many (default: what the board has)",
+        help="at most this many (default: what leaves a quarter of the board's LUTs free)",
     )
     parser.add_argument(
         "--data",
