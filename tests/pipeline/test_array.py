@@ -10,7 +10,8 @@ import pytest
 
 from streamtrain.network import Conv2d, Flatten, Linear, Network
 from streamtrain.numeric import Fixed
-from streamtrain.pipeline.array import MultiplierArray, balanced_sum
+from streamtrain.pipeline.array import MultiplierArray
+from streamtrain.pipeline.gates import balanced_sum
 from streamtrain.pipeline.plan import lower
 from streamtrain.simulate.bench import run_streams
 

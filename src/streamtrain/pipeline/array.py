@@ -1,25 +1,15 @@
 """The multiplier array that a stage computes all three phases with."""
 
-from itertools import pairwise
-
 from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, ceil_log2
 
-__all__ = ["MultiplierArray", "balanced_sum"]
+__all__ = ["MultiplierArray"]
 
 _LEVELS_PER_REGISTER = 2  # adders in a row between two registers of a tree
-
-
-def balanced_sum(terms):
-    """Sum of values as a balanced tree: :func:`sum` would build a chain."""
-    terms = list(terms)
-    while len(terms) > 1:
-        pairs = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)]
-        terms = pairs + terms[len(pairs) * 2 :]
-    return terms[0]
 
 
 def _tree_latency(terms):
@@ -130,14 +120,11 @@ class MultiplierArray(wiring.Component):
         stage = self.stage
         pm, pn, pk = stage.folding
 
-        valid = [self.valid] + [Signal(name=f"valid{n}") for n in range(1, 4)]
-        load = [self.load] + [Signal(name=f"load{n}", reset_less=True) for n in range(1, 3)]
+        valid = delayed(m, self.valid, 3, "valid")
+        load = delayed(m, self.load, 2, "load", reset_less=True)
         # Sums are wanted in FP and BP, not in WU: trees stand still there.
         latency = max(self.forward_latency, self.backward_latency)
-        summed = [self.valid & ~self.wu]
-        summed += [Signal(name=f"summed{n}") for n in range(1, latency + 1)]
-        for line in (valid, load, summed):
-            m.d.sync += [later.eq(now) for now, later in pairwise(line)]
+        summed = delayed(m, self.valid & ~self.wu, latency, "summed")
 
         shifted = {}
         for n in range(pn):

@@ -8,8 +8,6 @@ Source: the gradient of cross-entropy after softmax is p - onehot(y) (e.g. Bisho
 recognition and machine learning", 2006, equation 4.109).
 """
 
-from itertools import pairwise
-
 import numpy as np
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
@@ -18,6 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from streamtrain.host.device import Op
 from streamtrain.numeric import Lfsr, Round, lane_bits, requantize, round_value
+from streamtrain.pipeline.gates import delayed
 from streamtrain.pipeline.layouts import LOSS_FRAC, loss_token_layout, result_layout
 from streamtrain.pipeline.plan import ceil_log2
 
@@ -146,8 +145,7 @@ class SoftmaxCrossEntropy(wiring.Component):
         m.d.comb += below.eq(largest - scores[0])
         own_below = Signal.like(below)  # of the label
         total = Signal(_EXP_BITS + ceil_log2(classes))
-        fed = [feed] + [Signal(name=f"fed{n}") for n in range(1, 5)]
-        m.d.sync += [later.eq(now) for now, later in pairwise(fed)]
+        fed = delayed(m, feed, 4, "fed")
         below_held = Signal.like(below)
         scaled = round_value(
             Cat(_times(below_held, LOG2_E), Const(0, 1)).as_signed(),

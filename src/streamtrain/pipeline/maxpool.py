@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.layouts import forward_layout
-from streamtrain.stream import fork
+from streamtrain.stream import fork, join
 
 __all__ = ["MaxPool", "MaxUnpool"]
 
@@ -137,12 +137,7 @@ class MaxUnpool(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         place = Signal(2)
-        last = place == 3
-        m.d.comb += [
-            self.o.valid.eq(self.i.valid & self.route.valid),
-            self.i.ready.eq(self.o.ready & self.route.valid & last),
-            self.route.ready.eq(self.o.ready & self.i.valid & last),
-        ]
+        join(m, self.o, self.i, self.route, done=place == 3)
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += place.eq(place + 1)
         for lane in range(self.lanes):

@@ -7,7 +7,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.layouts import forward_layout
-from streamtrain.stream import fork
+from streamtrain.stream import fork, join
 
 __all__ = ["ReLU", "ReLUGrad"]
 
@@ -85,11 +85,7 @@ class ReLUGrad(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += [
-            self.o.valid.eq(self.i.valid & self.mask.valid),
-            self.i.ready.eq(self.o.ready & self.mask.valid),
-            self.mask.ready.eq(self.o.ready & self.i.valid),
-        ]
+        join(m, self.o, self.i, self.mask)
         for lane in range(self.lanes):
             m.d.comb += self.o.payload[lane].eq(Mux(self.mask.payload[lane], self.i.payload[lane], 0))
         return m

@@ -7,14 +7,14 @@ has a place, and from then on it moves one register per cycle.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.numeric import Lfsr, Round, lane_bits, requantize
-from streamtrain.pipeline.array import MultiplierArray, balanced_sum
+from streamtrain.pipeline.array import MultiplierArray
+from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.layouts import forward_layout, token_layout
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.pipeline.weights import WeightStore
@@ -333,8 +333,7 @@ class TrainingStage(wiring.Component):
             )
             bp_room = self._room(m, input_errors, issue_bp & bp_last, "bp")
         read_after = 2  # FP and BP read their word, from issue
-        finish = [wu_block_done] + [Signal(name=f"finish{n}") for n in range(1, finish_after + 1)]
-        m.d.sync += [later.eq(now) for now, later in pairwise(finish)]
+        finish = delayed(m, wu_block_done, finish_after, "finish")
         taken = finish[finish_after + weights.finish_read - read_after]
         m.d.comb += [
             issue_bp.eq(bp_want & bp_room & ~wu_inside & ~taken),
@@ -357,8 +356,7 @@ class TrainingStage(wiring.Component):
             "bias": 1,
         })
         sums_after = x.LATENCY + 1 + max(array.forward_latency, array.backward_latency)
-        ops = [Signal(op, name=f"op{n}") for n in range(sums_after + 2)]
-        m.d.sync += [later.eq(now) for now, later in pairwise(ops)]
+        ops = delayed(m, Signal(op, name="op0"), sums_after + 1, "op")
         m.d.comb += [
             ops[0].fp.eq(issue_fp),
             ops[0].bp.eq(issue_bp),
@@ -506,12 +504,10 @@ class TrainingStage(wiring.Component):
 
     def _bias_gradient(self, m, array, weights, pixel, shift):
         """Sum errors over pixels, in step with the products."""
-        valid = [array.valid & array.wu] + [Signal(name=f"bias_valid{n}") for n in range(1, 3)]
-        load = [array.load] + [Signal(name=f"bias_load{n}", reset_less=True) for n in range(1, 3)]
-        for line in (valid, load):
-            m.d.sync += [later.eq(now) for now, later in pairwise(line)]
         if not self.stage.bias:
             return
+        valid = delayed(m, array.valid & array.wu, 2, "bias_valid")
+        load = delayed(m, array.load, 2, "bias_load", reset_less=True)
         for lane, error in enumerate(pixel):
             width = self.stage.errors.width + array.shifts
             terms = [Signal(signed(width), name=f"db{lane}_{n}", reset_less=True) for n in range(2)]

@@ -1,14 +1,12 @@
 """Where a stage's weights live, and how gradients change them."""
 
-from itertools import pairwise
-
 from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.numeric import Lfsr, Round, lane_bits, requantize, round_value
-from streamtrain.pipeline.array import balanced_sum
+from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.stream import memory_style
 
@@ -144,17 +142,17 @@ class WeightStore(wiring.Component):
             "apply": 1,
             "fresh": 1,
         })
-        line = [Signal(now, name=f"line{n}") for n in range(self.finish_latency)]
+        event = Signal(now, name="line0")
         m.d.comb += [
-            line[0].finish.eq(self.finish),
-            line[0].fetch.eq(self.scan_fetch),
-            line[0].word.eq(Mux(self.scan_fetch, self.scan_word, self.finish_word)),
-            line[0].block.eq(Mux(self.scan_fetch, self.scan_block, self.finish_block)),
-            line[0].bias.eq(self.finish_bias),
-            line[0].apply.eq(self.apply),
-            line[0].fresh.eq(self.fresh),
+            event.finish.eq(self.finish),
+            event.fetch.eq(self.scan_fetch),
+            event.word.eq(Mux(self.scan_fetch, self.scan_word, self.finish_word)),
+            event.block.eq(Mux(self.scan_fetch, self.scan_block, self.finish_block)),
+            event.bias.eq(self.finish_bias),
+            event.apply.eq(self.apply),
+            event.fresh.eq(self.fresh),
         ]
-        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(line)]
+        line = delayed(m, event, self.finish_latency - 1, "line")
         reading, updating = line[self.finish_read], line[self.finish_read + 2]
         storing = line[self.finish_read + 3]
 

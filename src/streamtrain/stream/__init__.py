@@ -2,6 +2,7 @@
 
 from streamtrain.stream.connect import connect
 from streamtrain.stream.fork import fork
+from streamtrain.stream.join import join
 from streamtrain.stream.queue import DISTRIBUTED_DEPTH, Queue, memory_style
 from streamtrain.stream.resize import Resize
 from streamtrain.stream.window import Cursor, WindowShape, WindowStore
@@ -15,5 +16,6 @@ __all__ = [
     "WindowStore",
     "connect",
     "fork",
+    "join",
     "memory_style",
 ]
