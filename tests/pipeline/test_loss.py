@@ -130,11 +130,17 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("mode", list(Round))
-@pytest.mark.parametrize("errors", ERRORS, ids=str)
+# Stochastic rounding drops at most 32 bits, so coarse errors cannot be rounded that way.
+@pytest.mark.parametrize(
+    ("errors", "mode"),
+    [
+        pytest.param(errors, mode, id=f"{errors} {mode.value}")
+        for errors in ERRORS
+        for mode in Round
+        if mode is not Round.STOCHASTIC or errors.frac >= 6
+    ],
+)
 def test_formats_and_rounding_of_errors(errors, mode):
-    if mode is Round.STOCHASTIC and errors.frac < 6:
-        pytest.skip("more bits are dropped than there are random ones")
     plan = make(errors=errors, mode=mode)
     check(plan, scores(plan, 10), [Op.TRAIN] * 10, stall={"o": 0.3})
 

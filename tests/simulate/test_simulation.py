@@ -7,7 +7,7 @@ import pytest
 
 import streamtrain as st
 from streamtrain.golden import Golden
-from streamtrain.host.device import Commands, Op
+from streamtrain.host.device import Op
 from streamtrain.host.trainer import training_commands
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline import generate
@@ -71,16 +71,12 @@ def test_modes_mix_between_samples(device):
     golden = Golden(PLAN)
     device.reset()
     device.write_weights(golden.read_weights())
-    assert compare(device, x[:40], _part(commands, slice(0, 40)), golden=golden).bit_exact
+    assert compare(device, x[:40], commands[:40], golden=golden).bit_exact
     results, expected = (
-        runner.run(x[40:], _part(commands, slice(40, 60))) for runner in (device, golden)
+        runner.run(x[40:], commands[40:]) for runner in (device, golden)
     )
     np.testing.assert_array_equal(results.loss, expected.loss)
     assert not results.loss[op[40:] == Op.INFER].any()
-
-
-def _part(commands, part):
-    return Commands(*(getattr(commands, n)[part] for n in ("op", "label", "update", "mantissa", "shift")))
 
 
 def test_learning_rate_and_batch_change_between_samples(device):

@@ -1,6 +1,6 @@
 """What a trainer asks of the place where it runs: golden model, simulation, or board."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class Commands:
 
     def __len__(self):
         return len(self.op)
+
+    def __getitem__(self, part):
+        """The commands of a slice of the samples."""
+        return Commands(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 @dataclass(frozen=True)

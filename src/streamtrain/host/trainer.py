@@ -332,7 +332,7 @@ class Trainer:
                 fit, least = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
                 end = int(ends[max(fit, least)])
                 part = slice(first, end)
-                chunk = self._give(x[order[part]], _commands_in(commands, part))
+                chunk = self._give(x[order[part]], commands[part])
                 done.put(part, chunk)
                 if report is not None:
                     report(done.until(end))
@@ -427,10 +427,6 @@ def _figures(commands, done, end, seconds):
     part = slice(max(0, end - _RECENT), end)
     accuracy = (done.predicted[part] == commands.label[part]).mean()
     return f"{text}  loss {done.losses[part].mean():.3f}  acc. {accuracy:.1%}"
-
-
-def _commands_in(commands, part):
-    return Commands(*(getattr(commands, field.name)[part] for field in fields(Commands)))
 
 
 def _joined(parts):

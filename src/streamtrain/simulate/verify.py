@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamtrain.golden import Golden
-from streamtrain.host.device import Commands, Op
+from streamtrain.host.device import Op
 from streamtrain.host.packing import stage_words
 from streamtrain.host.progress import ProgressBar
 from streamtrain.host.trainer import encode_samples, training_commands
@@ -161,17 +161,16 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
     if golden is None:
         golden = Golden(plan)
         golden.write_weights(device.read_weights())
+    before = after = golden.read_weights()
     cycles, steps = [], len(commands)
     begin = 0
     while begin < steps:
         end = min(steps, begin + chunk)
-        part = Commands(*(getattr(commands, name)[begin:end] for name in _FIELDS))
-        results, recorded = device.run_watched(x[begin:end], part)
+        results, recorded = device.run_watched(x[begin:end], commands[begin:end])
         cycles.append(results.cycles)
         update = 0
         for sample in range(begin, end):
-            one = Commands(*(getattr(commands, name)[sample : sample + 1] for name in _FIELDS))
-            before = golden.read_weights()
+            one = commands[sample : sample + 1]
             expected = golden.run(x[sample : sample + 1], one)
             at = sample - begin
             wrong = any(
@@ -179,17 +178,16 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
                 for name in ("scores", "loss", "predicted")
             )
             if one.op[0] == Op.TRAIN and one.update[0]:
-                wrong = wrong or _weights_differ(plan, golden.read_weights(), recorded, update)
+                after = golden.read_weights()
+                wrong = wrong or _weights_differ(plan, after, recorded, update)
                 update += 1
             if wrong:
-                difference = _locate(device, golden, before, x[sample], one, sample, expected)
+                difference = _locate(device, before, x[sample], one, sample, expected)
                 return Verification(sample, difference, _pace(cycles))
+            before = after
         report(end)
         begin = end
     return Verification(steps, None, _pace(cycles))
-
-
-_FIELDS = ("op", "label", "update", "mantissa", "shift")
 
 
 def _pace(cycles):
@@ -198,18 +196,18 @@ def _pace(cycles):
     return total / max(1, sum(len(part) for part in gaps))
 
 
+def _in_memory(stage, weights):
+    """A stage's weights as its memories hold them: ``"words"`` and, if it has any, ``"biases"``."""
+    words = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias"))
+    held = {"words": words[:, : stage.multipliers]}
+    if stage.bias:
+        held["biases"] = words[:: stage.words // stage.blocks[0], stage.multipliers :]
+    return held
+
+
 def _weights_differ(plan, weights, recorded, update):
-    for number, stage in enumerate(plan.stages):
-        words = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias"))
-        for owner, what, codes in recorded:
-            if owner != number:
-                continue
-            expected = words[:, : stage.multipliers]
-            if what == "biases":
-                expected = words[:: stage.words // stage.blocks[0], stage.multipliers :]
-            if (codes[update] != expected).any():
-                return True
-    return False
+    held = [_in_memory(stage, weights) for stage in plan.stages]
+    return any((codes[update] != held[owner][what]).any() for owner, what, codes in recorded)
 
 
 class _View:
@@ -235,7 +233,7 @@ class _View:
         return self.numbers[what, bank], address + channel // shape.lanes, channel % shape.lanes
 
 
-def _locate(device, golden, before, x, command, step, expected):
+def _locate(device, before, x, command, step, expected):
     """Repeat a step alone from the same weights, and compare everything in it."""
     plan = device.plan
     repeat = Golden(plan)
@@ -307,11 +305,7 @@ def _locate(device, golden, before, x, command, step, expected):
     if trains and command.update[0]:
         after = repeat.read_weights()
         for number, stage in enumerate(plan.stages):
-            words = stage_words(stage, after[f"{stage.name}.weight"], after.get(f"{stage.name}.bias"))
-            parts = {"words": words[:, : stage.multipliers]}
-            if stage.bias:
-                parts["biases"] = words[:: stage.words // stage.blocks[0], stage.multipliers :]
-            for what, wanted in parts.items():
+            for what, wanted in _in_memory(stage, after).items():
                 memory = views[number].numbers[what, None]
                 found = contents[memory]
                 if (found != wanted).any():
