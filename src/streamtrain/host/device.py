@@ -6,7 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Commands", "Device", "Op", "Results"]
+__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results"]
+
+LOSS_FRAC = 12
+"""Fractional bits of a loss."""
 
 
 class Op(IntEnum):
@@ -62,7 +65,7 @@ class Results:
     scores : integer array, (samples, classes)
         Logits as codes of the last stage's output format.
     loss : integer array, (samples,)
-        Codes with 12 fractional bits; 0 where there was no label.
+        Codes with :data:`LOSS_FRAC` fractional bits; 0 where there was no label.
     predicted : integer array, (samples,)
         The first class with the largest score.
     cycles : integer array, (samples,), or None

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 
-from streamtrain.host.device import Commands, Op
+from streamtrain.host.device import LOSS_FRAC, Commands, Op
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.results import Evaluation, History, Step
 
@@ -15,7 +15,6 @@ __all__ = ["Trainer", "encode_samples", "training_commands"]
 
 _CHUNK_SECONDS = 0.2  # of work between two updates of the progress bar, and looks at Ctrl-C
 _RECENT = 1000  # samples that the bar's loss and accuracy are averaged over
-_LOSS_FRAC = 12  # fractional bits of a loss code
 
 
 class Trainer:
@@ -315,7 +314,7 @@ class Trainer:
         """Run samples now. Returns what came of them."""
         results = self.device.run(encode_samples(self.plan, x), commands)
         return _Done(
-            np.ldexp(np.asarray(results.loss, np.float64), -_LOSS_FRAC),
+            np.ldexp(np.asarray(results.loss, np.float64), -LOSS_FRAC),
             np.asarray(results.predicted, np.int64),
             results.cycles,
         )

@@ -7,7 +7,6 @@ from streamtrain.host.device import Op
 from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = [
-    "LOSS_FRAC",
     "command_layout",
     "forward_layout",
     "loss_token_layout",
@@ -15,9 +14,6 @@ __all__ = [
     "stored_width",
     "token_layout",
 ]
-
-LOSS_FRAC = 12
-"""Fractional bits of a loss."""
 
 _OP = range(max(Op) + 1)
 

@@ -14,10 +14,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.host.device import Op
+from streamtrain.host.device import LOSS_FRAC, Op
 from streamtrain.numeric import Lfsr, Round, lane_bits, requantize, round_value
 from streamtrain.pipeline.gates import delayed
-from streamtrain.pipeline.layouts import LOSS_FRAC, loss_token_layout, result_layout
+from streamtrain.pipeline.layouts import loss_token_layout, result_layout
 from streamtrain.pipeline.plan import ceil_log2
 
 __all__ = [

@@ -65,6 +65,10 @@ class Memory:
         """32-bit words of one of its words."""
         return words32(self.width)
 
+    @property
+    def holds_weights(self):
+        return self.what in {"words", "biases"}
+
 
 def memories(plan):
     """All memories of a design that hold weights, inputs or errors."""
@@ -115,7 +119,7 @@ def _design_header(plan):
     found = memories(plan)
     lines += [
         f"constexpr int STAGES = {len(plan.stages)};",
-        f"constexpr int SNAPSHOT_WORDS = {snapshot_words(plan)};",
+        f"constexpr int SNAPSHOT_WORDS = {snapshot_words(found)};",
         f"constexpr int MAX_MEMORY_WORDS = {max(memory.words for memory in found)};",
     ]
 
@@ -132,7 +136,7 @@ def _design_header(plan):
     )
     cases, offset = [], 0
     for memory in found:
-        if memory.what in {"words", "biases"}:
+        if memory.holds_weights:
             cases.append(
                 f"if (stage == {memory.stage}) get_all(root.{memory.path}, words + {offset});"
             )
@@ -147,9 +151,9 @@ def _design_header(plan):
     return "\n".join(lines) + "\n"
 
 
-def snapshot_words(plan):
-    """32-bit words of all weight memories."""
-    return sum(m.words * m.depth for m in memories(plan) if m.what in {"words", "biases"})
+def snapshot_words(found):
+    """32-bit words of those of a design's memories that hold weights."""
+    return sum(memory.words * memory.depth for memory in found if memory.holds_weights)
 
 
 def _tools():

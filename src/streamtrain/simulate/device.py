@@ -130,8 +130,8 @@ class SimulatedDevice:
     def run_watched(self, x, commands):
         """Process samples that are trained with, and record the weights after each update.
 
-        Returns the results, and for each stage an array (updates, words, lanes) of stored weights
-        and an array of stored biases (updates, blocks, lanes), or None without.
+        Returns the results, and ``(stage number, "words" or "biases", codes)`` for each memory that
+        holds weights; the codes are shaped (updates, words of the memory, lanes).
         """
         updates = int(np.count_nonzero(commands.update))
         results, snapshots, taken, _ = self._samples(x, commands, updates)
@@ -139,7 +139,7 @@ class SimulatedDevice:
             raise HangError(f"Stages updated their weights {taken.tolist()} times, not {updates}")
         recorded, offset = [], 0
         for memory in self.memories:
-            if memory.what not in {"words", "biases"}:
+            if not memory.holds_weights:
                 continue
             size = memory.words * memory.depth
             part = snapshots[:, offset : offset + size].reshape(-1, memory.words)
@@ -226,7 +226,7 @@ class SimulatedDevice:
     def _samples(self, x, commands: Commands, updates=0, watch=None):
         result = np.zeros((len(commands), words32(Shape.cast(self._result).width)), np.uint32)
         cycles = np.zeros(len(commands), dtype=np.uint64)
-        snapshots = np.zeros((updates, snapshot_words(self.plan)), dtype=np.uint32)
+        snapshots = np.zeros((updates, snapshot_words(self.memories)), dtype=np.uint32)
         taken = np.zeros(len(self.plan.stages), dtype=np.uint64)
         changed = self._run(
             self._pack_commands(
