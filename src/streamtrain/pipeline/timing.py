@@ -48,6 +48,8 @@ DURATIONS = (
     "bp_group",
     "fp_latency",  # from the last operation of a pixel until the neighbour can read it
     "bp_latency",
+    "bp_share",  # operations of a pixel's errors that leave a vector; 0: in whole groups
+    "reads",  # cycles in which a pixel from outside is written into the first stage's memory
     "fp_ahead",  # pixels that FP may be ahead of the neighbour's memory; 0: any number
     "bp_ahead",
     "fp_writes",  # cycles in which a pixel is written into the neighbour's memory
@@ -58,8 +60,8 @@ DURATIONS = (
 """What one row of the durations of a plan holds, by column."""
 
 (
-    _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _FP_AHEAD, _BP_AHEAD,
-    _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
+    _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _BP_SHARE, _READS,
+    _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
 ) = range(len(DURATIONS))  # fmt: skip
 _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding, too
 
@@ -198,6 +200,8 @@ def stage_durations(stage, before):
         stage.words / n_blocks,
         taps + tree_latency(pn) + _QUEUE * (1 + pooled),
         taps + tree_latency(pm) + _QUEUE * 2,
+        0,
+        n_blocks,
         square + RESULTS // m_blocks // stage.pool**2,
         RESULTS * pn // size,
     )
@@ -227,29 +231,34 @@ def _writes(channels, given, taken):
 
 
 def relaxed(geo, table):
-    """Durations that are no longer than those of a table, and depend on foldings linearly.
+    """Durations that are no longer than those of a table, and with which steps are convex in them.
 
     Nobody waits for a full queue, and a vector's errors leave evenly.
     """
     table = table.copy()
     table[..., [_FP_AHEAD, _BP_AHEAD]] = 0
-    flattened = geo.sent > geo.inputs
-    size = np.append(0, geo.channels[:-1, 1])
-    share = np.where(flattened, size / geo.channels[:, 0], 0)
-    table[..., _BP_GROUP] = np.where(flattened, table[..., _BP] * share, table[..., _BP_GROUP])
+    size = np.append(0, geo.channels[:-1, 1]) * (geo.sent > geo.inputs)
+    share = table[..., _BP] * size / geo.channels[:, 0]
+    table[..., _BP_SHARE] = share
+    table[..., _BP_GROUP] = np.where(
+        share > 0, np.minimum(table[..., _BP_GROUP], share), table[..., _BP_GROUP]
+    )
     return table
 
 
 @njit(cache=True)
-def _bp_operations(bp, group, size, channels, pixel):
-    """Operations that a pixel's errors take, after those of the pixel before it.
+def _bp_operations(row, size, channels, pixel):
+    """Operations that a pixel's errors take, after those of the pixel before it, and its first group.
 
     ``size`` of the ``channels`` are this pixel's; 0 for all of them.
     """
     if size == 0:
-        return bp
-    lanes = channels * group / bp
-    return group * (ceil((pixel + 1) * size / lanes) - ceil(pixel * size / lanes))
+        return row[_BP], row[_BP_GROUP]
+    if row[_BP_SHARE] > 0:
+        return row[_BP_SHARE], row[_BP_GROUP]
+    lanes = round(channels * row[_BP_GROUP] / row[_BP])
+    groups = ceil((pixel + 1) * size / lanes) - ceil(pixel * size / lanes)
+    return groups * row[_BP_GROUP], min(groups, 1) * row[_BP_GROUP]
 
 
 @njit(cache=True)
@@ -261,14 +270,13 @@ def _backward(geo, table, dz, updated):
     """
     outputs, inputs, sent, _, _, _, bp_needs, wu_needs, _, channels = geo
     for s in range(len(outputs) - 1, 0, -1):
-        bp, group, latency = table[s, _BP], table[s, _BP_GROUP], table[s, _BP_LATENCY]
-        writes, last = table[s, _BP_WRITES], table[s, _BP_LAST]
+        latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
         ahead = int(table[s, _BP_AHEAD])
         vector = sent[s] > inputs[s]
         size = channels[s - 1, 1] if vector else 0
         time, written = -np.inf, -np.inf
         for p in range(sent[s]):
-            operations = _bp_operations(bp, group, size, channels[s, 0], p)
+            operations, group = _bp_operations(table[s], size, channels[s, 0], p)
             begin = max(dz[s, 0 if vector else bp_needs[s, p]], time)
             if 0 < ahead <= p:
                 begin = max(begin, dz[s - 1, p - ahead] - operations)
@@ -276,7 +284,7 @@ def _backward(geo, table, dz, updated):
             written = max(
                 written + writes,
                 time + latency + last,
-                begin + min(group, operations) + latency + writes,
+                begin + group + latency + writes,
             )
             dz[s - 1, p] = written
         updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
@@ -336,9 +344,8 @@ def _step(geo, tables, in_flight, extra, updates):
         x[0] = -np.inf
         if in_flight == 1:
             room[:] = updated
-            n_blocks = table[0, _BP] / table[0, _BP_GROUP]
             for p in range(inputs[0]):
-                x[0, p] = updated[0] + _INPUT + (p + 1) * n_blocks
+                x[0, p] = updated[0] + _INPUT + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
     return cycles
 
@@ -372,9 +379,8 @@ def _latency(geo, tables):
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
         table = tables[row]
-        n_blocks = table[0, _BP] / table[0, _BP_GROUP]
         for p in range(size):
-            x[0, p] = _INPUT + (p + 1) * n_blocks
+            x[0, p] = _INPUT + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, idle, idle, x) + geo[9][stages - 1, 1] + _LOSS
     return cycles
 
@@ -408,7 +414,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
     followed = 0  # operations of the first stage's first word of WU that are done
     word_end = np.full(stages, -never)
     accepted, accepted_end = 0, 0.0
-    n_blocks = round(table[0, _BP] / table[0, _BP_GROUP])
+    reads = table[0, _READS]
 
     while True:
         while accepted < samples and (
@@ -418,8 +424,8 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             if accepted >= in_flight:
                 begin = max(begin, released[0, accepted - in_flight])
             for p in range(inputs[0]):
-                x[0, accepted, p] = begin + _INPUT + (p + 1) * n_blocks
-            accepted_end = begin + inputs[0] * n_blocks
+                x[0, accepted, p] = begin + _INPUT + (p + 1) * reads
+            accepted_end = begin + inputs[0] * reads
             accepted += 1
 
         # The next unit is the one that can begin first; in one array BP before FP before WU.
@@ -433,9 +439,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                 ahead = int(table[t, _BP_AHEAD])
                 if 0 < ahead <= p:
                     width = channels[t - 1, 1] if vector else 0
-                    operations = _bp_operations(
-                        table[t, _BP], table[t, _BP_GROUP], width, channels[t, 0], p
-                    )
+                    operations, _ = _bp_operations(table[t], width, channels[t, 0], p)
                     bp_ready = max(bp_ready, dz[t - 1, k, p - ahead] - operations)
             k, p = fp_sample[t], fp_unit[t]
             if k < samples and (t > 0 or followed == 0):
@@ -498,15 +502,14 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
         if phase == _BP:
             k, p = bp_sample[s], bp_unit[s]
-            group, latency = table[s, _BP_GROUP], table[s, _BP_LATENCY]
-            writes, last = table[s, _BP_WRITES], table[s, _BP_LAST]
+            latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
             width = channels[s - 1, 1] if sent[s] > inputs[s] else 0
-            operations = _bp_operations(table[s, _BP], group, width, channels[s, 0], p)
+            operations, group = _bp_operations(table[s], width, channels[s, 0], p)
             free[s] = begin + operations
             dz_written[s - 1] = max(
                 dz_written[s - 1] + writes,
                 free[s] + latency + last,
-                begin + min(group, operations) + latency + writes,
+                begin + group + latency + writes,
             )
             dz[s - 1, k, p] = dz_written[s - 1]
             bp_unit[s] += 1
