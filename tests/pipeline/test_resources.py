@@ -305,6 +305,13 @@ def test_refuses_a_nonsensical_device(device, message):
         estimate_resources(tiny(), device)
 
 
+def test_refuses_a_stage_of_another_plan():
+    with pytest.raises(
+        ValueError, match=r"^conv3 is no stage of the plan, whose stages are conv1, l"
+    ):
+        stage_usage(tiny(), lower(DEEP, smallest).stages[2])
+
+
 def test_refuses_an_unknown_resource():
     with pytest.raises(
         ValueError, match=r"^Resource must be one of dsp, bram36, lut, ff, not 'uram'$"

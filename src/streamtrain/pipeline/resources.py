@@ -2,8 +2,8 @@
 
 Multipliers and memories are known exactly: one DSP slice for each multiplier, and for each memory
 what :mod:`streamtrain.pipeline.memories` says. Flip-flops are counted from the registers that the
-gateware declares. LUTs are counted by kind, each with the number of inputs that it has to serve, and
-weighed with :data:`LUT_WEIGHTS`, which is fitted to synthesised designs.
+gateware declares. LUTs are counted by what they are for, and weighed with :data:`LUT_WEIGHTS`, which are
+fitted to synthesised designs.
 
 A design is the sum of parts, so that a search can put it together from what it has already seen:
 :func:`stage_usage` depends on the folding of one stage, :func:`link_usage` on those of two neighbours,
@@ -17,6 +17,7 @@ from math import gcd
 
 from streamtrain.host.device import Op
 from streamtrain.numeric import Round
+from streamtrain.pipeline.array import MultiplierArray
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
 from streamtrain.pipeline.stage import error_windows, input_windows
@@ -60,26 +61,20 @@ RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
 
 _REST = "loss and control"
 _LEAST_PRODUCT = 9  # bits of a product for which Yosys takes a DSP slice
-_ADDING = (
-    Round.NEAREST_EVEN,
-    Round.STOCHASTIC,
-)  # add to the bits that they drop; others add a carry
+
+# These add to the bits that they drop. The others add a carry, which takes no gates.
+_ADDING = (Round.NEAREST_EVEN, Round.STOCHASTIC)
 
 # What the gateware's components keep to themselves.
-_PRODUCT_LATENCY = 3
 _TERMS = 4  # that a tree adds before a register
-_RESULTS = 32
+_RESULTS = 32  # that a stage's queues have room for
 _COMMANDS = 2
 _TABLE = 1024  # words of the loss's two tables
 
-# LUTs for each bit, as Yosys builds them.
-_SUM = {1: 0, 2: 1, 3: 2, 4: 2.8}  # by the number of terms
-_TURN = {
-    (3, False): 1,
-    (3, True): 3,
-    (5, False): 2,
-    (5, True): 5.2,
-}  # by kernel; by columns, by both
+# LUTs for each bit of a sum, by the number of terms.
+_SUM = {1: 0, 2: 1, 3: 2, 4: 2.8}
+# LUTs for each bit of a window's taps, by the kernel and whether rows are turned, not only columns.
+_TURN = {(3, False): 1, (3, True): 3, (5, False): 2, (5, True): 5.2}
 
 
 @dataclass(frozen=True)
@@ -379,6 +374,8 @@ def stage_usage(plan, stage):
         One of the plan's, or one that differs from it in its folding.
 
     Returns a :class:`Usage`. It depends on no other stage's folding.
+
+    Raises :exc:`ValueError` for a stage of another plan.
     """
     return _stage(plan, stage).usage()
 
@@ -558,10 +555,19 @@ def _stage(plan, stage):
     shift = stage.input.frac + stage.weights.frac - stage.output.frac
     _results(tally, stage, "outputs", pm, shift, stage.output, stage.round_output, train)
     if stage.back:
-        before = next(b for b, s in pairwise(plan.stages) if s.name == stage.name)
+        before = _before(plan, stage)
         shift = stage.errors.frac + stage.weights.frac - before.errors.frac
         _results(tally, stage, "input_errors", pn, shift, before.errors, before.round_errors, 0)
     return tally
+
+
+def _before(plan, stage):
+    """The stage before: one computes the other's errors, in the other's format."""
+    for before, after in pairwise(plan.stages):
+        if after.name == stage.name:
+            return before
+    names = ", ".join(own.name for own in plan.stages)
+    raise ValueError(f"{stage.name} is no stage of the plan, whose stages are {names}")
 
 
 def _tree(tally, count, terms, width):
@@ -588,9 +594,8 @@ def _array(tally, stage, shifts):
     narrow = max(stage.weights.width, stage.errors.width)
     if wide + narrow >= _LEAST_PRODUCT:
         tally.dsp += lanes
-    else:
-        product = wide + narrow
-        tally.ff += lanes * 3 * product
+    else:  # its three registers, and its partial products
+        tally.ff += lanes * 3 * (wide + narrow)
         tally.luts["operand"] += lanes * wide * narrow
     tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
     tally.luts["operand"] += lanes * (narrow + wide if stage.back else narrow)
@@ -598,7 +603,7 @@ def _array(tally, stage, shifts):
     width, taps = _tree(tally, pm * pn, pk, stage.weights.width + operand)
     _, forward = _tree(tally, pm, pn, width)
     _, backward = _tree(tally, pn, pm, width) if stage.back else (width, 0)
-    latency = _PRODUCT_LATENCY + taps
+    latency = MultiplierArray.PRODUCT_LATENCY + taps
     tally.ff += 5 + latency + max(forward, backward)
     return latency + forward, latency + backward
 
@@ -709,17 +714,12 @@ def _link(plan, before, after):
     blocks = before.blocks[0]
     recorded = rows * cols * blocks * plan.in_flight
     if before.pool > 1:
-        tally.memory(
-            f"{name}_pool.best", output.width + 2, cols * blocks, lanes=lanes, single_port=True
-        )
+        row = cols * blocks
+        tally.memory(f"{name}_pool.best", output.width + 2, row, lanes=lanes, single_port=True)
         tally.queue(f"{name}_pool_record", 2 * lanes, recorded)
         last = "relu" if before.relu else "pool"
-        tally.queue(
-            f"{name}_{last}_queue", lanes * output.width, min(cols * blocks, DISTRIBUTED_DEPTH)
-        )
-        tally.counters(
-            ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(cols * blocks) + 3
-        )
+        tally.queue(f"{name}_{last}_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
+        tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 4)
     if before.relu:
