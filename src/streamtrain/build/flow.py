@@ -15,7 +15,7 @@ from streamtrain.build.errors import BuildError
 from streamtrain.build.folder import MANIFEST, output_folder
 from streamtrain.build.manifest import file_hashes, versions
 from streamtrain.build.report import RESOURCES, network_text, render
-from streamtrain.build.synth import synthesise, yosys_version
+from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
 from streamtrain.cache import content_key
 from streamtrain.explore.devices import load_board
 from streamtrain.pipeline.generate import generate_verilog
@@ -191,6 +191,7 @@ class _Flow:
             self.data = datasets.load(self.data)
         self.design = self.make_design()
         self.board = load_board(self.design.board)
+        self._check_board()
         self._check_data()
         rng = np.random.default_rng(self.seed)
         images = len(self.data.train_x)
@@ -227,6 +228,14 @@ class _Flow:
             f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} "
             f"multipliers, {estimate.cycles:,} cycles a step estimated"
         )
+
+    def _check_board(self):
+        device = self.board.device
+        if device.family not in SYNTHESISED:
+            raise ValueError(
+                f"Builds are for parts of the families {', '.join(SYNTHESISED)}, but "
+                f"{self.board.name} has a part of {device.family} ({device.name})"
+            )
 
     def _check_data(self):
         network = self.design.network
