@@ -196,9 +196,11 @@ def _cells(primitive, ways, width, lanes, port):
     padded = _padded(primitive, word)
     if high - low == width:
         return -(-ways * padded // primitive.width)
-    return len({
-        (way * padded + lane * width + bit) // primitive.width
-        for way in range(ways)
-        for lane in range(lanes)
-        for bit in range(low, high)
-    })
+    cells, highest = 0, -1
+    for way in range(ways):
+        for lane in range(lanes):
+            start = way * padded + lane * width
+            first, last = (start + low) // primitive.width, (start + high - 1) // primitive.width
+            cells += last - max(first - 1, highest)
+            highest = last
+    return cells

@@ -1,39 +1,85 @@
 """What a plan takes of an FPGA: DSP slices, block RAM, LUTs and flip-flops, layer by layer.
 
-Multipliers and memories are known exactly: one DSP slice for each multiplier, and what
-:mod:`streamtrain.pipeline.memories` says for each memory. Flip-flops are counted from the registers
-that the gateware declares. LUTs are counted as the bits of each kind of gates, times
-:data:`LUTS_PER_BIT`, which is fitted to synthesised designs.
+Multipliers and memories are known exactly: one DSP slice for each multiplier, and for each memory
+what :mod:`streamtrain.pipeline.memories` says. Flip-flops are counted from the registers that the
+gateware declares. LUTs are counted by kind, each with the number of inputs that it has to serve, and
+weighed with :data:`LUT_WEIGHTS`, which is fitted to synthesised designs.
 
-A design is the sum of three kinds of parts, so that a search can put it together from parts that it has
-already seen: :func:`stage_usage` depends on one stage's folding, :func:`link_usage` on those of two
-neighbours, :func:`shell_usage` on none.
+A design is the sum of parts, so that a search can put it together from what it has already seen:
+:func:`stage_usage` depends on the folding of one stage, :func:`link_usage` on those of two neighbours,
+:func:`shell_usage` on none.
 """
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from math import ceil, gcd, prod
+from math import gcd
 
 from streamtrain.host.device import Op
 from streamtrain.numeric import Round
 from streamtrain.pipeline.memories import map_memory
-from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, ceil_log2
+from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
 from streamtrain.pipeline.stage import error_windows, input_windows
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH, memory_style
+from streamtrain.tables import html_table, text_table
 
-__all__ = ["Usage", "link_usage", "shell_usage", "stage_usage"]
+__all__ = [
+    "LUT_WEIGHTS",
+    "LayerUsage",
+    "MemoryUsage",
+    "ResourceEstimate",
+    "Usage",
+    "estimate_resources",
+    "link_usage",
+    "lut_counts",
+    "shell_usage",
+    "stage_usage",
+]
 
-LUTS_PER_BIT = dict.fromkeys(
-    ("control", "count", "operand", "shift", "tree", "sum", "update", "turn", "link", "loss"), 1.0
-)
+# Made by `python benchmarks/estimates.py resources --fit`.
+LUT_WEIGHTS = {
+    "control": 1.0,
+    "count": 1.0,
+    "address": 1.0,
+    "operand": 1.0,
+    "shift": 1.0,
+    "tree": 1.0,
+    "sum": 1.0,
+    "update": 1.0,
+    "turn": 1.0,
+    "link": 1.0,
+    "loss": 1.0,
+}
+"""LUTs that Yosys needs for each one that is counted here, by what it is for: sequencers, counters,
+addresses of pixels, choice of operands, the learning rate's shift, adder trees, sums over time and their
+rounding, update of weights, turning windows into place, what is between stages, the loss."""
 
-_LEAST_PRODUCT = 9  # bits of a product that Yosys takes a DSP slice for
+RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
+"""Names of the resources, in fields and for people."""
+
+_REST = "loss and control"
+_LEAST_PRODUCT = 9  # bits of a product for which Yosys takes a DSP slice
+_ADDING = (
+    Round.NEAREST_EVEN,
+    Round.STOCHASTIC,
+)  # add to the bits that they drop; others add a carry
+
+# What the gateware's components keep to themselves.
 _PRODUCT_LATENCY = 3
+_TERMS = 4  # that a tree adds before a register
 _RESULTS = 32
 _COMMANDS = 2
-_SUM_LUTS = (0, 0, 1, 2, 2.8)  # for each bit, by the number of terms
+_TABLE = 1024  # words of the loss's two tables
+
+# LUTs for each bit, as Yosys builds them.
+_SUM = {1: 0, 2: 1, 3: 2, 4: 2.8}  # by the number of terms
+_TURN = {
+    (3, False): 1,
+    (3, True): 3,
+    (5, False): 2,
+    (5, True): 5.2,
+}  # by kernel; by columns, by both
 
 
 @dataclass(frozen=True)
@@ -46,14 +92,16 @@ class Usage(Record):
         DSP slices.
     bram18 : :class:`int`
         Halves of a block RAM, 18 Kbit each.
-    lut, ff : :class:`float`
-        LUTs, those used as memory included, and flip-flops.
+    lut : :class:`float`
+        LUTs, those used as memory among them, before a placer puts two small ones into one.
+    ff : :class:`int`
+        Flip-flops.
     """
 
     dsp: int = 0
     bram18: int = 0
     lut: float = 0.0
-    ff: float = 0.0
+    ff: int = 0
 
     @property
     def bram36(self):
@@ -64,117 +112,265 @@ class Usage(Record):
         if not isinstance(other, Usage):
             return NotImplemented
         return Usage(
-            self.dsp + other.dsp, self.bram18 + other.bram18, self.lut + other.lut, self.ff + other.ff
+            self.dsp + other.dsp,
+            self.bram18 + other.bram18,
+            self.lut + other.lut,
+            self.ff + other.ff,
         )
 
 
-class _Tally:
-    """Counts what components are made of.
+@dataclass(frozen=True)
+class MemoryUsage(Record):
+    """One memory of a design, or several alike.
 
-    Attributes
+    Parameters
     ----------
-    gates : dict
-        Bits of gates, by the keys of :data:`LUTS_PER_BIT`.
-    memories : list of (name, lane width, lanes, depth, copies, :class:`Mapping`)
-    dsp, bram18, lutram, ff : :class:`int`
+    layer : :class:`str`
+        Name of the weighted layer that it belongs to.
+    name : :class:`str`
+        As in the Verilog, such as ``conv2.weights.words``.
+    width, depth : :class:`int`
+        Bits of a word; words.
+    copies : :class:`int`
+        Memories: a window's pixels are spread over as many as it has taps.
+    primitive : :class:`str`
+        What all copies are made of, such as ``RAMB36E1``; ``FF`` for registers.
+    cells : :class:`int`
+        Primitives of all copies; for ``FF``, their bits.
+    bram18, lut : :class:`int`
+        Halves of a block RAM, and LUTs used as memory, of all copies.
     """
 
-    def __init__(self):
-        self.gates = dict.fromkeys(LUTS_PER_BIT, 0)
-        self.memories = []
-        self.dsp = self.bram18 = self.lutram = self.ff = 0
+    layer: str
+    name: str
+    width: int
+    depth: int
+    copies: int
+    primitive: str
+    cells: int
+    bram18: int
+    lut: int
 
-    def memory(self, name, width, depth, *, lanes=1, copies=1, ports=None, single_port=False):
-        mapping = _mapping(width, depth, lanes, ports, single_port)
-        self.memories.append((name, width, lanes, depth, copies, mapping))
-        self.bram18 += copies * mapping.bram18
-        self.lutram += copies * mapping.lut
-        self.ff += copies * mapping.ff
-        if mapping.ways > 1:
-            self.gates["turn"] += copies * lanes * width * _choice(mapping.ways)
+    @property
+    def bram36(self):
+        """Block RAMs of 36 Kbit; a half counts 0.5."""
+        return self.bram18 / 2
 
-    def queue(self, name, width, depth):
-        """A :class:`~streamtrain.stream.Queue`."""
-        self.memory(name, width, depth)
-        bits = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
-        self.ff += bits + 1
-        self.gates["count"] += bits
 
-    def cursor(self, shape):
-        """A :class:`~streamtrain.stream.Cursor`."""
-        places = ceil_log2(shape.places[0]) + ceil_log2(shape.places[1])
-        banks = ceil_log2(shape.bank_rows) + ceil_log2(shape.bank_cols)
-        bases = _stepping(shape.depth, shape.slot_stride)
-        if shape.places[0] > 1:
-            bases += _stepping(shape.slot_stride, shape.row_stride)
-        if shape.places[1] > 1:
-            bases += _stepping(shape.slot_stride, shape.col_stride)
-        self.ff += places + banks + bases
-        self.gates["count"] += places + banks + bases
+@dataclass(frozen=True)
+class LayerUsage(Record):
+    """What one layer takes.
 
-    def windows(self, name, width, shape):
-        """A :class:`~streamtrain.stream.WindowStore` for elements of ``width`` bits."""
-        rows, cols = shape.squares
-        banks = shape.bank_rows * shape.bank_cols
-        groups = shape.kernel**2 // shape.taps
-        self.memory(f"{name}.bank", width, shape.depth, lanes=shape.lanes, copies=banks)
-        counters = (
-            ceil_log2(shape.slots + 1)
-            + _stepping(shape.depth, shape.slot_stride)
-            + ceil_log2(shape.blocks)
-            + 2 * ceil_log2(shape.square)
-            + ceil_log2(rows)
-            + ceil_log2(cols)
-            + ceil_log2(shape.bank_rows)
-            + ceil_log2(shape.bank_cols)
+    Parameters
+    ----------
+    layer : :class:`str`
+        Name of the weighted layer: what follows it up to the next one belongs to it. Last comes
+        ``"loss and control"``.
+    folding : (Pm, Pn, Pk), optional
+    usage : :class:`Usage`
+    """
+
+    layer: str
+    folding: tuple | None
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ResourceEstimate(Record):
+    """What a plan takes of an FPGA, before synthesis.
+
+    Parameters
+    ----------
+    layers : tuple of :class:`LayerUsage`
+    memories : tuple of :class:`MemoryUsage`
+    device : :class:`str`, optional
+        What the design is for.
+    available : dict, optional
+        What the device has: ``dsp``, ``bram36``, ``lut`` and ``ff``, or some of them.
+    """
+
+    layers: tuple
+    memories: tuple
+    device: str | None = None
+    available: dict | None = None
+
+    @property
+    def total(self):
+        """The whole design's :class:`Usage`."""
+        return sum((layer.usage for layer in self.layers), Usage())
+
+    @property
+    def used(self):
+        """Part of each of the device's resources that is used, 1 for all of it. Empty without one."""
+        total, available = self.total, self.available or {}
+        return {
+            name: getattr(total, name) / available[name] for name in RESOURCES if name in available
+        }
+
+    @property
+    def binding(self):
+        """Name of the resource of which the largest part is used, and of the layer that takes most
+        of it; None without a device."""
+        if not self.used:
+            return None
+        resource = max(self.used, key=self.used.__getitem__)
+        return resource, self.most_of(resource)
+
+    def most_of(self, resource):
+        """Name of the layer that takes most of a resource (``"dsp"``, ``"bram36"``, ``"lut"``, ``"ff"``).
+
+        Raises :exc:`ValueError` for another name.
+        """
+        if resource not in RESOURCES:
+            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
+        return max(self.layers, key=lambda layer: getattr(layer.usage, resource)).layer
+
+    @property
+    def fits(self):
+        """Whether no more is used than the device has. True without one."""
+        return all(part <= 1 for part in self.used.values())
+
+    @property
+    def problem(self):
+        """Why it does not fit, in a sentence that names the layer to blame; None if it fits."""
+        if self.fits:
+            return None
+        resource, blamed = self.binding
+        has, name = self.available[resource], RESOURCES[resource]
+        tail = f"; {self.device or 'the device'} has {_number(has)}"
+        layer = next(layer for layer in self.layers if layer.layer == blamed)
+        if resource == "bram36":
+            group, needed = self._largest_memories(blamed)
+            if needed > has:
+                return f"{blamed}'s {group} alone need {_number(needed)} {name}{tail}"
+        needed = getattr(layer.usage, resource)
+        if needed > has:
+            return f"{blamed} alone needs {_number(needed)} {name}{tail}"
+        return (
+            f"The design needs {_number(getattr(self.total, resource))} {name}, "
+            f"{_number(needed)} of them for {blamed}{tail}"
         )
-        if rows > 1:
-            counters += _stepping(shape.slot_stride, shape.row_stride * shape.square)
-        if cols > 1:
-            counters += _stepping(shape.slot_stride, shape.col_stride * shape.square)
-        bank_bits = ceil_log2(shape.bank_rows) + ceil_log2(shape.bank_cols)
-        place = bank_bits + (2 * shape.kernel if shape.rows * shape.cols > 1 else 0)
-        word = width * shape.lanes
-        self.ff += counters + 3 + 2 * (place + ceil_log2(groups))
-        self.ff += banks * word + shape.taps * word
-        dimensions = (shape.bank_rows > 1) + (shape.bank_cols > 1)
-        self.gates["count"] += counters + ceil_log2(shape.depth) * (1 + bool(bank_bits))
-        self.gates["turn"] += dimensions * shape.taps * word * _choice(shape.kernel)
 
-    def usage(self):
-        lut = self.lutram + sum(LUTS_PER_BIT[kind] * bits for kind, bits in self.gates.items())
-        return Usage(self.dsp, self.bram18, lut, self.ff)
+    def _largest_memories(self, layer):
+        """What the layer's largest memories hold, such as weights, and their block RAMs."""
+        held = {}
+        for memory in self.memories:
+            if memory.layer == layer:
+                part = memory.name.removeprefix(layer).lstrip("._").partition(".")[0]
+                held[part] = held.get(part, 0) + memory.bram36
+        group = max(held, key=held.__getitem__)
+        return group.replace("_", " "), held[group]
+
+    def table(self):
+        """Header and rows: what each layer takes, and all of them."""
+        rows = [
+            (own.layer, "x".join(map(str, own.folding or ())), *_figures(own.usage))
+            for own in self.layers
+        ]
+        rows.append(("total", "", *_figures(self.total)))
+        if self.available:
+            parts = (f"{self.used[name]:.0%}" if name in self.used else "" for name in RESOURCES)
+            rows.append((f"of {self.device or 'the device'}", "", *parts))
+        return ("layer", "folding", *RESOURCES.values()), rows
+
+    def memory_table(self):
+        """Header and rows: each memory."""
+        rows = [
+            (
+                memory.name,
+                f"{memory.copies} x {memory.width} x {memory.depth}",
+                f"{memory.cells:,} {memory.primitive}",
+                memory.bram36,
+                memory.lut,
+            )
+            for memory in self.memories
+        ]
+        return ("memory", "copies x bits x words", "made of", "BRAM36", "LUT"), rows
+
+    def _summary(self):
+        if not self.used:
+            return ""
+        if self.problem:
+            return f"{self.problem}."
+        resource, layer = self.binding
+        return (
+            f"{self.used[resource]:.0%} of {self.device or 'the device'}'s {RESOURCES[resource]} are used, "
+            f"most of them by {layer}."
+        )
+
+    def __str__(self):
+        return "\n".join(filter(None, (text_table(*self.table()), self._summary())))
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
-@lru_cache(maxsize=1 << 16)
-def _mapping(width, depth, lanes, ports, single_port):
-    block = not single_port and memory_style(depth)["ram_style"] == "block"
-    return map_memory(width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port)
+def _number(count):
+    return f"{round(count, 1):,g}" if count < 1000 else f"{count:,.0f}"
 
 
-def _choice(ways):
-    """LUTs that choose one bit out of several."""
-    return 0 if ways < 2 else 1 if ways <= 4 else 2 * ceil((ways - 4) / 3)
+def _figures(usage):
+    return (usage.dsp, usage.bram36, round(usage.lut), usage.ff)
 
 
-def _stepping(size, step):
-    """Bits of a counter to ``size`` that change, if it counts in steps of ``step``."""
-    return max(0, ceil_log2(size) - ((step & -step).bit_length() - 1))
+def estimate_resources(plan, device=None):
+    """Estimate what a plan takes of an FPGA.
 
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    device : optional
+        What it is for: a mapping with what there is of ``dsp``, ``bram36``, ``lut`` and ``ff`` (or of some of
+        them), or an object with such a mapping as ``resources`` and a ``name``, like
+        :class:`~streamtrain.explore.devices.Fpga`.
 
-def _shifter(width, shifts):
-    """LUTs of a shift of ``width`` bits to the left by 0 to ``shifts``."""
-    return sum(
-        _choice(min(bit, width - 1, shifts, width + shifts - 1 - bit) + 1)
-        for bit in range(width + shifts)
+    Returns
+    -------
+    :class:`ResourceEstimate`
+
+    Raises
+    ------
+    TypeError
+        If ``plan`` is no plan.
+    ValueError
+        If the device has an unknown resource, or less than 1 of one.
+    """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"Plan must be a Plan, not {plan!r}")
+    available = None if device is None else dict(getattr(device, "resources", device))
+    for resource, count in (available or {}).items():
+        if resource not in RESOURCES:
+            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
+        if count < 1:
+            raise ValueError(f"Device must have at least 1 {RESOURCES[resource]}, not {count!r}")
+    foldings = {stage.name: stage.folding for stage in plan.stages}
+    layers, memories = [], []
+    for layer, tallies in _parts(plan):
+        usages = (tally.usage() for tally in tallies)
+        layers.append(LayerUsage(layer, foldings.get(layer), sum(usages, Usage())))
+        for tally in tallies:
+            memories += [_row(layer, *memory) for memory in tally.memories]
+    return ResourceEstimate(
+        tuple(layers), tuple(memories), getattr(device, "name", None), available
     )
 
 
-# -- A stage ---------------------------------------------------------------------------------------
+def _row(layer, name, width, lanes, depth, copies, mapping):
+    return MemoryUsage(
+        layer,
+        name,
+        width * lanes,
+        depth,
+        copies,
+        mapping.primitive,
+        copies * mapping.count,
+        copies * mapping.bram18,
+        copies * mapping.lut,
+    )
 
 
 def stage_usage(plan, stage):
-    """What one stage takes: its windows, weights, array and sequencers.
+    """What one stage takes: windows, weights, multiplier array and sequencers.
 
     Parameters
     ----------
@@ -187,245 +383,19 @@ def stage_usage(plan, stage):
     return _stage(plan, stage).usage()
 
 
-def _before(plan, stage):
-    """The stage before: one's errors are computed in the other's format."""
-    for before, after in pairwise(plan.stages):
-        if after.name == stage.name:
-            return before
-    return None
-
-
-def _stage(plan, stage):
-    tally = _Tally()
-    shifts = plan.rate_shifts
-    before = _before(plan, stage) if stage.back else None
-    x, dz = input_windows(plan, stage), error_windows(plan, stage)
-    name = stage.name
-    tally.windows(f"{name}.inputs", stage.input.width, x)
-    tally.windows(f"{name}.errors", stage.errors.width, dz)
-    latencies = _array(tally, stage, shifts)
-    _weights(tally, plan, stage, shifts)
-    _sequencers(tally, plan, stage, x, dz, shifts, latencies)
-    train = 1 if stage.relu or stage.pool > 1 else 0  # goes with the outputs, if someone asks for it
-    _results(tally, f"{name}.outputs", stage, stage, train)
-    if before:
-        _results(tally, f"{name}.input_errors", stage, before, 0)
-    return tally
-
-
-def _tree(tally, count, terms, width):
-    """``count`` trees of adders. Returns their results' width, and registers in a row."""
-    levels = 0
-    while terms > 1:
-        groups, rest = divmod(terms, 4)
-        tally.gates["tree"] += count * groups * _SUM_LUTS[4] * (width + 2)
-        tally.ff += count * groups * (width + 2)
-        if rest:
-            wider = width + ceil_log2(rest)
-            tally.gates["tree"] += count * _SUM_LUTS[rest] * wider
-            tally.ff += count * wider
-        width += 2 if groups else ceil_log2(rest)
-        terms = groups + bool(rest)
-        levels += 1
-    return width, levels
-
-
-def _array(tally, stage, shifts):
-    """The multiplier array. Returns the latencies of forward and backward sums."""
-    pm, pn, pk = stage.folding
-    lanes = pm * pn * pk
-    wide = max(stage.input.width + shifts, stage.errors.width)
-    narrow = max(stage.weights.width, stage.errors.width)
-    if wide + narrow >= _LEAST_PRODUCT:
-        tally.dsp += lanes
-    tally.gates["shift"] += pn * pk * _shifter(stage.input.width, shifts)
-    tally.gates["operand"] += lanes * (narrow + (wide if stage.back else 0))
-    width = stage.weights.width + (
-        max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
-    )
-    summed, taps = _tree(tally, pm * pn, pk, width)
-    _, forward = _tree(tally, pm, pn, summed)
-    backward = 0
-    if stage.back:
-        _, backward = _tree(tally, pn, pm, summed)
-    registers = _PRODUCT_LATENCY + taps + max(forward, backward)
-    tally.ff += 5 + registers
-    return _PRODUCT_LATENCY + taps + forward, _PRODUCT_LATENCY + taps + backward
-
-
-def _weights(tally, plan, stage, shifts):
-    """The weight store."""
-    pm, pn, pk = stage.folding
-    lanes = pm * pn * pk
-    stored, operand = stage.stored.width, stage.weights.width
-    wide = stage.stored != stage.weights
-    width = stored + (operand if wide else 0)
-    name = f"{stage.name}.weights"
-    accumulates = plan.max_batch > 1
-    spatial = ceil_log2(stage.pixels)
-    gradient = min(
-        ACCUMULATOR_WIDTH, stage.input.width + shifts + stage.errors.width + spatial
-    )
-    bias_drop = plan.bias_shift(stage)
-    kinds = [("", lanes, stage.words, gradient, stage.input.frac + bias_drop)]
-    if stage.bias:
-        kinds.append(("bias_", pm, stage.blocks[0], stage.errors.width + shifts + spatial, bias_drop))
-    tally.memory(f"{name}.words", width, stage.words, lanes=lanes)
-    if stage.bias:
-        ports = ((width - operand, width), (0, stored))
-        tally.memory(f"{name}.biases", width, stage.blocks[0], lanes=pm, ports=ports)
-    line = 5 + ceil_log2(stage.words) + ceil_log2(stage.blocks[0])  # fresh is not looked at, or long
-    tally.ff += 2 + 32 + line * (4 if accumulates else 3)
-    tally.gates["control"] += 32 + 2 * ceil_log2(stage.words)
-    if stage.round_weights is Round.STOCHASTIC:
-        _lfsr(tally)
-    for prefix, count, depth, bits, drop in kinds:
-        if accumulates:
-            kept = max(1, bits - plan.batch_shift(drop)) + ceil_log2(plan.max_batch)
-            tally.memory(f"{name}.{prefix}sums", kept, depth, lanes=count)
-            tally.ff += count * 2 * kept
-            tally.gates["update"] += count * kept
-            bits = kept + plan.batch_shift(drop)
-        rounded = max(2, bits - drop + 1)
-        adders = max(rounded, stored) + 1
-        if stage.round_weights is not Round.NEAREST:
-            adders += bits
-        tally.ff += count * (2 * stored + 1)
-        tally.gates["update"] += count * (adders + stored + 3)
-        if wide:
-            tally.ff += count * operand if not prefix else 0
-            tally.gates["update"] += count * (2 * operand + 2)
-
-
-def _lfsr(tally):
-    tally.ff += 32
-    tally.gates["count"] += 64
-
-
-def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
-    """What decides which operation comes next, and takes it through the array."""
-    pm, _, _ = stage.folding
-    m_blocks, n_blocks, tap_groups = stage.blocks
-    back = stage.back
-    word, block = ceil_log2(stage.words), ceil_log2(m_blocks)
-    level = ceil_log2(plan.in_flight + 1)
-    shift = ceil_log2(shifts + 1)
-    for queue in ("wu_tokens", "bp_tokens")[: 1 + back]:
-        tally.queue(f"{stage.name}.{queue}", 2 + shift, plan.in_flight)
-    tally.cursor(x)  # FP's
-    tally.cursor(x)  # WU's, and of the errors that go with them
-    if back:
-        tally.cursor(dz)
-        tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
-    else:
-        tally.cursor(dz)
-    nest = ceil_log2(tap_groups) + ceil_log2(n_blocks) + block
-    counters = (2 + back) * nest + 3 * word + 2 * level + 6 * (1 + back)
-    counters += ceil_log2(n_blocks * tap_groups) + block
-    if back:
-        counters += _stepping(stage.words, n_blocks * tap_groups) + _stepping(stage.words, tap_groups)
-    counters += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
-    forward, backward = latencies
-    last = max(forward, backward) if back else forward
-    line = 5 * word + block * max(5, forward + 3) + 5 + 4
-    line += 2 * (5 + forward) + 5 + last + 4 + last
-    line += (5 + backward) if back else 0
-    reads = sum(
-        ceil_log2(shape.depth)
-        + ceil_log2(shape.bank_rows)
-        + ceil_log2(shape.bank_cols)
-        + 2 * shape.kernel * (shape.rows * shape.cols > 1)
-        + ceil_log2(shape.blocks)
-        + ceil_log2(shape.kernel**2 // shape.taps)
-        for shape in (x, dz)
-    )
-    tally.ff += counters + line + reads + 5 + 2 + shift + 8 + 10
-    tally.gates["count"] += counters
-    tally.gates["control"] += 60 + 20 * back + 3 * word + reads
-    if stage.bias:
-        width = stage.errors.width + shifts
-        total = width + ceil_log2(stage.pixels)
-        tally.ff += pm * (2 * width + total) + 4
-        tally.gates["shift"] += pm * _shifter(stage.errors.width, shifts)
-        tally.gates["sum"] += pm * total
-
-
-def _results(tally, name, stage, target, extra):
-    """Sums, rounded to ``target``'s format, and their queue."""
-    pm, pn, _ = stage.folding
-    if target is stage:
-        lanes, fmt, mode = pm, stage.output, stage.round_output
-        drop = stage.input.frac + stage.weights.frac - fmt.frac
-    else:
-        lanes, fmt, mode = pn, target.errors, target.round_errors
-        drop = stage.errors.frac + stage.weights.frac - fmt.frac
-    width = max(stage.sum_width, drop + 1)
-    rounding = width if mode in (Round.NEAREST_EVEN, Round.STOCHASTIC) and drop > 0 else 0
-    saturates = fmt.width + 3 if width - drop > fmt.width else 0
-    tally.queue(name, lanes * fmt.width + extra, _RESULTS)
-    tally.ff += lanes * width + 32
-    tally.gates["sum"] += lanes * (width + rounding + saturates + 1)
-    tally.gates["control"] += 32
-    if mode is Round.STOCHASTIC and drop > 0:
-        _lfsr(tally)
-
-
-# -- Between stages --------------------------------------------------------------------------------
-
-
 def link_usage(plan, before, after):
-    """What is between two neighbours: pool, rectifier, changes of lanes, and what errors need of them.
+    """What is between two stages: pool, rectifier, changes of lanes, and what errors need of them.
 
     Parameters
     ----------
     plan : :class:`~streamtrain.pipeline.plan.Plan`
     before, after : :class:`~streamtrain.pipeline.plan.Stage`
-        As :func:`stage_usage` takes them. ``after`` is None behind the last stage: the loss takes one
-        score at a time.
+        As :func:`stage_usage` takes them. ``after`` is None behind the last stage: the loss takes
+        one score at a time.
 
     Returns a :class:`Usage`. It depends on no other stage's folding.
     """
     return _link(plan, before, after).usage()
-
-
-def _link(plan, before, after):
-    tally = _Tally()
-    name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
-    following = 1 if after is None else after.folding[1]
-    rows, cols = before.pooled
-    beats = rows * cols * before.blocks[0]
-    if before.pool > 1:
-        depth = before.out_cols // before.pool * before.blocks[0]
-        tally.memory(f"{name}_pool.best", output.width + 2, depth, lanes=lanes, single_port=True)
-        tally.queue(f"{name}_pool_record", 2 * lanes, beats * plan.in_flight)
-        burst = min(cols * before.blocks[0], DISTRIBUTED_DEPTH)
-        queue = "relu" if before.relu else "pool"
-        tally.queue(f"{name}_{queue}_queue", lanes * output.width, burst)
-        counters = ceil_log2(before.blocks[0]) + ceil_log2(before.out_cols) + 3 + ceil_log2(depth)
-        tally.ff += counters + 4
-        tally.gates["count"] += counters
-        tally.gates["link"] += lanes * (2 * output.width + 4)
-    if before.relu:
-        tally.queue(f"{name}_relu_record", lanes, beats * plan.in_flight)
-        tally.ff += 2
-        tally.gates["link"] += lanes * (output.width + 4)
-    if before.relu or before.pool > 1:
-        tally.gates["link"] += lanes * errors.width
-    tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
-    _resize(tally, output.width, lanes, following)
-    _resize(tally, errors.width, following, lanes)
-    return tally
-
-
-def _resize(tally, width, lanes_in, lanes_out):
-    """A :class:`~streamtrain.stream.Resize`."""
-    common = gcd(lanes_in, lanes_out)
-    split, gather = lanes_in // common, lanes_out // common
-    tally.ff += ceil_log2(split) + ceil_log2(gather) + common * width * (gather - 1)
-    tally.gates["link"] += common * width * _choice(split) + 2 * (ceil_log2(split) + ceil_log2(gather))
-
-
-# -- The rest --------------------------------------------------------------------------------------
 
 
 def shell_usage(plan):
@@ -436,31 +406,370 @@ def shell_usage(plan):
     return _shell(plan).usage()
 
 
+def lut_counts(plan):
+    """LUTs of a plan before they are weighed: a dict by the keys of :data:`LUT_WEIGHTS`.
+
+    LUTs used as memory are under ``"memory"``.
+    """
+    parts = [part for _, own in _parts(plan) for part in own]
+    counts = {kind: sum(part.luts[kind] for part in parts) for kind in LUT_WEIGHTS}
+    return {"memory": sum(part.lutram for part in parts), **counts}
+
+
+def _parts(plan):
+    """Name and tallies of each layer, and of the rest."""
+    following = [*plan.stages[1:], None]
+    layers = [
+        (stage.name, (_stage(plan, stage), _link(plan, stage, after)))
+        for stage, after in zip(plan.stages, following, strict=True)
+    ]
+    return [*layers, (_REST, (_shell(plan),))]
+
+
+# -- Counting --------------------------------------------------------------------------------------
+
+
+class _Tally:
+    """Counts what components are made of.
+
+    Attributes
+    ----------
+    luts : dict
+        LUTs, by the keys of :data:`LUT_WEIGHTS`.
+    memories : list of (name, lane width, lanes, depth, copies, :class:`Mapping`)
+    dsp, bram18, lutram, ff : :class:`int`
+    """
+
+    def __init__(self):
+        self.luts = dict.fromkeys(LUT_WEIGHTS, 0)
+        self.memories = []
+        self.dsp = self.bram18 = self.lutram = self.ff = 0
+
+    def usage(self):
+        lut = self.lutram
+        for kind, count in self.luts.items():
+            lut += LUT_WEIGHTS[kind] * count
+        return Usage(self.dsp, self.bram18, lut, self.ff)
+
+    def memory(self, name, width, depth, *, lanes=1, copies=1, ports=None, single_port=False):
+        """``copies`` memories of ``lanes`` times ``width`` bits; see :func:`map_memory`."""
+        mapping = _mapped(width, depth, lanes, ports, single_port)
+        self.memories.append((name, width, lanes, depth, copies, mapping))
+        self.bram18 += copies * mapping.bram18
+        self.lutram += copies * mapping.lut
+        self.ff += copies * mapping.ff
+        self.luts["address"] += copies * lanes * width * _choice(mapping.ways)
+
+    def queue(self, name, width, depth):
+        """A :class:`~streamtrain.stream.Queue`."""
+        self.memory(name, width, depth)
+        pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
+        self.ff += pointers + 1
+        self.luts["count"] += pointers
+
+    def counters(self, bits):
+        """Registers that count."""
+        self.ff += bits
+        self.luts["count"] += bits
+
+    def random(self):
+        """An :class:`~streamtrain.numeric.Lfsr`."""
+        self.ff += 32
+        self.luts["count"] += 45
+
+    def cursor(self, shape):
+        """A :class:`~streamtrain.stream.Cursor`."""
+        rows, cols = shape.places
+        bits = ceil_log2(rows) + ceil_log2(cols) + _bank_bits(shape)
+        bits += _stepping(shape.depth, shape.slot_stride)
+        if rows > 1:
+            bits += _stepping(shape.slot_stride, shape.row_stride)
+        if cols > 1:
+            bits += _stepping(shape.slot_stride, shape.col_stride)
+        self.counters(bits)
+        adders = (rows > 1) + (cols > 1)
+        self.luts["address"] += adders * (ceil_log2(shape.depth) + shape.kernel + 2)
+
+    def windows(self, name, width, shape):
+        """A :class:`~streamtrain.stream.WindowStore` for elements of ``width`` bits."""
+        rows, cols = shape.squares
+        banks = shape.bank_rows * shape.bank_cols
+        groups = shape.kernel**2 // shape.taps
+        self.memory(f"{name}.bank", width, shape.depth, lanes=shape.lanes, copies=banks)
+        bits = ceil_log2(shape.slots + 1) + _stepping(shape.depth, shape.slot_stride)
+        bits += ceil_log2(shape.blocks) + 2 * ceil_log2(shape.square)
+        bits += ceil_log2(rows) + ceil_log2(cols) + _bank_bits(shape)
+        if rows > 1:
+            bits += _stepping(shape.slot_stride, shape.square * shape.row_stride)
+        if cols > 1:
+            bits += _stepping(shape.slot_stride, shape.square * shape.col_stride)
+        self.counters(bits)
+        word = shape.lanes * width
+        self.ff += 3 + 2 * (_place_bits(shape) + ceil_log2(groups)) + (banks + shape.taps) * word
+        adders = 2 * (shape.blocks > 1) + (rows > 1) + (cols > 1) + (groups > 1)
+        self.luts["address"] += adders * ceil_log2(shape.depth) + 3 * (banks - 1)
+        if banks > 1:
+            self.luts["turn"] += shape.taps * word * _TURN[shape.kernel, shape.bank_rows > 1]
+
+
+@lru_cache(maxsize=1 << 16)
+def _mapped(width, depth, lanes, ports, single_port):
+    block = not single_port and memory_style(depth)["ram_style"] == "block"
+    return map_memory(width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port)
+
+
+def _choice(ways):
+    """LUTs that choose one bit out of several."""
+    return -(-(ways - 1) // 3)
+
+
+def _shifter(width, shifts):
+    """LUTs of a shift to the left by 0 to ``shifts``: each chooses one of four."""
+    return (width + shifts) * -(-ceil_log2(shifts + 1) // 2)
+
+
+def _stepping(size, step):
+    """Bits of a counter below ``size`` that ever change, if it counts in steps of ``step``."""
+    return max(0, ceil_log2(size) - (step & -step).bit_length() + 1)
+
+
+def _bank_bits(shape):
+    return ceil_log2(shape.bank_rows) + ceil_log2(shape.bank_cols)
+
+
+def _place_bits(shape):
+    """Bits that say how a window is turned and masked."""
+    return _bank_bits(shape) + (2 * shape.kernel if shape.rows * shape.cols > 1 else 0)
+
+
+# -- A stage ---------------------------------------------------------------------------------------
+
+
+def _stage(plan, stage):
+    tally = _Tally()
+    shifts = plan.rate_shifts
+    x, dz = input_windows(plan, stage), error_windows(plan, stage)
+    tally.windows(f"{stage.name}.inputs", stage.input.width, x)
+    tally.windows(f"{stage.name}.errors", stage.errors.width, dz)
+    _weights(tally, plan, stage, shifts)
+    _sequencers(tally, plan, stage, x, dz, shifts, _array(tally, stage, shifts))
+    pm, pn, _ = stage.folding
+    train = 1 if stage.relu or stage.pool > 1 else 0  # goes with outputs if there is someone to ask
+    shift = stage.input.frac + stage.weights.frac - stage.output.frac
+    _results(tally, stage, "outputs", pm, shift, stage.output, stage.round_output, train)
+    if stage.back:
+        before = next(b for b, s in pairwise(plan.stages) if s.name == stage.name)
+        shift = stage.errors.frac + stage.weights.frac - before.errors.frac
+        _results(tally, stage, "input_errors", pn, shift, before.errors, before.round_errors, 0)
+    return tally
+
+
+def _tree(tally, count, terms, width):
+    """``count`` trees of adders. Returns the width of their sums, and their registers in a row."""
+    levels = 0
+    while terms > 1:
+        groups, rest = divmod(terms, _TERMS)
+        own = [(_TERMS, groups)] * (groups > 0) + [(rest, 1)] * (rest > 0)
+        for size, number in own:
+            bits = count * number * (width + ceil_log2(size))
+            tally.luts["tree"] += bits * _SUM[size]
+            tally.ff += bits
+        width += ceil_log2(own[0][0])
+        terms = groups + (rest > 0)
+        levels += 1
+    return width, levels
+
+
+def _array(tally, stage, shifts):
+    """The multiplier array. Returns the latencies of forward and backward sums."""
+    pm, pn, pk = stage.folding
+    lanes = stage.multipliers
+    wide = max(stage.input.width + shifts, stage.errors.width)
+    narrow = max(stage.weights.width, stage.errors.width)
+    if wide + narrow >= _LEAST_PRODUCT:
+        tally.dsp += lanes
+    else:
+        product = wide + narrow
+        tally.ff += lanes * 3 * product
+        tally.luts["operand"] += lanes * wide * narrow
+    tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
+    tally.luts["operand"] += lanes * (narrow + wide if stage.back else narrow)
+    operand = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
+    width, taps = _tree(tally, pm * pn, pk, stage.weights.width + operand)
+    _, forward = _tree(tally, pm, pn, width)
+    _, backward = _tree(tally, pn, pm, width) if stage.back else (width, 0)
+    latency = _PRODUCT_LATENCY + taps
+    tally.ff += 5 + latency + max(forward, backward)
+    return latency + forward, latency + backward
+
+
+def _weights(tally, plan, stage, shifts):
+    """Weights, biases, and their update."""
+    stored, operand = stage.stored.width, stage.weights.width
+    wide = stage.stored != stage.weights
+    width = stored + operand if wide else stored
+    name, blocks, pm = f"{stage.name}.weights", stage.blocks[0], stage.folding[0]
+    tally.memory(f"{name}.words", width, stage.words, lanes=stage.multipliers)
+    spatial = ceil_log2(stage.pixels)
+    gradient = stage.input.width + stage.errors.width + shifts + spatial
+    bias_drop = plan.bias_shift(stage)
+    drop = stage.input.frac + bias_drop
+    updated = [("sums", stage.multipliers, stage.words, min(ACCUMULATOR_WIDTH, gradient), drop)]
+    if stage.bias:
+        ports = ((width - operand, width), (0, stored))  # for the array; for the update
+        tally.memory(f"{name}.biases", width, blocks, lanes=pm, ports=ports)
+        updated.append(("bias_sums", pm, blocks, stage.errors.width + shifts + spatial, bias_drop))
+    if wide:
+        tally.ff += stage.multipliers * operand
+    accumulates = plan.max_batch > 1
+    line = 5 + ceil_log2(stage.words) + ceil_log2(blocks)
+    tally.ff += 34 + line * (4 if accumulates else 3)
+    tally.luts["control"] += 32 + 2 * ceil_log2(stage.words)
+    adding = stage.round_weights in _ADDING
+    if stage.round_weights is Round.STOCHASTIC:
+        tally.random()
+    for sums, lanes, depth, bits, drop in updated:
+        if accumulates:
+            below = plan.batch_shift(drop)
+            kept = max(1, bits - below) + ceil_log2(plan.max_batch)
+            tally.memory(f"{name}.{sums}", kept, depth, lanes=lanes)
+            tally.ff += lanes * (2 * kept + (below if adding else 0))
+            tally.luts["update"] += lanes * kept
+            bits = kept + below
+        adders = max(bits - drop + 1, stored) + 1 + (drop if adding else 0)
+        saturates = stored + 3 + (operand + 3 if wide else 0)
+        tally.ff += lanes * (2 * stored + 1)
+        tally.luts["update"] += lanes * (adders + saturates)
+
+
+def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
+    """What decides which operation comes next, and goes with it through the array."""
+    back, pm = stage.back, stage.folding[0]
+    m_blocks, n_blocks, groups = stage.blocks
+    word, block = ceil_log2(stage.words), ceil_log2(m_blocks)
+    token = 2 + ceil_log2(shifts + 1)
+    tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
+    tally.cursor(x)  # of FP
+    tally.cursor(x)  # of WU
+    tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
+    phases = 2
+    if back:
+        phases = 3
+        tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight)
+        tally.cursor(dz)
+        rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
+        tally.counters(rows)
+    bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
+    bits += 3 * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
+    bits += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
+    bits += 2 * ceil_log2(plan.in_flight + 1) + ceil_log2(_RESULTS + 1) * (phases - 1)
+    tally.counters(bits)
+    # What goes along: word, block and bias to the update, the others to where the sums are.
+    forward, backward = latencies
+    last = max(forward, backward)
+    line = 5 * word + max(5, forward + 3) * block + 9
+    line += 2 * (5 + forward) + 2 * last + 9 + (5 + backward if back else 0)
+    reads = sum(
+        ceil_log2(shape.depth)
+        + _place_bits(shape)
+        + ceil_log2(shape.blocks)
+        + ceil_log2(shape.kernel**2 // shape.taps)
+        for shape in (x, dz)
+    )
+    tally.ff += line + reads + token + 23
+    tally.luts["control"] += 60 + 20 * back + 3 * word + reads
+    if stage.bias:
+        width = stage.errors.width + shifts
+        total = width + ceil_log2(stage.pixels)
+        tally.ff += 4 + pm * (2 * width + total)
+        tally.luts["shift"] += pm * _shifter(stage.errors.width, shifts)
+        tally.luts["sum"] += pm * total
+
+
+def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
+    """Sums over time, rounded, and the queue behind them; ``extra`` bits go with each result."""
+    width = max(stage.sum_width, shift + 1)
+    saturates = fmt.width + 3 if width - shift > fmt.width else 0
+    adding = shift if shift > 0 and mode in _ADDING else 0
+    tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS)
+    tally.ff += 32 + lanes * width
+    tally.luts["sum"] += lanes * (width + 1 + saturates + adding)
+    tally.luts["control"] += 32
+    if adding and mode is Round.STOCHASTIC:
+        tally.random()
+
+
+# -- Between stages --------------------------------------------------------------------------------
+
+
+def _link(plan, before, after):
+    tally = _Tally()
+    name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
+    rows, cols = before.pooled
+    blocks = before.blocks[0]
+    recorded = rows * cols * blocks * plan.in_flight
+    if before.pool > 1:
+        tally.memory(
+            f"{name}_pool.best", output.width + 2, cols * blocks, lanes=lanes, single_port=True
+        )
+        tally.queue(f"{name}_pool_record", 2 * lanes, recorded)
+        last = "relu" if before.relu else "pool"
+        tally.queue(
+            f"{name}_{last}_queue", lanes * output.width, min(cols * blocks, DISTRIBUTED_DEPTH)
+        )
+        tally.counters(
+            ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(cols * blocks) + 3
+        )
+        tally.ff += 4
+        tally.luts["link"] += lanes * (2 * output.width + 4)
+    if before.relu:
+        tally.queue(f"{name}_relu_record", lanes, recorded)
+        tally.ff += 2
+        tally.luts["link"] += lanes * (output.width + 4)
+    if before.relu or before.pool > 1:
+        tally.luts["link"] += lanes * errors.width
+    following = 1 if after is None else after.folding[1]
+    tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
+    _resize(tally, output.width, lanes, following)
+    _resize(tally, errors.width, following, lanes)
+    return tally
+
+
+def _resize(tally, width, lanes_in, lanes_out):
+    """A :class:`~streamtrain.stream.Resize`."""
+    common = gcd(lanes_in, lanes_out)
+    split, gather = lanes_in // common, lanes_out // common
+    tally.counters(ceil_log2(split) + ceil_log2(gather))
+    tally.ff += common * width * (gather - 1)
+    tally.luts["link"] += common * width * _choice(split)
+
+
+# -- The rest --------------------------------------------------------------------------------------
+
+
 def _shell(plan):
     tally = _Tally()
-    stages = plan.stages
-    op, classes = ceil_log2(max(Op) + 1), plan.network.classes
-    label, mantissa = ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
-    shift = ceil_log2(plan.rate_shifts + 1)
-    command = op + label + 1 + mantissa + shift + ceil_log2(len(stages))
-    tally.queue("commands", command, _COMMANDS)
+    stages, classes = plan.stages, plan.network.classes
+    op, label, mantissa = ceil_log2(max(Op) + 1), ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
+    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages))
+    tally.queue("commands", op + label + 1 + mantissa + shift + choice, _COMMANDS)
     for stage in stages:
         tally.queue(f"{stage.name}_tokens", 4 + shift, plan.in_flight + 1)
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages))
     stored = max(stage.stored.width for stage in stages)
-    tally.ff += 2 + ceil_log2(len(stages)) + len(stages) + 1
-    tally.gates["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
-    _loss(tally, plan)
+    tally.ff += 3 + choice + len(stages)
+    tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
+    _loss(tally, plan.stages[-1], classes)
     return tally
 
 
-def _loss(tally, plan):
-    scores, errors = plan.stages[-1].output, plan.stages[-1].errors
-    classes = plan.network.classes
+def _loss(tally, last, classes):
+    """A :class:`~streamtrain.pipeline.loss.SoftmaxCrossEntropy`."""
+    scores = last.output.width
     tally.dsp += 1
-    tally.memory("loss.exp_table", 16, 1024)
-    tally.memory("loss.log_table", 12, 1024)
-    tally.ff += classes * (scores.width + 16) + 12 * scores.width + 230
-    tally.gates["loss"] += 300 + 12 * scores.width + 5 * classes
-    if plan.stages[-1].round_errors is Round.STOCHASTIC:
-        _lfsr(tally)
+    tally.memory("loss.exp_table", 16, _TABLE)
+    tally.memory("loss.log_table", 12, _TABLE)
+    tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 237
+    tally.luts["loss"] += 300 + 12 * scores + 5 * classes
+    if last.round_errors is Round.STOCHASTIC:
+        tally.random()
