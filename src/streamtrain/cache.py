@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
 __all__ = ["CacheWarning", "cache_dir", "content_key", "keep", "unkept", "write_atomic"]
 
@@ -69,13 +69,13 @@ def write_atomic(path, content):
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    file = NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+    handle, partial = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with file:  # a full disk may show only when it is closed
+        with open(handle, "wb") as file:  # a full disk may show only when it is closed
             file.write(content)
-        os.replace(file.name, path)
+        os.replace(partial, path)
     except BaseException:
-        os.unlink(file.name)
+        os.unlink(partial)
         raise
 
 

@@ -176,6 +176,11 @@ def started(folder, loop):
     )
 
 
+IN_PROC = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"
+)
+
+
 def gone(pid):
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -184,7 +189,7 @@ def gone(pid):
     return state == "Z"  # whose parent has not looked yet
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@IN_PROC
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_workers_and_what_they_run_end_with_the_process(how, tmp_path):
     with started(tmp_path, GUARD + "    " + LOOP.replace("\n    ", "\n        ")) as process:

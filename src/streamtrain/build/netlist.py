@@ -31,6 +31,8 @@ class _Logic:
         Nets.
     """
 
+    __slots__ = ("inputs", "kind", "readers", "votes")  # there are hundreds of thousands
+
     def __init__(self, kind, inputs):
         self.kind = kind
         self.inputs = inputs
@@ -55,18 +57,17 @@ def primitives_by_part(blif, verilog, top):
     logic, and whatever feeds no part.
     """
     parts, logic, aliases = defaultdict(Counter), {}, {}
-    readers, memories, registers = defaultdict(Counter), {}, []
+    readers, memories, registers = Counter(), {}, []
 
     def place(kind, nets, part):
         parts[part][kind] += 1
-        for net in nets:
-            readers[net][part] += 1
+        readers.update((net, part) for port, net in nets.items() if port != "Q")
 
     source = _Source(verilog, top)
     for kind, nets, name, lines in _primitives(blif, aliases):
         part = source.part(name, lines)
         if part is not None:
-            place(kind, nets.values(), part)
+            place(kind, nets, part)
             if kind.startswith("RAM"):
                 memories.update((net, part) for port, net in nets.items() if _READ.fullmatch(port))
         elif _LOGIC.fullmatch(kind):
@@ -77,16 +78,16 @@ def primitives_by_part(blif, verilog, top):
             registers.append((kind, nets))
     for kind, nets in registers:
         of_net = nets["Q"].partition(".")[0] if "." in nets.get("Q", "") else ""
-        place(kind, nets.values(), memories.get(nets.get("D"), of_net))
+        place(kind, nets, memories.get(nets.get("D"), of_net))
 
     def driver(net):
         while net in aliases:
             net = aliases[net]
         return logic.get(net)
 
-    for net, votes in readers.items():
+    for (net, part), votes in readers.items():
         if found := driver(net):
-            found.votes += votes
+            found.votes[part] += votes
     # From the outputs to the inputs: logic gets its part when all that it feeds have theirs.
     everything = set(logic.values())
     for one in everything:
@@ -133,7 +134,7 @@ class _Source:
 
 def _primitives(blif, aliases):
     """(kind, net by port, name, lines) of each primitive; fills ``aliases`` with nets' other names."""
-    kind = None
+    kind = nets = name = lines = None
     before = ()
     for text in blif:
         word, _, rest = text.rstrip("\n").partition(" ")

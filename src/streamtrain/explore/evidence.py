@@ -37,8 +37,8 @@ FIGURES = {
 """What is compared, and what it is called, by the kind of evidence.
 
 ``cycles`` are those of a training step, mean over a mini-batch; ``updated`` those from a sample's
-result to the updated weights of a layer (:class:`~streamtrain.simulate.StepCycles`). Resources are
-those of :class:`~streamtrain.build.Resources`.
+first error to the updated weights of a layer (:class:`~streamtrain.simulate.StepCycles`). Resources
+are those of :class:`~streamtrain.build.Resources`.
 """
 
 TOTAL, SHARED = "(total)", "(shared)"
@@ -286,12 +286,15 @@ def _estimated(design, evidence, batch):
             **{stage.name: {"updated": cycles} for stage, cycles in layers},
         }
     estimate = estimate_resources(design.plan)
-    parts = {TOTAL: estimate.total, **estimate.layers, SHARED: estimate.shared}
+    parts = {TOTAL: estimate.total}
+    for layer in estimate.layers:
+        parts[layer.layer if layer.folding else SHARED] = layer.usage
     return {part: _resources(usage) for part, usage in parts.items()}
 
 
 def _resources(usage):
-    return {figure: getattr(usage, figure) for figure in FIGURES["synthesise"]}
+    figures = {figure: getattr(usage, figure) for figure in FIGURES["synthesise"]}
+    return {**figures, "lut": round(figures["lut"]), "ff": round(figures["ff"])}
 
 
 def _outcomes(points, executor, progress):
@@ -447,8 +450,15 @@ def _synthesised(point, jobs):
 
 
 def _layer(part, layers):
-    """The layer that a part of the top module serves: the part is named so, or LAYER_SOMETHING."""
-    serving = [layer for layer in layers if part == layer or part.startswith(f"{layer}_")]
+    """The layer that a part of the top module serves: the part is named so, or LAYER_SOMETHING.
+
+    But LAYER_tokens is one of the queues that bring commands to all.
+    """
+    serving = [
+        layer
+        for layer in layers
+        if part == layer or (part.startswith(f"{layer}_") and part != f"{layer}_tokens")
+    ]
     return max(serving, key=len, default=SHARED)
 
 

@@ -32,9 +32,8 @@ class StepCycles(Record):
     spread : :class:`int`
         By how many cycles the longest mini-batch (at batch 1: sample) was longer than the shortest.
     updated : tuple of :class:`int`
-        For each stage, cycles from the result of a sample that ends a mini-batch to the stage's
-        updated weights: from the cycle in which the result is taken to that in which the stage's bit
-        of the port ``updated`` is 1. The result follows the sample's last error out of the loss.
+        For each stage, cycles from the first error of a sample that ends a mini-batch, as it leaves
+        the loss, until the stage may multiply the next sample with its new weights.
     """
 
     batch: int
@@ -118,8 +117,9 @@ def count_cycles(plan, batch=1, *, jobs=None, report=lambda text: None):
         results, updates = device.run_timed(x, commands)
     ends = results.cycles[batch - 1 :: batch]  # of mini-batches
     paces = np.diff(ends[settle // batch - 1 :])
-    # Not the last one: no sample follows it.
-    updated = updates[-2] - ends[-2]
+    # A stage opens one cycle before its bit of `updated` shows. The first error comes as many cycles
+    # before the result as there are errors. Not the last mini-batch: nothing follows it.
+    updated = updates[-2] - 1 - (ends[-2] - plan.network.classes)
     return StepCycles(
         batch=batch,
         samples=len(x) - settle,
