@@ -30,8 +30,7 @@ from nets import NETS, images
 from threadpoolctl import threadpool_limits
 
 import streamtrain as st
-from streamtrain.host.trainer import encode_samples, training_commands
-from streamtrain.simulate import SimulatedDevice
+from streamtrain.simulate import SimulatedDevice, cycles_per_sample, steady_samples
 
 TOO_LARGE = ("X",)
 """Nets whose RTL takes very long to compile; only simulated when asked for."""
@@ -164,22 +163,20 @@ def simulate(design, data, *, batch, steps, say=lambda text: None):
 
     with closing(SimulatedDevice(design.plan, report=report)) as device:
         ready = perf_counter()
-        count = batch * (1 + -(-steps // batch))
-        which = np.arange(count) % len(data.train_x)
-        x = encode_samples(design.plan, data.train_x[which])
-        commands = training_commands(design.plan, data.train_y[which], batch)
+        x, commands, settle = steady_samples(
+            design.plan, steps, batch, x=data.train_x, y=data.train_y
+        )
         paces = []
         for _ in range(RUNS):
             began = perf_counter()
             ends = device.run(x, commands).cycles
-            paces.append(count / (perf_counter() - began))
-    counted = int(ends[-1] - ends[batch - 1])  # from the end of a mini-batch to that of the last
+            paces.append(len(x) / (perf_counter() - began))
     times = dict(marks)
     begun, generated = times.get("generating Verilog"), times.get("verilating")
     cached = begun is None or generated is None
     return {
-        "simulated_cycles": counted / (count - batch),
-        "simulated_samples": count - batch,
+        "simulated_cycles": cycles_per_sample(ends, settle),
+        "simulated_samples": len(x) - settle,
         "generate_seconds": None if cached else generated - begun,
         "compile_seconds": None if cached else ready - generated,
         "rtl_samples_per_second": median(paces),

@@ -6,11 +6,20 @@ cache is ever out of date; the folder may be deleted at any time.
 
 import os
 import sys
+import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
-__all__ = ["cache_dir", "content_key", "write_atomic"]
+__all__ = ["CacheWarning", "cache_dir", "content_key", "keep", "unkept", "write_atomic"]
+
+_collected = ContextVar("collected", default=None)  # of an `unkept` block
+
+
+class CacheWarning(UserWarning):
+    """A result could not be kept; it will be made again when it is wanted again."""
 
 
 def _user_folder():
@@ -53,16 +62,47 @@ def content_key(*parts):
 
 
 def write_atomic(path, content):
-    """Write ``content`` (:class:`str` or :class:`bytes`); no reader ever sees a part of it."""
+    """Write ``content`` (:class:`str` or :class:`bytes`); no reader ever sees a part of it.
+
+    Raises :exc:`OSError` if it cannot be written, and leaves nothing then.
+    """
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    handle, partial = mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as file:  # a full disk may show only when it is closed
             file.write(content)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def keep(path, content):
+    """:func:`write_atomic` for what is only kept to save time.
+
+    Where it cannot be written, on a full disk for one, a :class:`CacheWarning` says so; the work
+    goes on.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        reason = (
+            f"Results cannot be kept in {Path(path).parent} ({error.strerror}); they will be made "
+            f"again the next time (STREAMTRAIN_CACHE names another folder)"
+        )
+        if (collected := _collected.get()) is None:
+            warnings.warn(CacheWarning(reason), stacklevel=3)
+        else:
+            collected.append(reason)
+
+
+@contextmanager
+def unkept():
+    """Collect what :func:`keep` would warn of within a ``with`` block, in this thread: a list."""
+    token = _collected.set(found := [])
+    try:
+        yield found
+    finally:
+        _collected.reset(token)

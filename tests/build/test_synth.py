@@ -1,10 +1,13 @@
 # amaranth: UnusedElaboratable=no
+import errno
+import os
 from textwrap import dedent
 
 import pytest
 
 from streamtrain.build import BuildError, Resources, synthesise
 from streamtrain.build.synth import yosys_version
+from streamtrain.cache import CacheWarning
 
 MULTIPLY_ACCUMULATE = dedent("""
     module top(input clk, input load, input signed [24:0] x, input signed [17:0] w,
@@ -82,6 +85,17 @@ def test_second_synthesis_comes_from_the_cache(monkeypatch, tmp_path):
     file = tmp_path / "design.v"
     file.write_text(MULTIPLY_ACCUMULATE)
     assert synthesise(file, "top") == first
+
+
+def test_a_full_disk_loses_nothing_but_time(monkeypatch, cache):
+    def write(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("streamtrain.cache.write_atomic", write)
+    with pytest.warns(CacheWarning, match=r"No space left on device"):
+        resources, log = synthesise(MULTIPLY_ACCUMULATE, "top")
+    assert resources.dsp == 1
+    assert not log.exists()
 
 
 def test_failure_has_the_first_error_and_the_log(cache):

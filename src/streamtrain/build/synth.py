@@ -7,14 +7,15 @@ kept in the cache by the Verilog, the top module, the family and the version of 
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from json import loads
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from streamtrain.build.errors import BuildError
-from streamtrain.cache import cache_dir, content_key, write_atomic
+from streamtrain.build.netlist import primitives_by_part
+from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.records import Record
 
 __all__ = ["SYNTHESISED", "Resources", "synthesise", "yosys_version"]
@@ -28,6 +29,10 @@ _SCRIPT = """\
 read_verilog design.v
 synth_xilinx -family {family} -flatten -noiopad -noclkbuf -top {top}
 tee -o stat.json stat -json
+delete t:$scopeinfo
+opt_clean -purge
+setattr -unset src t:LUT*
+write_blif -cname -attr netlist.blif
 """
 
 _LUTS = {
@@ -76,6 +81,10 @@ class Resources(Record):
         Flip-flops and latches.
     cells : dict
         Number of each primitive.
+    parts : dict of :class:`Resources`
+        The same for each submodule of the top module, by its name, and for what else there is under
+        ``""``. Exact but for LUTs: their logic is shared, and a LUT counts where most of what it
+        feeds does.
     """
 
     dsp: int
@@ -83,10 +92,13 @@ class Resources(Record):
     lut: int
     ff: int
     cells: dict
+    parts: dict = field(default_factory=dict)
 
     @classmethod
-    def from_cells(cls, cells):
+    def from_cells(cls, cells, parts=None):
         """Count the primitives of a netlist, given as a dict of numbers by name.
+
+        ``parts`` are such dicts by part.
 
         Raises :exc:`ValueError` for a LUT RAM whose size in LUTs is not known here.
         """
@@ -103,6 +115,7 @@ class Resources(Record):
             lut=sum(count * _LUTS.get(name, 0) for name, count in cells.items()),
             ff=number(_FLIP_FLOP),
             cells=dict(sorted(cells.items())),
+            parts={name: cls.from_cells(own) for name, own in sorted((parts or {}).items())},
         )
 
 
@@ -134,14 +147,14 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
     Returns
     -------
     (:class:`Resources`, :class:`pathlib.Path`)
-        The counts, and the log of Yosys. Both are in the cache.
+        The counts, and the log of Yosys. Both are in the cache, if there is room for them.
 
     Raises :exc:`BuildError` if Yosys is missing or fails.
     """
     if isinstance(verilog, Path):
         verilog = verilog.read_text()
     script = _SCRIPT.format(family=family, top=top)
-    key = content_key("synthesis 1", yosys_version(), script, verilog)
+    key = content_key("synthesis 2", yosys_version(), script, verilog)
     folder = cache_dir("synthesis")
     kept, log = folder / f"{key}.json", folder / f"{key}.log"
     if kept.exists() and log.exists():
@@ -152,15 +165,19 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
         Path(work, "design.v").write_text(verilog)
         Path(work, "synthesise.ys").write_text(script)
         output = _run_yosys(Path(work), progress)
-        write_atomic(log, output)
-        try:
-            stat = loads(Path(work, "stat.json").read_text())
-        except FileNotFoundError:
-            raise BuildError(_first_error(output), step="synthesise", log=log) from None
+        keep(log, output)
+        netlist = Path(work, "netlist.blif")
+        if not netlist.exists():
+            raise BuildError(
+                _first_error(output), step="synthesise", log=log if log.exists() else None
+            )
+        stat = loads(Path(work, "stat.json").read_text())
+        with netlist.open() as lines:
+            parts = primitives_by_part(lines, verilog, top)
     cells = dict(stat["design"]["num_cells_by_type"])
     cells.pop("$scopeinfo", None)  # what a module was called before it was flattened
-    resources = Resources.from_cells(cells)
-    write_atomic(kept, resources.to_json())
+    resources = Resources.from_cells(cells, parts)
+    keep(kept, resources.to_json())
     return resources, log
 
 

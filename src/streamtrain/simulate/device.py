@@ -39,9 +39,10 @@ class _Job(Structure):
         ("results", c_uint64),
         ("result", POINTER(c_uint32)),
         ("result_cycle", POINTER(c_uint64)),
-        ("snapshots", c_uint64),
+        ("updates", c_uint64),
+        ("update_cycle", POINTER(c_uint64)),
         ("snapshot", POINTER(c_uint32)),
-        ("snapshots_taken", POINTER(c_uint64)),
+        ("updates_seen", POINTER(c_uint64)),
         ("stall", c_uint32),
         ("seed", c_uint64),
         ("patience", c_uint64),
@@ -56,6 +57,36 @@ def _pointer(array):
     return array.ctypes.data_as(POINTER(c_uint32 if array.dtype == np.uint32 else c_uint64))
 
 
+class _Updates:
+    """Room for what is recorded of the updates that ``commands`` ask for."""
+
+    def __init__(self, device, commands, *, weights=False):
+        self.count = int(np.count_nonzero(commands.update))
+        stages = len(device.plan.stages)
+        self.cycles = np.zeros((self.count, stages), np.uint64)
+        self.seen = np.zeros(stages, np.uint64)
+        self.snapshots = None
+        if weights:
+            self.snapshots = np.zeros((self.count, snapshot_words(device.memories)), np.uint32)
+
+    def fields(self):
+        """Members of a :class:`_Job`."""
+        return {
+            "updates": self.count,
+            "update_cycle": _pointer(self.cycles),
+            "updates_seen": _pointer(self.seen),
+            **({} if self.snapshots is None else {"snapshot": _pointer(self.snapshots)}),
+        }
+
+    def checked(self):
+        """Itself. Raises :exc:`HangError` if there were more updates or fewer."""
+        if (self.seen != self.count).any():
+            raise HangError(
+                f"Stages updated their weights {self.seen.tolist()} times, not {self.count}"
+            )
+        return self
+
+
 class SimulatedDevice:
     """A design's RTL, compiled and running.
 
@@ -68,6 +99,8 @@ class SimulatedDevice:
         Of the stalls.
     trace : path, optional
         Write waveforms (VCD) there.
+    jobs : :class:`int`, optional
+        Processes that compile at once; as many as there are cores without.
     report : callable
         Gets a line of text as each step of compiling begins.
 
@@ -77,15 +110,15 @@ class SimulatedDevice:
         If a tool is missing or fails.
     """
 
-    def __init__(self, plan, *, stall=0.0, seed=1, trace=None, report=lambda text: None):
+    def __init__(self, plan, *, stall=0.0, seed=1, trace=None, jobs=None, report=lambda text: None):
         self._model = None
         if not 0 <= stall < 1:
             raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
         self.plan = plan
         self.stall = stall
         self._seed = seed
-        self._library = library = ctypes.CDLL(
-            str(compile_design(plan, trace=trace is not None, report=report))
+        self._library = library = compile_design(
+            plan, trace=trace is not None, jobs=jobs, report=report
         )
         library.st_new.restype = ctypes.c_void_p
         library.st_cycle.restype = c_uint64
@@ -127,16 +160,30 @@ class SimulatedDevice:
         """Process samples; see :class:`~streamtrain.host.device.Device`."""
         return self._samples(x, commands)[0]
 
+    def run_timed(self, x, commands):
+        """Process samples that are trained with, and record when weights are updated.
+
+        Returns the results, and the cycle of each update: an integer array (updates, stages). It is
+        the cycle in which the stage's bit of the design's port ``updated`` is 1, counted as
+        :attr:`~streamtrain.host.device.Results.cycles` are.
+
+        Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
+        """
+        updates = _Updates(self, commands)
+        results = self._samples(x, commands, updates)[0]
+        return results, updates.checked().cycles.astype(np.int64)
+
     def run_watched(self, x, commands):
         """Process samples that are trained with, and record the weights after each update.
 
         Returns the results, and ``(stage number, "words" or "biases", codes)`` for each memory that
         holds weights; the codes are shaped (updates, words of the memory, lanes).
+
+        Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
         """
-        updates = int(np.count_nonzero(commands.update))
-        results, snapshots, taken, _ = self._samples(x, commands, updates)
-        if (taken != updates).any():
-            raise HangError(f"Stages updated their weights {taken.tolist()} times, not {updates}")
+        updates = _Updates(self, commands, weights=True)
+        results = self._samples(x, commands, updates)[0]
+        snapshots = updates.checked().snapshots
         recorded, offset = [], 0
         for memory in self.memories:
             if not memory.holds_weights:
@@ -144,7 +191,7 @@ class SimulatedDevice:
             size = memory.words * memory.depth
             part = snapshots[:, offset : offset + size].reshape(-1, memory.words)
             offset += size
-            recorded.append((memory.stage, memory.what, self._lanes(memory, part, updates)))
+            recorded.append((memory.stage, memory.what, self._lanes(memory, part, len(snapshots))))
         return results, recorded
 
     def _lanes(self, memory, words, count):
@@ -176,7 +223,7 @@ class SimulatedDevice:
         lanes = self._lanes(found, np.zeros((found.depth, found.words), np.uint32), 1).shape[-1]
         begin = self.cycle
         watch = (memory, address, found.width // lanes * lane // 32)
-        changed = self._samples(x, commands, watch=watch)[3]
+        changed = self._samples(x, commands, watch=watch)[1]
         return changed - begin if changed else None
 
     def saturations(self):
@@ -223,11 +270,9 @@ class SimulatedDevice:
         width = words32(Shape.cast(self._command).width)
         return words.view(np.uint32).reshape(count, 2)[:, :width].copy()
 
-    def _samples(self, x, commands: Commands, updates=0, watch=None):
+    def _samples(self, x, commands: Commands, updates=None, watch=None):
         result = np.zeros((len(commands), words32(Shape.cast(self._result).width)), np.uint32)
         cycles = np.zeros(len(commands), dtype=np.uint64)
-        snapshots = np.zeros((updates, snapshot_words(self.memories)), dtype=np.uint32)
-        taken = np.zeros(len(self.plan.stages), dtype=np.uint64)
         changed = self._run(
             self._pack_commands(
                 op=commands.op,
@@ -239,8 +284,7 @@ class SimulatedDevice:
             beats=pack_samples(self.plan.stages[0], x),
             result=result,
             cycles=cycles,
-            snapshots=snapshots,
-            taken=taken,
+            updates=updates,
             watch=watch,
         )
         fields = dict(self._result)
@@ -260,7 +304,7 @@ class SimulatedDevice:
             )[:, 0],
             cycles=cycles.astype(np.int64),
         )
-        return results, snapshots, taken, changed
+        return results, changed
 
     def _run(
         self,
@@ -271,14 +315,13 @@ class SimulatedDevice:
         weight_out=None,
         result=None,
         cycles=None,
-        snapshots=None,
-        taken=None,
+        updates=None,
         watch=None,
     ):
         nothing = np.zeros((0, 1), dtype=np.uint32)
         no_cycles = np.zeros(0, dtype=np.uint64)
-        arrays = [nothing if a is None else a for a in (beats, weight_in, weight_out, result, snapshots)]
-        beats, weight_in, weight_out, result, snapshots = arrays
+        arrays = [nothing if a is None else a for a in (beats, weight_in, weight_out, result)]
+        beats, weight_in, weight_out, result = arrays
         self._seed += 1
         memory, address, word = (-1, 0, 0) if watch is None else watch
         job = _Job(
@@ -293,15 +336,13 @@ class SimulatedDevice:
             results=len(result),
             result=_pointer(result),
             result_cycle=_pointer(no_cycles if cycles is None else cycles),
-            snapshots=len(snapshots),
-            snapshot=_pointer(snapshots),
-            snapshots_taken=_pointer(no_cycles if taken is None else taken),
             stall=int(self.stall * 65536),
             seed=self._seed * 0x9E3779B97F4A7C15 % 2**64,
             patience=self._patience,
             watch_memory=memory,
             watch_address=address,
             watch_word=word,
+            **({} if updates is None else updates.fields()),
         )
         if self._library.st_run(self._model, ctypes.byref(job)):
             raise HangError(

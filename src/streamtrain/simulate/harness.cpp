@@ -117,9 +117,10 @@ struct Job {
     uint64_t results;
     uint32_t* result;           // RESULT_WORDS each
     uint64_t* result_cycle;
-    uint64_t snapshots;         // updates of each stage that are recorded
-    uint32_t* snapshot;         // after each update of each stage, its weights: SNAPSHOT_WORDS
-    uint64_t* snapshots_taken;  // by stage
+    uint64_t updates;           // of each stage that are recorded
+    uint64_t* update_cycle;     // of each update, STAGES each
+    uint32_t* snapshot;         // null, or the weights after each update: SNAPSHOT_WORDS each
+    uint64_t* updates_seen;     // by stage
     uint32_t stall;             // probability of a stall at each port, of 65536
     uint64_t seed;
     uint64_t patience;          // cycles without progress before giving up
@@ -223,11 +224,13 @@ int st_run(Simulation* s, Job* job) {
             ++weights_out;
             quiet = 0;
         }
-        if (job->snapshots != 0 && top.updated != 0) {
+        if (job->updates != 0 && top.updated != 0) {
             for (int stage = 0; stage < STAGES; ++stage) {
                 if ((top.updated >> stage & 1) == 0) continue;
-                const uint64_t number = job->snapshots_taken[stage]++;
-                if (number < job->snapshots)
+                const uint64_t number = job->updates_seen[stage]++;
+                if (number >= job->updates) continue;
+                job->update_cycle[number * STAGES + stage] = s->cycle;
+                if (job->snapshot != nullptr)
                     copy_weights(*top.rootp, stage, job->snapshot + number * SNAPSHOT_WORDS);
             }
         }
