@@ -14,10 +14,11 @@ from streamtrain import data as datasets
 from streamtrain.build.errors import BuildError
 from streamtrain.build.folder import MANIFEST, output_folder
 from streamtrain.build.manifest import file_hashes, versions
-from streamtrain.build.report import RESOURCES, network_text, render
+from streamtrain.build.report import RESOURCES, render
 from streamtrain.build.synth import synthesise, yosys_version
 from streamtrain.cache import content_key
 from streamtrain.explore.devices import load_board
+from streamtrain.network import network_text
 from streamtrain.pipeline.generate import generate_verilog
 from streamtrain.tables import html_table, text_table
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from streamtrain.tables import html_table
 
-__all__ = ["RESOURCES", "network_text", "render"]
+__all__ = ["RESOURCES", "render"]
 
 RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
 """What the resources of a part are called in reports, by their names in ``summary.json``."""
@@ -49,23 +49,6 @@ svg { width: 100%; height: auto; color: var(--dim); font-size: 12px; }
 pre { padding: 0.8rem 1rem; border-radius: 8px; background: var(--panel); overflow-x: auto;
   font-size: 0.87rem; }
 """
-
-
-def network_text(network):
-    """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
-
-    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
-    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
-    """
-    parts = []
-    for layer in network.layers:
-        if layer.stem == "conv":
-            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
-        elif layer.stem == "pool" and parts:
-            parts[-1] += "P"
-        elif layer.stem == "linear":
-            parts.append(f"FC{layer.features}")
-    return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"
 
 
 def render(summary, *, network, loss, manifest):
