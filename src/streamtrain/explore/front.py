@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from enum import Enum
 from math import isfinite
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 
@@ -392,6 +393,36 @@ class Front(Record):
                 clock = self.variants[point.variant].clock_mhz
                 own = [getattr(point, name) for name in figures]
                 writer.writerow([*own, clock, texts[point.variant], *foldings])
+
+    def plot(self, path=None):
+        """Draw each speed against each resource of the objectives, and beside published designs.
+
+        A line joins the designs that nothing beats in the two figures of a drawing; the others are
+        pale. The knee is marked, and published accelerators where they trained the same network. The
+        last drawing compares with all of them, by operations per second and DSP slice.
+
+        Parameters
+        ----------
+        path : path, optional
+            Picture to write; its ending says of which kind.
+
+        Returns the axes. Raises :exc:`ImportError` without matplotlib, and :exc:`ValueError` if the
+        front is empty.
+        """
+        from streamtrain.explore.front_plot import front_plot  # late: it shows what is defined here
+
+        return front_plot(self, path)
+
+    def to_html(self, path):
+        """Write the front to a page that needs nothing else, not even a network.
+
+        It draws any two figures of the designs, filters them by limits, compares some side by side,
+        marks the knee and published accelerators, and saves a design for ``python -m
+        streamtrain.build``.
+        """
+        from streamtrain.explore.front_page import front_page  # late: it shows what is defined here
+
+        Path(path).write_text(front_page(self), encoding="utf-8")
 
     def _summary(self):
         found = f"{len(self):,} design{'' if len(self) == 1 else 's'}" if self else "No design"
