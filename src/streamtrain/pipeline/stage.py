@@ -335,12 +335,15 @@ class TrainingStage(wiring.Component):
         read_after = 2  # FP and BP read their word, from issue
         finish = delayed(m, wu_block_done, finish_after, "finish")
         taken = finish[finish_after + weights.finish_read - read_after]
+        ready_bp, ready_fp = Signal(), Signal()
         m.d.comb += [
-            issue_bp.eq(bp_want & bp_room & ~wu_inside & ~taken),
-            issue_fp.eq(
-                fp_busy & arrived(x, fp_x, x_ahead) & room & ~wu_inside & ~taken & ~issue_bp
-            ),
-            issue_wu.eq(wu_want & ~issue_bp & ~issue_fp),
+            ready_bp.eq(bp_want & bp_room & ~wu_inside),
+            ready_fp.eq(fp_busy & arrived(x, fp_x, x_ahead) & room & ~wu_inside),
+            issue_bp.eq(ready_bp & ~taken),
+            issue_fp.eq(ready_fp & ~ready_bp & ~taken),
+            # A new word would keep the others out for long: it does not slip into the cycle that
+            # they lose.
+            issue_wu.eq(wu_want & ~ready_bp & ~ready_fp),
         ]
 
         # The operation, one register per cycle from here on.
