@@ -16,6 +16,7 @@ body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 60rem; backgroun
 h1 { margin: 0; font-size: 1.7rem; letter-spacing: -0.01em; }
 h2 { margin: 2.6rem 0 0.7rem; font-size: 1.1rem; }
 p { margin: 0.5rem 0; max-width: 46rem; }
+a { color: var(--main); }
 .dim { color: var(--dim); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: 0.75rem;
   margin: 1.5rem 0 0; }

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from streamtrain.build.description import default_network
 from streamtrain.build.synth import Resources
 from streamtrain.data import Dataset
+from streamtrain.description import default_network
 from streamtrain.golden import Golden
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU

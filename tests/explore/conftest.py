@@ -1,7 +1,7 @@
 import pytest
 from fronts import make_front
 
-from streamtrain.build.description import default_network
+from streamtrain.description import default_network
 from streamtrain.explore.front import Front
 from streamtrain.pipeline.numbers import Numbers
 

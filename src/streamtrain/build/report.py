@@ -41,6 +41,7 @@ def render(summary, *, network, loss, manifest):
         _layers(s),
         f"<h2>Resources of the {escape(s['device'])}</h2>",
         _resources(s),
+        *(("<h2>Search</h2>", _search(s)) if "search" in s else ()),
         "<h2>Hardware against golden model</h2>",
         _verify(s["verify"]),
         "<h2>Saturated numbers</h2>",
@@ -174,6 +175,29 @@ def _resources(s):
         f"{_table(head, rows)}<p>Synthesised by Yosys, before place and route. {planned} "
         f"A LUT is counted for each function of up to six inputs and each shift register, and as "
         f"many as it takes for a LUT RAM.</p>"
+    )
+
+
+def _search(s):
+    search, used = s["search"], s["resources"]["synthesised"]
+    chosen = search["chosen"]
+    found = [("cycles per step", chosen["cycles"], s["cycles_per_step"]["simulated"])]
+    found += [(name, chosen[key], used[key]) for key, name in RESOURCES.items()]
+    rows = [
+        f"<td>{name}</td>{_number(estimated, ',.4g' if estimated < 1000 else ',.0f')}"
+        f"{_number(actual, ',.4g' if actual < 1000 else ',.0f')}"
+        + (_number(estimated / actual - 1, "+.1%") if actual else "<td></td>")
+        for name, estimated, actual in found
+    ]
+    head = (
+        '<th></th><th class="n">estimated</th><th class="n">simulated,<br>synthesised</th>'
+        '<th class="n">error of<br>the estimate</th>'
+    )
+    return (
+        f"<p>The {escape(search['search'])} search compared designs by "
+        f"{escape(', '.join(search['objectives']))}, and {search['designs']:,} remained that no other "
+        f'one beats: <a href="pareto.html">the whole front</a>. This is design '
+        f"{chosen['position']}, with {escape(search['asked'])}.</p>{_table(head, rows)}"
     )
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Point",
     "Variant",
     "limits_by_name",
+    "limits_text",
     "objectives_by_name",
 ]
 
@@ -145,6 +146,11 @@ def limits_by_name(limits):
             raise ValueError(f"{full} must be positive, not {limit!r}")
         checked[full] = limit.item() if isinstance(limit, np.generic) else limit
     return checked
+
+
+def limits_text(limits):
+    """Limits in words, such as ``at least 5,000 samples/s and at most 100 DSP``."""
+    return " and ".join(f"{LIMITS[name]} {_figure_text(name, v)}" for name, v in limits.items())
 
 
 def _full(what, name, known):
@@ -272,9 +278,10 @@ class Front(Record):
         reason = self.reason
         if self.points and not kept:
             nearest = self.points[int(excess.max(axis=1).argmin())]
-            asked = " and ".join(_limit_text(name, limit) for name, limit in limits.items())
             found = " and ".join(_figure_text(name, getattr(nearest, name)) for name in limits)
-            reason = f"No design of {len(self):,} has {asked}; the nearest has {found}"
+            reason = (
+                f"No design of {len(self):,} has {limits_text(limits)}; the nearest has {found}"
+            )
         return replace(
             self, points=kept, reason=reason, constraints=_tighter(self.constraints, limits)
         )
@@ -426,7 +433,7 @@ class Front(Record):
 
     def _summary(self):
         found = f"{len(self):,} design{'' if len(self) == 1 else 's'}" if self else "No design"
-        asked = "".join(f", {_limit_text(*limit)}" for limit in self.constraints.items())
+        asked = f", {limits_text(self.constraints)}" if self.constraints else ""
         compared = ", ".join(LABELS[name] for name in self.objectives)
         effort = f"{self.search} search, {self.evaluated:,} designs in {self.seconds:.2g} s"
         return (
@@ -484,10 +491,6 @@ def _figure_text(name, value):
     label, comma, unit = LABELS[name].partition(", ")
     value = f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
     return f"{value} {unit} {label}" if comma else f"{value} {label}"
-
-
-def _limit_text(name, limit):
-    return f"{LIMITS[name]} {_figure_text(name, limit)}"
 
 
 def _whole(value):
