@@ -185,6 +185,19 @@ def test_unwritable_out_is_refused_before_anything_else(design, tmp_path):
         build(design, tmp_path / "file" / "out", data="mnist:nowhere")
 
 
+def test_a_part_that_cannot_be_synthesised_is_refused_before_anything_else(
+    design, images, tmp_path
+):
+    design.board = "ulx3s_85f"
+    message = (
+        r"^Builds are for parts of the families xc7, xcup, "
+        r"but ulx3s_85f has a part of ecp5 \(lfe5u_85f\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(design, images, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_data_must_fit_the_network(default_design, design, images, tmp_path):
     with pytest.raises(
         ValueError, match=r"takes images of \(1, 8, 8\), but images has \(1, 4, 4\)"

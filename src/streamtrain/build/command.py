@@ -61,7 +61,9 @@ def _parser():
     parser.add_argument(
         "description", nargs="?", help="Python or JSON file that describes a network or design"
     )
-    parser.add_argument("--board", help="name of a board, or its TOML file (default: pynq_z2)")
+    parser.add_argument(
+        "--board", help="name of a board or a device, or its TOML file (default: pynq_z2)"
+    )
     parser.add_argument("--out", default="out", help="folder to make (default: %(default)s)")
     parser.add_argument(
         "--multipliers",

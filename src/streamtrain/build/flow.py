@@ -15,7 +15,7 @@ from streamtrain.build.errors import BuildError
 from streamtrain.build.folder import MANIFEST, output_folder
 from streamtrain.build.manifest import file_hashes, versions
 from streamtrain.build.report import RESOURCES, render
-from streamtrain.build.synth import synthesise, yosys_version
+from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
 from streamtrain.cache import content_key
 from streamtrain.explore.devices import load_board
 from streamtrain.network import network_text
@@ -272,6 +272,11 @@ class _Flow:
         if isinstance(self.data, str):
             self.data = datasets.load(self.data)
         board = load_board(board)
+        if board.device.family not in SYNTHESISED:
+            raise ValueError(
+                f"Builds are for parts of the families {', '.join(SYNTHESISED)}, but "
+                f"{board.name} has a part of {board.device.family} ({board.device.name})"
+            )
         if self.data.shape != network.input_shape:
             raise ValueError(
                 f"The network takes images of {network.input_shape}, but {self.data.source} has "

