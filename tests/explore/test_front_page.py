@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +13,7 @@ import streamtrain as st
 from streamtrain.explore import front_page
 from streamtrain.explore.pareto import non_dominated
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SCRIPT = Path(front_page.__file__).with_name("front.js")
 
 
@@ -173,6 +176,72 @@ def test_no_text_ends_the_data(front, tmp_path):
         encoding="utf-8",
     )
     assert content(replace(front, board=str(board)), tmp_path)["board"] == str(board)
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """Open a front's page in a browser, run a script there, and give back what the page became."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+
+    def run(front, script):
+        text, _ = page(front, tmp_path)
+        path = tmp_path / "acted.html"
+        path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
+        done = subprocess.run(
+            [browser, *options, f"--user-data-dir={tmp_path}", "--dump-dom", path.as_uri()],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        return Tags(done.stdout)
+
+    return run
+
+
+def test_browser_shows_the_front(long_front, browse):
+    shown = browse(long_front, "")
+    classes = [value for name, value in shown.attributes if name == "class"]
+    best = non_dominated(long_front.figures("dsp", "samples_per_s")).sum()
+    assert classes.count("best") == 2 * best  # in both drawings
+    assert shown.texts["count"] == f"{len(long_front)} designs"
+    knee = long_front.point(long_front.knee())
+    assert f"Design {long_front.points.index(knee)}knee" in shown.texts["record"]
+    assert f"{knee.cycles:,}" in shown.texts["record"]
+    rows = [value for name, value in shown.attributes if name == "data-row"]
+    assert rows == [str(position) for position in range(min(100, len(long_front)))]
+
+
+def test_browser_filters_sorts_and_pins(long_front, browse):
+    values = sorted({point.dsp for point in long_front.points}, reverse=True)
+    shown = browse(
+        long_front,
+        """
+        const slider = document.querySelectorAll("#sliders input")[2];
+        slider.value = 10;
+        slider.dispatchEvent(new Event("input"));
+        requestAnimationFrame(() => {
+          document.querySelectorAll("#titles button")[3].click();
+          document.querySelectorAll(".pinner")[0].click();
+          const press = (key) => document.getElementById("plot")
+            .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+          press("End");
+          press("Enter");
+        });
+        """,
+    )
+    kept = long_front.within(dsp=values[10])
+    assert shown.texts["count"] == f"{len(kept)} of {len(long_front)} designs"
+    rows = [int(value) for name, value in shown.attributes if name == "data-row"]
+    by_dsp = sorted(kept.points, key=lambda p: (p.dsp, long_front.points.index(p)))
+    assert rows == [long_front.points.index(point) for point in by_dsp[:100]]
+    pinned = [by_dsp[0], kept.points[0]]  # the smallest, and at the end of the line the fastest
+    for point in pinned:
+        assert f"{point.cycles:,}" in shown.texts["compared"]
+        assert str(long_front.points.index(point)) in shown.texts["compared"]
 
 
 def test_without_script_the_fastest_are_a_table(long_front, tmp_path):

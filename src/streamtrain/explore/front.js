@@ -68,6 +68,7 @@ if (typeof module !== "undefined") module.exports = { unbeaten, within, designOf
 
 const FRAME = { width: 780, height: 470, left: 66, right: 18, top: 30, bottom: 46 };
 const PINS = ["#c2410c", "#7c3aed", "#0f766e", "#be185d", "#4d7c0f"];
+const MANY = 1000; // points from which on they are drawn smaller
 const REACH = 26; // how near the pointer must come to a point
 
 function svg(tag, attributes, parent, content) {
@@ -132,7 +133,8 @@ class Plot {
     return found;
   }
 
-  draw({ x, y, shown, marks, limits, knee }) {
+  /** `speed` is the figure whose best points stand out, if it is not y; then no line joins them. */
+  draw({ x, y, speed, shown, marks, limits, knee }) {
     const { width, height, left, right, top, bottom } = FRAME;
     const known = (of) => marks.map((mark) => mark[of]).filter((v) => v != null);
     this.x = scale([...x.values, ...known("x")], x.log, left, width - right);
@@ -140,19 +142,21 @@ class Plot {
     this.px = x.values.map(this.x.at);
     this.py = y.values.map(this.y.at);
     this.shown = shown;
-    const best = unbeaten(shown, x, y);
+    const best = unbeaten(shown, x, speed ?? y);
     this.onLine = new Set(best);
     this.line = [...best].sort((a, b) => this.px[a] - this.px[b]);
 
     this.node.replaceChildren();
     this.axes(x, y);
     for (const { axis, value, words } of limits) this.limit(axis, value, words);
-    svg("path", { class: "stairs", d: this.stairs(x) }, this.node);
+    if (!speed) svg("path", { class: "stairs", d: this.stairs(x) }, this.node);
     const pale = shown.filter((p) => !this.onLine.has(p));
     const dots = pale.map((p) => `M${this.px[p].toFixed(1)} ${this.py[p].toFixed(1)}h0`);
-    svg("path", { class: "pale", d: dots.join("") }, this.node);
+    const size = shown.length > MANY ? 2.6 : 3.6;
+    const style = { class: "pale", "stroke-width": 1.25 * size };
+    svg("path", { ...style, d: dots.join("") }, this.node);
     for (const p of best)
-      svg("circle", { class: "best", cx: this.px[p], cy: this.py[p], r: 3.6 }, this.node);
+      svg("circle", { class: "best", cx: this.px[p], cy: this.py[p], r: size }, this.node);
     this.published(marks);
     if (shown.includes(knee)) {
       const [cx, cy] = [this.px[knee], this.py[knee]];
@@ -357,6 +361,7 @@ class Page {
     this.plots[1].draw({
       x: this.axis("dsp", true),
       y: this.axis("gops_per_dsp", false),
+      speed: this.figures.samples_per_s,
       shown,
       limits: [{ axis: "y", value: ceiling, words }],
       marks: this.marksFor("dsp", "gops_per_dsp"),

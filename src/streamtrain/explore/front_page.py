@@ -42,7 +42,8 @@ line, Enter pins, Escape unpins all.</p>
 <div class="under"><button class="plain" id="more"></button></div>
 <h2>Beside published accelerators for training</h2>
 <p>Most were published for other networks. So this compares the arithmetic that gets done: operations per
-second (two for each multiply-accumulate of the training step), divided by DSP slices.</p>
+second (two for each multiply-accumulate of the training step), divided by DSP slices. Blue: nothing is
+faster with so few DSP slices.</p>
 <svg id="efficiency" class="plot" tabindex="0" role="application" aria-describedby="keys"
  aria-label="Operations per second and DSP slice, against DSP slices"></svg>
 """
