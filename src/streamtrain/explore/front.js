@@ -93,10 +93,12 @@ function html(tag, attributes = {}, ...content) {
 function scale(values, log, from, to) {
   let [low, high] = [Infinity, 0];
   for (const v of values) [low, high] = [v > 0 ? Math.min(low, v) : low, Math.max(high, v)];
+  log &&= high > 0;
   if (log) [low, high] = [low / 1.15, high * 1.15];
   else [low, high] = [0, high * 1.05 || 1];
   const along = log ? (v) => Math.log(v / low) / Math.log(high / low) : (v) => (v - low) / (high - low);
-  return { log, low, high, at: (v) => from + along(v) * (to - from) };
+  // Where the scale is logarithmic, zero is drawn at its edge.
+  return { log, low, high, at: (v) => from + Math.max(0, along(v)) * (to - from) };
 }
 
 /** A plot of two figures of all points. What it shows is given to draw(). */
