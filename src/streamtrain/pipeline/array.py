@@ -7,12 +7,12 @@ from amaranth.lib.wiring import In, Out
 from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, ceil_log2
 
-__all__ = ["MultiplierArray"]
+__all__ = ["MultiplierArray", "tree_latency"]
 
 _LEVELS_PER_REGISTER = 2  # adders in a row between two registers of a tree
 
 
-def _tree_latency(terms):
+def tree_latency(terms):
     return -(-ceil_log2(terms) // _LEVELS_PER_REGISTER)
 
 
@@ -95,8 +95,8 @@ class MultiplierArray(wiring.Component):
             ACCUMULATOR_WIDTH,
             stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels),
         )
-        self.forward_latency = self.PRODUCT_LATENCY + _tree_latency(pk) + _tree_latency(pn)
-        self.backward_latency = self.PRODUCT_LATENCY + _tree_latency(pk) + _tree_latency(pm)
+        self.forward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pn)
+        self.backward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pm)
         members = {
             "valid": In(1),
             "bp": In(1),
@@ -165,7 +165,7 @@ class MultiplierArray(wiring.Component):
         for i in range(pm):
             for n in range(pn):
                 taps[i, n] = _tree(m, [products[i, n, k] for k in range(pk)], summed, f"taps{i}_{n}")
-        summed = summed[_tree_latency(pk) :]
+        summed = summed[tree_latency(pk) :]
         for i in range(pm):
             m.d.comb += self.forward[i].eq(
                 _tree(m, [taps[i, n] for n in range(pn)], summed, f"forward{i}")

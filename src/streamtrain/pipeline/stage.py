@@ -258,7 +258,7 @@ class TrainingStage(wiring.Component):
             bp_want = bp_train & arrived(dz, bp_dz, dz_ahead)
 
         # WU: for each word, all output pixels. Without BP before it, it follows the errors as they
-        # arrive.
+        # arrive, unless FP may yet come: a word that has begun would keep it out for long.
         m.submodules.wu_x = wu_x = Cursor(x_windows)
         m.submodules.wu_dz = wu_dz = Cursor(
             replace(dz_windows, places=(stage.out_rows, stage.out_cols))
@@ -319,7 +319,8 @@ class TrainingStage(wiring.Component):
         wu_want = wu_active
         if not stage.back:
             wu_ahead = count("wu_ahead", dz.complete, wu_done & wu_token.train, in_flight)
-            wu_want = wu_active & arrived(dz, wu_dz, wu_ahead)
+            no_more = wu_token.update | (wu_tokens.level == in_flight)
+            wu_want = wu_active & ((wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead)))
 
         # Who goes first. BP: the stage before waits for it. A word of WU is not interrupted: its
         # sums are in the multipliers. And where WU reads the word that it updates, nobody else can.
