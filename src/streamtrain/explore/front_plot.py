@@ -28,7 +28,7 @@ def front_plot(front, path):
     pairs = [(x, y) for y in speeds or ["samples_per_s"] for x in resources or ["dsp"]]
     count = len(pairs) + 1
     figure, axes = pyplot.subplots(
-        1, count, figsize=(4.2 * count, 3.8), layout="constrained", squeeze=False
+        1, count, figsize=(4.2 * count, 3.8), dpi=150, layout="constrained", squeeze=False
     )
     axes = axes[0]
     device = load_board(front.board).device
@@ -52,7 +52,7 @@ def _draw(axis, front, x, y):
     best = non_dominated(front.figures(x, y))
     line = at[best][np.argsort(at[best][:, 0])]
     knee = front.points.index(front.point(front.knee()))
-    axis.plot(*at[~best].T, ".", color=_PALE, markersize=4)
+    axis.plot(*at[~best].T, ".", color=_PALE, markersize=4, rasterized=True)
     axis.plot(*line.T, color=_LINE, alpha=0.5, drawstyle="steps-post")
     axis.plot(*line.T, ".", color=_LINE)
     axis.plot(*at[knee], "o", markersize=10, markerfacecolor="none", color=_KNEE)
@@ -83,7 +83,7 @@ def _efficiency(axis, front):
     speed = np.array([point.samples_per_s for point in front.points])
     efficiency = training_gops(front.network, speed) / dsp
     best = non_dominated(front.figures(*[n for n in OBJECTIVES if n in ("samples_per_s", "dsp")]))
-    axis.plot(dsp[~best], efficiency[~best], ".", color=_PALE, markersize=4)
+    axis.plot(dsp[~best], efficiency[~best], ".", color=_PALE, markersize=4, rasterized=True)
     axis.plot(dsp[best], efficiency[best], ".", color=_LINE)
     for design in published_designs():
         if design.dsp:
