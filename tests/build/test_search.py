@@ -144,7 +144,8 @@ def test_front_is_in_report_and_manifest(capsys, searched, net, front):
     assert manifest["configuration"]["search"] == "the most samples/s, with at most 30 DSP"
     report = (out / "report" / "report.html").read_text()
     assert 'href="pareto.html"' in report
-    assert "with the most samples/s, with at most 30 DSP" in report
+    assert "compared designs by samples/s, DSP, BRAM36, and found" in report
+    assert "the most samples/s, with at most 30 DSP." in report
 
 
 def test_report_has_the_errors_of_the_estimates(capsys, searched, net, front):

@@ -5,6 +5,7 @@ from math import floor, log10
 
 import numpy as np
 
+from streamtrain.explore.front import LABELS
 from streamtrain.page import page
 from streamtrain.tables import html_table
 
@@ -195,9 +196,9 @@ def _search(s):
     )
     return (
         f"<p>The {escape(search['search'])} search compared designs by "
-        f"{escape(', '.join(search['objectives']))}, and {search['designs']:,} remained that no other "
-        f'one beats: <a href="pareto.html">the whole front</a>. This is design '
-        f"{chosen['position']}, with {escape(search['asked'])}.</p>{_table(head, rows)}"
+        f"{', '.join(LABELS[name] for name in search['objectives'])}, and found {search['designs']:,} "
+        f'that no other one beats: <a href="pareto.html">the whole front</a>. This is design '
+        f"{chosen['position']}, {escape(search['asked'])}.</p>{_table(head, rows)}"
     )
 
 
