@@ -19,8 +19,8 @@ from columns import columns
 from nets import NETS, convolutional
 
 import streamtrain as st
-from streamtrain.build.description import default_network, load_description
 from streamtrain.build.synth import synthesise, yosys_version
+from streamtrain.description import default_network, load_description
 from streamtrain.design import LOSS_DSP, Design
 from streamtrain.pipeline.generate import generate_verilog
 

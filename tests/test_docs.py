@@ -154,6 +154,8 @@ RETURNED = {
     "Step": "streamtrain.host.results",
     "Evaluation": "streamtrain.host.results",
     "Estimate": "streamtrain.pipeline.schedule",
+    "Front": "streamtrain.explore.front",
+    "Point": "streamtrain.explore.front",
     "Verification": "streamtrain.simulate",
     "BuildResult": "streamtrain.build",
     "Dataset": "streamtrain.data",

@@ -23,3 +23,10 @@ def test_html_escapes_text():
 def test_a_table_may_be_empty():
     assert text_table(("a", "b"), []).splitlines() == ["a  b", "-  -"]
     assert html_table(("a",), []).endswith("<tbody></tbody></table>")
+
+
+def test_halves_are_exact():
+    rows = [(139.5,), (12.0,), (0.125,), (999.5,), (53.21,)]
+    assert [line.strip() for line in text_table(("a",), rows).splitlines()[2:]] == [
+        "139.5", "12", "0.125", "999.5", "53.2",
+    ]  # fmt: skip

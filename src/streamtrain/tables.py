@@ -7,6 +7,8 @@ __all__ = ["html_table", "text_table"]
 
 def _cell(value):
     if isinstance(value, float):
+        if (2 * value).is_integer() and abs(value) < 1000:  # halves, as of block RAMs, are exact
+            return f"{value:g}"
         return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from streamtrain.build.description import default_network
 from streamtrain.build.synth import Resources
 from streamtrain.data import Dataset
+from streamtrain.description import default_network
+from streamtrain.design import Design
 from streamtrain.golden import Golden
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
@@ -111,3 +112,16 @@ def planned(monkeypatch, quick):
 
     monkeypatch.setattr("streamtrain.build.command.plan", plan)
     return calls
+
+
+@pytest.fixture
+def simulated(monkeypatch, quick):
+    """Designs whose simulation is the golden model."""
+    monkeypatch.setattr(
+        Design,
+        "simulate",
+        lambda design, progress: Trainer(design.plan, ClockedGolden(design.plan)),
+    )
+    monkeypatch.setattr(
+        Design, "verify", lambda design, steps, **options: Verification(steps, None, CYCLES)
+    )

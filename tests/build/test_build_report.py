@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from streamtrain.build import build
-from streamtrain.build.report import network_text
-from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
 
 VOID = {"meta", "br"}
 
@@ -111,11 +109,3 @@ def test_what_does_not_fit_is_said(quick, design, images, tmp_path, monkeypatch)
     parsed = Page((tmp_path / "out" / "report" / "report.html").read_text())
     assert parsed.row("LUT")[3].strip() == "113% does not fit"
     assert "fit" not in parsed.row("DSP")[3]
-
-
-def test_network_in_a_line():
-    layers = [
-        Conv2d(4, 5), ReLU(), MaxPool2d(), Conv2d(8, 3), Conv2d(8, 1), Flatten(), Linear(9),
-        Linear(2),
-    ]  # fmt: skip
-    assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"

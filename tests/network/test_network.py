@@ -12,6 +12,7 @@ from streamtrain.network import (
     Network,
     ReLU,
     ShapeError,
+    network_text,
 )
 
 LAYERS = [Conv2d(8, 3), ReLU(), MaxPool2d(2), Flatten(), Linear(10)]
@@ -138,3 +139,11 @@ def test_rejects_what_makes_no_sense(shape, layers, error, message):
 def test_rejects_arguments(arguments, message):
     with pytest.raises(TypeError, match=message):
         Network((1, 28, 28), LAYERS, **arguments)
+
+
+def test_network_in_a_line():
+    layers = [
+        Conv2d(4, 5), ReLU(), MaxPool2d(), Conv2d(8, 3), Conv2d(8, 1), Flatten(), Linear(9),
+        Linear(2),
+    ]  # fmt: skip
+    assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"

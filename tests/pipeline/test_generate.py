@@ -12,7 +12,7 @@ import pytest
 from amaranth.back import rtlil
 from small_plans import PLANS, tiny
 
-from streamtrain.build.description import default_network
+from streamtrain.description import default_network
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline import generate
 from streamtrain.pipeline.core import TrainingPipeline

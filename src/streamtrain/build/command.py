@@ -5,15 +5,21 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import redirect_stdout
 from json import dumps
 
-from streamtrain.build.description import default_network, load_description
 from streamtrain.build.errors import BuildError
-from streamtrain.build.flow import STEPS, build_planned
+from streamtrain.build.flow import SEARCH_STEP, STEPS, build_planned
+from streamtrain.build.search import Search
+from streamtrain.description import default_network, load_description
 from streamtrain.design import Design, plan
+from streamtrain.explore.command import DEFAULT_BOARD, LIMIT_OPTIONS, add_limits, given_limits
+from streamtrain.explore.front import OBJECTIVES
 
 __all__ = ["main"]
 
 _EPILOG = f"""\
-steps: {", ".join(STEPS)}
+steps: {", ".join(STEPS)}; with a search, {SEARCH_STEP} comes first
+
+With a limit, an objective or --pareto, the Pareto front is searched, and the design on it that is best
+in the objective and keeps the limits is built. OUT/report/pareto.html shows the whole front.
 
 Without a description, a CNN for the 8x8 digits that come with scikit-learn is built for a PYNQ-Z2.
 A Python description defines `network` (or `design`, which says its board and multipliers itself);
@@ -65,6 +71,16 @@ def _parser():
         metavar="N",
         help="at most this many (default: what leaves a quarter of the board's LUTs free)",
     )
+    search = parser.add_argument_group("search, instead of --multipliers")
+    add_limits(search)
+    search.add_argument(
+        "--objective",
+        choices=tuple(OBJECTIVES),
+        help="what the design is best in (default: dsp if a speed is asked for, else samples_per_s)",
+    )
+    search.add_argument(
+        "--pareto", action="store_true", help="search, even without a limit or an objective"
+    )
     parser.add_argument(
         "--data",
         default="digits",
@@ -97,21 +113,40 @@ def _parser():
 
 
 def _build(options):
+    described = load_description(options.description) if options.description else default_network()
+    limits = given_limits(options)
+    searches = [LIMIT_OPTIONS[name][0] for name in limits]
+    searches += [f"--{name}" for name in ("objective", "pareto") if getattr(options, name)]
     given = {
         name: value
         for name in ("board", "multipliers")
         if (value := getattr(options, name)) is not None
     }
-    described = load_description(options.description) if options.description else default_network()
-    if isinstance(described, Design) and given:
-        name = next(iter(given))
+    if isinstance(described, Design) and (given or searches):
+        name = next(iter(given), "foldings")
+        option = f"--{name}" if given else searches[0]
         raise ValueError(
             f"{options.description} describes a design, which has its own {name}: "
-            f"leave out --{name}, or describe a network"
+            f"leave out {option}, or describe a network"
         )
+    if "multipliers" in given and searches:
+        raise ValueError(
+            f"--multipliers plans one design, and {searches[0]} searches many: leave out one of them"
+        )
+    search = None
+    if searches:
+        board = given.get("board", DEFAULT_BOARD)
+        search = Search(described, board, limits, options.objective)
+
+    def design(front):
+        if search:
+            return search.choose(front)
+        return described if isinstance(described, Design) else plan(described, **given)
+
     return build_planned(
-        lambda: described if isinstance(described, Design) else plan(described, **given),
+        design,
         options.out,
+        search=search,
         data=options.data,
         samples=options.samples,
         steps=options.steps,

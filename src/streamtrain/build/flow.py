@@ -1,7 +1,7 @@
 """The steps of a build, and the summary that they fill."""
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
@@ -14,16 +14,20 @@ from streamtrain import data as datasets
 from streamtrain.build.errors import BuildError
 from streamtrain.build.folder import MANIFEST, output_folder
 from streamtrain.build.manifest import file_hashes, versions
-from streamtrain.build.report import RESOURCES, network_text, render
+from streamtrain.build.report import RESOURCES, render
 from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
 from streamtrain.cache import content_key
 from streamtrain.explore.devices import load_board
+from streamtrain.network import network_text
 from streamtrain.pipeline.generate import generate_verilog
 from streamtrain.tables import html_table, text_table
 
-__all__ = ["STEPS", "BuildResult", "build", "build_planned"]
+__all__ = ["SEARCH_STEP", "STEPS", "BuildResult", "build", "build_planned"]
 
 STEPS = ("plan", "generate", "verify", "train", "synthesise", "report")
+
+SEARCH_STEP = "explore"
+"""The step before them, if a search finds the design."""
 
 TOP = "streamtrain"
 """Name of the top module."""
@@ -42,6 +46,7 @@ _BASIS = {
     "accuracy.test": "golden model with the weights that the simulated RTL learnt",
     "accuracy.test_float": "float twin of the golden model: same images, order and first weights",
     "saturations": "simulated RTL, over all training samples",
+    "search.chosen": "estimated, as all designs that the search compared",
 }
 
 
@@ -133,12 +138,23 @@ def build(design, out, *, data="digits", samples=4096, steps=200, seed=0, progre
         If a step fails, with the path of its log: ``OUT.failed.log``.
     """
     return build_planned(
-        lambda: design, out, data=data, samples=samples, steps=steps, seed=seed, progress=progress
+        lambda front: design,
+        out,
+        search=None,
+        data=data,
+        samples=samples,
+        steps=steps,
+        seed=seed,
+        progress=progress,
     )
 
 
-def build_planned(make_design, out, *, data, samples, steps, seed, progress):
-    """Like :func:`build`, for a design that the first step makes by calling ``make_design``."""
+def build_planned(make_design, out, *, search, data, samples, steps, seed, progress):
+    """Like :func:`build`, for a design that a step makes by calling ``make_design``.
+
+    It is given the front that ``search`` finds in the step before, or None without a
+    :class:`~streamtrain.build.search.Search`.
+    """
     # Cycles per step are the time from one result to the next, so there must be two.
     for what, value, low in (("samples", samples, 2), ("steps", steps, 1), ("seed", seed, 0)):
         if value < low:
@@ -149,13 +165,13 @@ def build_planned(make_design, out, *, data, samples, steps, seed, progress):
     with output_folder(out) as folder:
         failed_log = out.with_name(f"{out.name}.failed.log")
         failed_log.unlink(missing_ok=True)
-        flow = _Flow(make_design, folder, data, samples, steps, seed, console, seconds)
-        for step in STEPS:
+        flow = _Flow(make_design, search, folder, data, samples, steps, seed, console, seconds)
+        for step in (SEARCH_STEP, *STEPS) if search else STEPS:
             started = perf_counter()
             try:
                 note = getattr(flow, step)()
             except Exception as error:
-                if step == "plan" and not isinstance(error, BuildError):
+                if step in {SEARCH_STEP, "plan"} and not isinstance(error, BuildError):
                     raise
                 failed_log.write_text(_story(step, error), encoding="utf-8")
                 raise BuildError(_first_line(error), step=step, log=failed_log) from error
@@ -179,20 +195,28 @@ def _story(step, error):
 class _Flow:
     """The steps as methods, each returning what to say about it in a line."""
 
-    def __init__(self, make_design, folder, data, samples, steps, seed, console, seconds):
-        self.make_design, self.folder, self.data = make_design, folder, data
+    def __init__(self, make_design, search, folder, data, samples, steps, seed, console, seconds):
+        self.make_design, self.search, self.front = make_design, search, None
+        self.folder, self.data = folder, data
         self.samples, self.steps, self.seed = samples, steps, seed
         self.console, self.seconds = console, seconds
         self.summary = {}
 
+    def explore(self):
+        self._check(self.search.network, self.search.board)
+        self.front = self.search.front(progress=not self.console.quiet)
+        chosen = self.front.point(self.make_design(self.front))
+        (self.folder / "report").mkdir()
+        self.front.to_csv(self.folder / "report" / "pareto.csv")
+        self.front.to_html(self.folder / "report" / "pareto.html")
+        self.console.print(str(self.front), markup=False, soft_wrap=True)
+        return (
+            f"{self.search.asked}: design {self.front.points.index(chosen)} of {len(self.front):,}"
+        )
+
     def plan(self):
-        yosys_version()  # missing tools are better known before the long steps than after them
-        if isinstance(self.data, str):
-            self.data = datasets.load(self.data)
-        self.design = self.make_design()
-        self.board = load_board(self.design.board)
-        self._check_board()
-        self._check_data()
+        self.design = self.make_design(self.front)
+        self.board = self._check(self.design.network, self.design.board)
         rng = np.random.default_rng(self.seed)
         images = len(self.data.train_x)
         passes = -(-self.samples // images)
@@ -224,21 +248,35 @@ class _Flow:
                 for stage in self.design.plan.stages
             ],
         }
+        if self.front is not None:
+            self.summary["search"] = self._search_summary()
         return (
             f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} "
             f"multipliers, {estimate.cycles:,} cycles a step estimated"
         )
 
-    def _check_board(self):
-        device = self.board.device
-        if device.family not in SYNTHESISED:
+    def _search_summary(self):
+        front, chosen = self.front, self.front.point(self.design)
+        return {
+            "search": front.search,
+            "objectives": list(front.objectives),
+            "asked": self.search.asked,
+            "designs": len(front),
+            "evaluated": front.evaluated,
+            "chosen": {"position": front.points.index(chosen), **asdict(chosen)},
+        }
+
+    def _check(self, network, board):
+        """What is better known before the long steps than after them. Returns the board."""
+        yosys_version()
+        if isinstance(self.data, str):
+            self.data = datasets.load(self.data)
+        board = load_board(board)
+        if board.device.family not in SYNTHESISED:
             raise ValueError(
                 f"Builds are for parts of the families {', '.join(SYNTHESISED)}, but "
-                f"{self.board.name} has a part of {device.family} ({device.name})"
+                f"{board.name} has a part of {board.device.family} ({board.device.name})"
             )
-
-    def _check_data(self):
-        network = self.design.network
         if self.data.shape != network.input_shape:
             raise ValueError(
                 f"The network takes images of {network.input_shape}, but {self.data.source} has "
@@ -250,6 +288,7 @@ class _Flow:
                 f"The network tells {network.classes} classes apart, but {self.data.source} has "
                 f"{classes}"
             )
+        return board
 
     def generate(self):
         with self.console.status("generate"):
@@ -318,10 +357,12 @@ class _Flow:
 
     def report(self):
         folder = self.folder / "report"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)  # a search wrote its front there
         d = self.data
         self.summary["seconds"] = {step: round(time, 3) for step, time in self.seconds.items()}
-        self.summary["basis"] = _BASIS
+        self.summary["basis"] = {
+            name: text for name, text in _BASIS.items() if name.partition(".")[0] in self.summary
+        }
         (folder / "summary.json").write_text(dumps(self.summary, indent=2) + "\n", encoding="utf-8")
         manifest = {
             "made_by": "streamtrain",
@@ -329,6 +370,7 @@ class _Flow:
             "configuration": {
                 "board": self.design.board,
                 "multipliers": self.design.multipliers,
+                **({"search": self.search.asked} if self.search else {}),
                 "data": self.data.source,
                 "data_sha256": content_key(
                     *(part.tobytes() for part in (d.train_x, d.train_y, d.test_x, d.test_y))

@@ -5,67 +5,16 @@ from math import floor, log10
 
 import numpy as np
 
+from streamtrain.explore.front import LABELS
+from streamtrain.page import page
 from streamtrain.tables import html_table
 
-__all__ = ["RESOURCES", "network_text", "render"]
+__all__ = ["RESOURCES", "render"]
 
 RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
 """What the resources of a part are called in reports, by their names in ``summary.json``."""
 
 _PHASES = {"FP": "forward", "BP": "errors back", "WU": "weight update"}
-
-_STYLE = """
-:root { --ink: #1c2430; --dim: #66707f; --line: #dfe3e9; --paper: #ffffff; --panel: #f6f7f9;
-  --main: #2563a8; --good: #1d7a46; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --dim: #98a2b1; --line: #333b47;
-  --paper: #14181e; --panel: #1c222b; --main: #6fb0f2; --good: #58c98a;
-  --bad: #ff8a80; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 60rem; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; letter-spacing: -0.01em; }
-h2 { margin: 2.6rem 0 0.7rem; font-size: 1.1rem; }
-p { margin: 0.5rem 0; max-width: 46rem; }
-.dim { color: var(--dim); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: 0.75rem;
-  margin: 1.5rem 0 0; }
-.tile { padding: 0.8rem 1rem; border: 1px solid var(--line); border-radius: 8px;
-  background: var(--panel); }
-.tile b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; }
-.tile span { display: block; color: var(--dim); font-size: 0.85rem; line-height: 1.35; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  white-space: nowrap; }
-th { color: var(--dim); font-weight: 500; font-size: 0.87rem; vertical-align: bottom; }
-td.n, th.n { text-align: right; }
-tr.sum td { border-bottom: none; font-weight: 600; }
-.bar { display: inline-block; width: 9rem; height: 0.6rem; border-radius: 3px;
-  background: var(--line); overflow: hidden; vertical-align: middle; }
-.bar i { display: block; height: 100%; background: var(--main); }
-.bar.over i { background: var(--bad); }
-.good { color: var(--good); } .bad { color: var(--bad); }
-svg { width: 100%; height: auto; color: var(--dim); font-size: 12px; }
-pre { padding: 0.8rem 1rem; border-radius: 8px; background: var(--panel); overflow-x: auto;
-  font-size: 0.87rem; }
-"""
-
-
-def network_text(network):
-    """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
-
-    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
-    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
-    """
-    parts = []
-    for layer in network.layers:
-        if layer.stem == "conv":
-            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
-        elif layer.stem == "pool" and parts:
-            parts[-1] += "P"
-        elif layer.stem == "linear":
-            parts.append(f"FC{layer.features}")
-    return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"
 
 
 def render(summary, *, network, loss, manifest):
@@ -82,7 +31,6 @@ def render(summary, *, network, loss, manifest):
         What ``manifest.json`` holds, apart from the hash of this report.
     """
     s = summary
-    title = f"{s['network']} on {s['board']}"
     sections = [
         f"<h1>{escape(s['network'])}</h1>",
         f'<p class="dim">Trained by hardware for {escape(s["board"])} ({escape(s["device"])}): '
@@ -94,6 +42,7 @@ def render(summary, *, network, loss, manifest):
         _layers(s),
         f"<h2>Resources of the {escape(s['device'])}</h2>",
         _resources(s),
+        *(("<h2>Search</h2>", _search(s)) if "search" in s else ()),
         "<h2>Hardware against golden model</h2>",
         _verify(s["verify"]),
         "<h2>Saturated numbers</h2>",
@@ -103,13 +52,7 @@ def render(summary, *, network, loss, manifest):
         "<h2>How this was made</h2>",
         _provenance(s, manifest),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
-    )
+    return page(f"{s['network']} on {s['board']}", sections)
 
 
 def _tiles(s):
@@ -233,6 +176,29 @@ def _resources(s):
         f"{_table(head, rows)}<p>Synthesised by Yosys, before place and route. {planned} "
         f"A LUT is counted for each function of up to six inputs and each shift register, and as "
         f"many as it takes for a LUT RAM.</p>"
+    )
+
+
+def _search(s):
+    search, used = s["search"], s["resources"]["synthesised"]
+    chosen = search["chosen"]
+    found = [("cycles per step", chosen["cycles"], s["cycles_per_step"]["simulated"])]
+    found += [(name, chosen[key], used[key]) for key, name in RESOURCES.items()]
+    rows = [
+        f"<td>{name}</td>{_number(estimated, ',.4g' if estimated < 1000 else ',.0f')}"
+        f"{_number(actual, ',.4g' if actual < 1000 else ',.0f')}"
+        + (_number(estimated / actual - 1, "+.1%") if actual else "<td></td>")
+        for name, estimated, actual in found
+    ]
+    head = (
+        '<th></th><th class="n">estimated</th><th class="n">simulated,<br>synthesised</th>'
+        '<th class="n">error of<br>the estimate</th>'
+    )
+    return (
+        f"<p>The {escape(search['search'])} search compared designs by "
+        f"{', '.join(LABELS[name] for name in search['objectives'])}, and found {search['designs']:,} "
+        f'that no other one beats: <a href="pareto.html">the whole front</a>. This is design '
+        f"{chosen['position']}, {escape(search['asked'])}.</p>{_table(head, rows)}"
     )
 
 

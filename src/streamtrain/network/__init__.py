@@ -11,7 +11,7 @@ from streamtrain.network.layers import (
     ReLU,
     ShapeError,
 )
-from streamtrain.network.network import Network
+from streamtrain.network.network import Network, network_text
 
 __all__ = [
     "SGD",
@@ -24,4 +24,5 @@ __all__ = [
     "Network",
     "ReLU",
     "ShapeError",
+    "network_text",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from streamtrain.network.layers import SGD, CrossEntropy, Layer, ShapeError
 from streamtrain.records import Record
 
-__all__ = ["Network"]
+__all__ = ["Network", "network_text"]
 
 
 @dataclass(frozen=True)
@@ -174,3 +174,20 @@ class Network(Record):
         from streamtrain.tables import html_table
 
         return html_table(*self.table())
+
+
+def network_text(network):
+    """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
+
+    A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
+    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
+    """
+    parts = []
+    for layer in network.layers:
+        if layer.stem == "conv":
+            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
+        elif layer.stem == "pool" and parts:
+            parts[-1] += "P"
+        elif layer.stem == "linear":
+            parts.append(f"FC{layer.features}")
+    return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"

@@ -1,6 +1,6 @@
 import pytest
 
-from streamtrain.build.description import default_network, load_description
+from streamtrain.description import default_network, load_description
 from streamtrain.network import Network
 
 NETWORK = """\
