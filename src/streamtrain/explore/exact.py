@@ -628,9 +628,10 @@ class _Search:
                 levels = part.high // step + 1
                 own = [cost[number] for cost in costs]
                 tables, choices = _least(own, d, b, levels, 60, choose=True)
-                better = np.diff(tables[-1], axis=1, prepend=np.inf) < 0
+                least = tables[-1]
+                better = least < np.hstack([np.full((levels, 1), np.inf), least[:, :-1]])
                 better[: part.low // step] = False
-                for i, j in np.argwhere(better & np.isfinite(tables[-1])):
+                for i, j in np.argwhere(better):
                     designs.add(_walk(choices, d, b, i, j))
         for r in range(2, len(RESOURCES)):
             if not np.isfinite(self.rest[r]):
@@ -801,7 +802,7 @@ class _Search:
             np.empty((room, cost.shape[1])), np.empty((room, parts.shape[1])),
             np.empty((room, self.stages), np.int16), np.empty(room, np.uint64),
         )  # fmt: skip
-        while first < len(times):
+        while first < len(times) or not found:
             count, first = _extend(
                 geo.arrays, s, int(space.plan.max_batch > 1), space.plan.in_flight, first,
                 group, times, cost, parts, designs, space.own[s], self.cost[s], own_parts[s],

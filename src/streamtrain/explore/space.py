@@ -143,6 +143,14 @@ class Space:
         """Foldings of a design, a tuple of (Pm, Pn, Pk)."""
         return tuple(own[number] for own, number in zip(self.foldings, design, strict=True))
 
+    def folded(self, design):
+        """The plan with a design's foldings."""
+        stages = [
+            replace(stage, folding=folding)
+            for stage, folding in zip(self.plan.stages, self.named(design), strict=True)
+        ]
+        return replace(self.plan, stages=tuple(stages))
+
 
 def _usage(usage):
     return (usage.dsp, usage.bram18, usage.lut, usage.ff)
