@@ -238,6 +238,11 @@ def _extend(
                 to_designs[count, s] = o
                 to_masks[count] = mask
                 to_times[count, 0] = end
+                if s == 0 and to_times.shape[1] > 1:  # the latency of a prediction counts, too
+                    to_times[count, 1] = _NEVER
+                    for p in range(inputs[0]):
+                        read = timing._INPUT + (p + 1) * int(own[o, timing._READS])
+                        to_times[count, 1] = max(to_times[count, 1], read + given[p])
                 if s > 0:
                     to_times[count, 1] = updated if in_flight == 1 else _NEVER
                     to_times[count, 2] = link[a, own_pn[o], 0]
@@ -567,8 +572,10 @@ class _Search:
     def __init__(self, space, objectives, limits):
         self.space, self.objectives, self.limits = space, objectives, limits
         self.stages = len(space.own)
+        self.latency = _LATENCY in objectives or np.isfinite(limits[_LATENCY])
         self.front = _Front(space, objectives, limits)
-        self.rest = limits[_DSP:] - space.shell  # resources that stages may take
+        # Resources that stages may take. LUTs and flip-flops are compared when they are rounded.
+        self.rest = np.floor(limits[_DSP:]) + [0, 0, 0.499, 0.499] - space.shell
         # What a stage adds, with the cheapest link to the stage before, and the last one's to the loss.
         last = self.stages - 1
         self.cost = [cost.copy() for cost in space.cost]
@@ -786,7 +793,7 @@ class _Search:
         space, geo = self.space, self.space.geometry
         size = int(geo.pooled[s - 1]) if s else 0
         room = max(200_000, 2 * len(space.own[s]) * 8)
-        width = 4 + 2 * size if s else 1
+        width = 4 + 2 * size if s else 1 + self.latency
         group, times, cost, parts, designs, masks = label
         found, first = [], 0
         lanes = len(space.pn[0])  # before the first stage there is no link: one that adds nothing
