@@ -50,6 +50,7 @@ DURATIONS = (
     "bp_latency",
     "bp_share",  # operations of a pixel's errors that leave a vector; 0: in whole groups
     "reads",  # cycles in which a pixel from outside is written into the first stage's memory
+    "errors",  # cycles in which errors from the loss are written, if this is the last stage
     "fp_ahead",  # pixels that FP may be ahead of the neighbour's memory; 0: any number
     "bp_ahead",
     "fp_writes",  # cycles in which a pixel is written into the neighbour's memory
@@ -61,7 +62,7 @@ DURATIONS = (
 
 (
     _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _BP_SHARE, _READS,
-    _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
+    _ERRORS, _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
 ) = range(len(DURATIONS))  # fmt: skip
 _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding, too
 
@@ -69,13 +70,13 @@ RESULTS = 32
 """Results of an array that are on their way or wait for the neighbour."""
 
 # Registers between an operation and what follows it, counted from the cycle after it.
-_TO_QUEUE = WindowStore.LATENCY + 2  # operands, sum
+_TO_QUEUE = WindowStore.LATENCY + 1  # operands, sum
 _QUEUE = 2
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 2  # from the end of BP to the first operation of WU
-_INPUT = 5  # from a pixel at the edge until it can be read
-_LOSS = 25  # from the last score to the first error, besides one cycle for each class
+_COMMAND = 5  # from a command at the edge to the first operation of FP
+_LOSS = 28  # from the last score to the first error, besides one cycle for each class
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +188,7 @@ def stage_durations(stage, before):
     pm, pn, pk = stage.folding
     m_blocks, n_blocks, _ = stage.blocks
     taps = _TO_QUEUE + MultiplierArray.PRODUCT_LATENCY + tree_latency(pk)
-    pooled = stage.pool > 1
+    pooled, copies = stage.pool > 1, stage.pool**2
     # Behind a pool there is a queue for a row of squares.
     square = min(stage.pooled[1] * m_blocks, DISTRIBUTED_DEPTH) // m_blocks if pooled else 0
     size = before.channels[1] if before and stage.linear else stage.channels[0]
@@ -202,6 +203,7 @@ def stage_durations(stage, before):
         taps + tree_latency(pm) + _QUEUE * 2,
         0,
         n_blocks,
+        max(stage.channels[1], pm + copies * (m_blocks - 1)) + copies - 1,
         square + RESULTS // m_blocks // stage.pool**2,
         RESULTS * pn // size,
     )
@@ -338,14 +340,14 @@ def _step(geo, tables, in_flight, extra, updates):
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
         table, updated = tables[row], updates[row]
-        dz[stages - 1, 0] = classes
+        dz[stages - 1, 0] = table[stages - 1, _ERRORS] + _QUEUE
         _backward(geo, table, dz, updated)
         updated += extra
         x[0] = -np.inf
         if in_flight == 1:
             room[:] = updated
             for p in range(inputs[0]):
-                x[0, p] = updated[0] + _INPUT + (p + 1) * table[0, _READS]
+                x[0, p] = updated[0] - 1 + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
     return cycles
 
@@ -380,7 +382,7 @@ def _latency(geo, tables):
     for row in range(len(tables)):
         table = tables[row]
         for p in range(size):
-            x[0, p] = _INPUT + (p + 1) * table[0, _READS]
+            x[0, p] = (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, idle, idle, x) + geo[9][stages - 1, 1] + _LOSS
     return cycles
 
@@ -424,7 +426,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             if accepted >= in_flight:
                 begin = max(begin, released[0, accepted - in_flight])
             for p in range(inputs[0]):
-                x[0, accepted, p] = begin + _INPUT + (p + 1) * reads
+                x[0, accepted, p] = begin + (p + 1) * reads
             accepted_end = begin + inputs[0] * reads
             accepted += 1
 
@@ -550,7 +552,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             elif q == pooled[s] - 1:
                 scored[k] = max(written, loss_free + classes)
                 loss_free = scored[k] + classes + _LOSS
-                dz[s, k, 0] = loss_free + classes
+                dz[s, k, 0] = loss_free + table[s, _ERRORS] + _QUEUE
         fp_unit[s] += 1
         if fp_unit[s] == outputs[s]:
             fp_unit[s] = 0
