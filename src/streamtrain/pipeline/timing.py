@@ -216,12 +216,13 @@ def link_durations(stage, after):
     loss, which takes one class at a time.
     """
     (_, channels), (given, _, _) = stage.channels, stage.folding
-    forward = _writes(channels, given, after.folding[1] if after else 1)
     if after is None:
-        return forward, (0, 0)
-    writes, last = _writes(channels, after.folding[1], given)
-    copies = stage.pool**2
-    return forward, (copies * writes, copies * min(writes, last))
+        return _writes(channels, given, 1), (0, 0)
+    taken, copies = after.folding[1], stage.pool**2
+    writes, last = _writes(channels, taken, given)
+    # Lanes change in front of the pool, which sends each group to all places of its squares.
+    writes = max(writes, copies * channels // given)
+    return _writes(channels, given, taken), (writes, max(last + copies - 1, copies * ceil(taken / given)))
 
 
 def _writes(channels, given, taken):
@@ -245,22 +246,26 @@ def relaxed(geo, table):
     table[..., _BP_GROUP] = np.where(
         share > 0, np.minimum(table[..., _BP_GROUP], share), table[..., _BP_GROUP]
     )
+    table[..., _BP_LAST] = np.where(share > 0, 1, table[..., _BP_LAST])
     return table
 
 
 @njit(cache=True)
 def _bp_operations(row, size, channels, pixel):
-    """Operations that a pixel's errors take, after those of the pixel before it, and its first group.
+    """What a pixel's errors take: operations after those of the pixel before it, those until its
+    first group can leave, and cycles in which the last group is written.
 
     ``size`` of the ``channels`` are this pixel's; 0 for all of them.
     """
     if size == 0:
-        return row[_BP], row[_BP_GROUP]
+        return row[_BP], row[_BP_GROUP], row[_BP_LAST]
+    first = row[_BP_GROUP] if pixel == 0 else 0.0
     if row[_BP_SHARE] > 0:
-        return row[_BP_SHARE], row[_BP_GROUP]
+        return row[_BP_SHARE], first, row[_BP_LAST]
     lanes = round(channels * row[_BP_GROUP] / row[_BP])
-    groups = ceil((pixel + 1) * size / lanes) - ceil(pixel * size / lanes)
-    return groups * row[_BP_GROUP], min(groups, 1) * row[_BP_GROUP]
+    before, groups = ceil(pixel * size / lanes), ceil((pixel + 1) * size / lanes)
+    part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group that is this pixel's
+    return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * part)
 
 
 @njit(cache=True)
@@ -272,13 +277,13 @@ def _backward(geo, table, dz, updated):
     """
     outputs, inputs, sent, _, _, _, bp_needs, wu_needs, _, channels = geo
     for s in range(len(outputs) - 1, 0, -1):
-        latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
+        latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
         ahead = int(table[s, _BP_AHEAD])
         vector = sent[s] > inputs[s]
         size = channels[s - 1, 1] if vector else 0
         time, written = -np.inf, -np.inf
         for p in range(sent[s]):
-            operations, group = _bp_operations(table[s], size, channels[s, 0], p)
+            operations, group, last = _bp_operations(table[s], size, channels[s, 0], p)
             begin = max(dz[s, 0 if vector else bp_needs[s, p]], time)
             if 0 < ahead <= p:
                 begin = max(begin, dz[s - 1, p - ahead] - operations)
@@ -441,7 +446,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                 ahead = int(table[t, _BP_AHEAD])
                 if 0 < ahead <= p:
                     width = channels[t - 1, 1] if vector else 0
-                    operations, _ = _bp_operations(table[t], width, channels[t, 0], p)
+                    operations, _, _ = _bp_operations(table[t], width, channels[t, 0], p)
                     bp_ready = max(bp_ready, dz[t - 1, k, p - ahead] - operations)
             k, p = fp_sample[t], fp_unit[t]
             if k < samples and (t > 0 or followed == 0):
@@ -504,9 +509,9 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
         if phase == _BP:
             k, p = bp_sample[s], bp_unit[s]
-            latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
+            latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
             width = channels[s - 1, 1] if sent[s] > inputs[s] else 0
-            operations, group = _bp_operations(table[s], width, channels[s, 0], p)
+            operations, group, last = _bp_operations(table[s], width, channels[s, 0], p)
             free[s] = begin + operations
             dz_written[s - 1] = max(
                 dz_written[s - 1] + writes,
