@@ -316,13 +316,11 @@ def _forward(geo, table, start, room, x):
         fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
         writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
         ahead = int(table[s, _FP_AHEAD])
-        time, written = start[s], -np.inf
-        space = room[s + 1] - latency if s + 1 < stages else -np.inf
+        time, written = start[s], room[s + 1]
         for p in range(outputs[s]):
             begin = max(time, x[s, fp_needs[s, p]])
             q = corner[s, p]
             if q >= 0:
-                begin = max(begin, space - fp)
                 if 0 < ahead <= q:
                     begin = max(begin, x[s + 1, q - ahead] - fp)
             time = begin + fp
@@ -341,7 +339,7 @@ def _step(geo, tables, in_flight, extra, updates):
     classes = channels[stages - 1, 1]
     dz = np.empty((stages, size))
     x = np.empty((stages + 1, size))
-    room = np.full(stages, -np.inf)
+    room = np.full(stages + 1, -np.inf)
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
         table, updated = tables[row], updates[row]
@@ -350,7 +348,7 @@ def _step(geo, tables, in_flight, extra, updates):
         updated += extra
         x[0] = -np.inf
         if in_flight == 1:
-            room[:] = updated
+            room[:stages] = updated - 1
             for p in range(inputs[0]):
                 x[0, p] = updated[0] - 1 + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
@@ -381,7 +379,7 @@ def step(geo, tables, *, in_flight=2, accumulates=False):
 @njit(cache=True)
 def _latency(geo, tables):
     stages, size = geo[5].shape
-    idle = np.full(stages, -np.inf)
+    idle = np.full(stages + 1, -np.inf)
     x = np.empty((stages + 1, size))
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
@@ -420,6 +418,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
     fp_left = table[:, _FP].copy()  # operations of the pixel that BP interrupted
     followed = 0  # operations of the first stage's first word of WU that are done
     word_end = np.full(stages, -never)
+    roomy = np.full(stages, min(in_flight, samples))  # samples that there has been memory for
     accepted, accepted_end = 0, 0.0
     reads = table[0, _READS]
 
@@ -449,20 +448,18 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                     operations, _, _ = _bp_operations(table[t], width, channels[t, 0], p)
                     bp_ready = max(bp_ready, dz[t - 1, k, p - ahead] - operations)
             k, p = fp_sample[t], fp_unit[t]
-            if k < samples and (t > 0 or followed == 0):
+            if k < roomy[t] and (t > 0 or followed == 0):
                 fp_ready = x[t, k, fp_needs[t, p]]
                 if p == 0 and k > 0:
                     fp_ready = max(fp_ready, fp_done[t, k - 1] + 1)
                     if k % batch == 0:
                         fp_ready = max(fp_ready, released[t, k - 1] + 1)
                 q = corner[t, p]
-                if q >= 0 and t + 1 < stages:
-                    if k >= in_flight:
-                        space = released[t + 1, k - in_flight] - table[t, _FP_LATENCY]
-                        fp_ready = max(fp_ready, space - table[t, _FP])
-                    ahead = int(table[t, _FP_AHEAD])
-                    if 0 < ahead <= q:
-                        fp_ready = max(fp_ready, x[t + 1, k, q - ahead] - table[t, _FP])
+                ahead = int(table[t, _FP_AHEAD])
+                if q >= 0 and t + 1 < stages and 0 < ahead <= k * pooled[t] + q:
+                    taken, pixel = divmod(k * pooled[t] + q - ahead, pooled[t])
+                    read = x[t + 1, taken, pixel] if taken < roomy[t + 1] else never
+                    fp_ready = max(fp_ready, read - table[t, _FP])
             k, p = wu_sample[t], wu_unit[t]
             if k < samples:
                 wu_ready = (bp_done[t, k] if t > 0 else fp_done[t, k]) + _TOKEN
@@ -470,7 +467,11 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                     wu_ready = max(wu_ready, released[t, k - 1] + 1)
                 if t == 0 and p == 0:
                     # The first word waits for all errors, or follows them if no FP may yet come.
-                    no_more = fp_done[0, min(k + in_flight, k // batch * batch + batch) - 1] + _TOKEN
+                    no_more, last = never, k + in_flight - 1  # the last one that there is room for
+                    if k % batch == batch - 1:
+                        no_more = fp_done[0, k] + _TOKEN
+                    elif last // batch == k // batch:
+                        no_more = fp_done[0, last] + _TOKEN
                     following = max(dz[0, k, wu_needs[0, followed]], no_more)
                     wu_ready = max(wu_ready, min(dz[0, k, wu_needs[0, outputs[0] - 1]], following))
             bp_ready, fp_ready = max(bp_ready, free[t]), max(fp_ready, free[t])
@@ -498,6 +499,18 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                 wu_unit[s] = 0
                 wu_sample[s] += 1
                 released[s, k] = free[s] + _UPDATE - 1 + extra
+                k += in_flight
+                if k < samples:
+                    roomy[s] += 1
+                    if s > 0:  # what has waited for it is written
+                        written = max(x_written[s], released[s, k - in_flight])
+                        writes = table[s - 1, _FP_WRITES]
+                        for q in range(pooled[s - 1]):
+                            if x[s, k, q] == never:
+                                break
+                            written = max(written + writes, x[s, k, q])
+                            x[s, k, q] = written
+                            x_written[s] = written
             continue
 
         # FP and BP lose the cycles in which the words before them are read for their update.
@@ -546,18 +559,22 @@ def _flow(geo, table, in_flight, batch, samples, extra):
         if q >= 0:
             writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
             written = x_written[s + 1] + writes
-            if q == 0 and s + 1 < stages and k >= in_flight:
+            if s + 1 < stages and k >= roomy[s + 1]:
+                written = -never
+            elif q == 0 and s + 1 < stages and k >= in_flight:
                 written = max(written, released[s + 1, k - in_flight] + writes)
             written = max(
                 written, free[s] + latency + last, free[s] - fp + group + latency + writes
             )
-            x_written[s + 1] = written
+            if s + 1 == stages or k < roomy[s + 1]:
+                x_written[s + 1] = written
             if s + 1 < stages:
                 x[s + 1, k, q] = written
             elif q == pooled[s] - 1:
                 scored[k] = max(written, loss_free + classes)
-                loss_free = scored[k] + classes + _LOSS
-                dz[s, k, 0] = loss_free + table[s, _ERRORS] + _QUEUE
+                first_error = scored[k] + classes + _LOSS
+                dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
+                loss_free = first_error + classes + 1
         fp_unit[s] += 1
         if fp_unit[s] == outputs[s]:
             fp_unit[s] = 0
