@@ -16,9 +16,9 @@ worked through in order of time, with the arbiter of the gateware. Without compe
 Times are float64 (whole cycles, but where durations are not). All compiled code is in this file.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd, prod
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -75,12 +75,12 @@ _QUEUE = 2
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 2  # from the end of BP to the first operation of WU
+_OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
 _COMMAND = 5  # from a command at the edge to the first operation of FP
 _LOSS = 28  # from the last score to the first error, besides one cycle for each class
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
+class Geometry(NamedTuple):
     """Which pixels wait for which: what does not depend on foldings.
 
     Arrays have a row for each stage, padded to the largest map.
@@ -90,8 +90,8 @@ class Geometry:
     outputs, inputs, sent : integer arrays (stages,)
         Pixels that FP computes, that BP computes, and whose errors BP sends to the stage before
         (more than it computes if a vector was a map).
-    pooled, cols : integer arrays (stages,)
-        Pixels that leave the stage, and columns of that map.
+    pooled : integer array (stages,)
+        Pixels that leave the stage.
     fp_needs, bp_needs, wu_needs : integer arrays (stages, pixels)
         The last input of an output, the last error of an input error, and the error of an output.
     corner : integer array (stages, pixels)
@@ -104,7 +104,6 @@ class Geometry:
     inputs: np.ndarray
     sent: np.ndarray
     pooled: np.ndarray
-    cols: np.ndarray
     fp_needs: np.ndarray
     bp_needs: np.ndarray
     wu_needs: np.ndarray
@@ -115,11 +114,6 @@ class Geometry:
     def classes(self):
         """Outputs of the last stage."""
         return int(self.channels[-1, 1])
-
-    @property
-    def arrays(self):
-        """All of them, as the compiled functions take them."""
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
 def geometry(stages):
@@ -140,11 +134,11 @@ def _geometry(maps):
     size = max(max(rows * cols, out_rows * out_cols) for rows, cols, out_rows, out_cols, *_ in maps)
     fp_needs, bp_needs, wu_needs, corner = np.zeros((4, len(maps), size), np.int64)
     corner[:] = -1
-    outputs, inputs, sent, given, given_cols = np.zeros((5, len(maps)), np.int64)
+    outputs, inputs, sent, given = np.zeros((4, len(maps)), np.int64)
     for at, (rows, cols, out_rows, out_cols, kernel, pad, pool, _) in enumerate(maps):
         pooled = (out_rows // pool, out_cols // pool)
         outputs[at], inputs[at] = out_rows * out_cols, rows * cols
-        given[at], given_cols[at] = prod(pooled), pooled[1]
+        given[at] = prod(pooled)
         sent[at] = given[at - 1] if at else 0
         fp_needs[at, : outputs[at]] = _needs((out_rows, out_cols), kernel - 1 - pad, (rows, cols))
         bp_needs[at, : inputs[at]] = _needs((rows, cols), pad, pooled, pool)
@@ -155,9 +149,7 @@ def _geometry(maps):
         col = (np.arange(pooled[1]) + 1) * pool - 1
         corner[at, (row[:, None] * out_cols + col).ravel()] = np.arange(prod(pooled))
     channels = np.array([entry[-1] for entry in maps], np.int64)
-    return Geometry(
-        outputs, inputs, sent, given, given_cols, fp_needs, bp_needs, wu_needs, corner, channels
-    )
+    return Geometry(outputs, inputs, sent, given, fp_needs, bp_needs, wu_needs, corner, channels)
 
 
 def _needs(places, reach, given, square=1):
@@ -243,48 +235,57 @@ def relaxed(geo, table):
     size = np.append(0, geo.channels[:-1, 1]) * (geo.sent > geo.inputs)
     share = table[..., _BP] * size / geo.channels[:, 0]
     table[..., _BP_SHARE] = share
-    table[..., _BP_GROUP] = np.where(
-        share > 0, np.minimum(table[..., _BP_GROUP], share), table[..., _BP_GROUP]
-    )
-    table[..., _BP_LAST] = np.where(share > 0, 1, table[..., _BP_LAST])
+    vector = share > 0
+    group, last = table[..., _BP_GROUP], table[..., _BP_LAST]
+    table[..., _BP_GROUP] = np.where(vector, np.minimum(group, share), group)
+    table[..., _BP_LAST] = np.where(vector, 1, last)
     return table
 
 
 @njit(cache=True)
-def _bp_operations(row, size, channels, pixel):
-    """What a pixel's errors take: operations after those of the pixel before it, those until its
-    first group can leave, and cycles in which the last group is written.
+def _bp_pixel(geo, table, s, pixel):
+    """What BP takes for the errors of a pixel that stage ``s`` sends to the one before.
 
-    ``size`` of the ``channels`` are this pixel's; 0 for all of them.
+    Returns operations after those of the pixel before it, those until its first group can leave,
+    and cycles in which its last group is written.
     """
-    if size == 0:
+    row = table[s]
+    if geo.sent[s] <= geo.inputs[s]:
         return row[_BP], row[_BP_GROUP], row[_BP_LAST]
+    # A vector that was a map: a group's errors may be several pixels', or a part of one's.
     first = row[_BP_GROUP] if pixel == 0 else 0.0
     if row[_BP_SHARE] > 0:
         return row[_BP_SHARE], first, row[_BP_LAST]
-    lanes = round(channels * row[_BP_GROUP] / row[_BP])
+    size = geo.channels[s - 1, 1]
+    lanes = round(geo.channels[s, 0] * row[_BP_GROUP] / row[_BP])
     before, groups = ceil(pixel * size / lanes), ceil((pixel + 1) * size / lanes)
-    part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group that is this pixel's
+    part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group
     return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * part)
+
+
+@njit(cache=True)
+def _bp_needs(geo, s, pixel):
+    """The error that the errors of a pixel wait for."""
+    return 0 if geo.sent[s] > geo.inputs[s] else geo.bp_needs[s, pixel]
+
+
+# -- A step ----------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
 def _backward(geo, table, dz, updated):
     """BP and WU of a sample.
 
-    ``dz`` (stages, pixels) is room for the times at which errors can be read; that of the last
-    stage is given. ``updated`` (stages,) becomes the time at which WU lets FP go on.
+    ``dz`` (stages, pixels) takes the times at which errors can be read; that of the last stage is
+    given. ``updated`` (stages,) takes those at which WU lets FP go on.
     """
-    outputs, inputs, sent, _, _, _, bp_needs, wu_needs, _, channels = geo
-    for s in range(len(outputs) - 1, 0, -1):
+    for s in range(len(geo.outputs) - 1, 0, -1):
         latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
         ahead = int(table[s, _BP_AHEAD])
-        vector = sent[s] > inputs[s]
-        size = channels[s - 1, 1] if vector else 0
         time, written = -np.inf, -np.inf
-        for p in range(sent[s]):
-            operations, group, last = _bp_operations(table[s], size, channels[s, 0], p)
-            begin = max(dz[s, 0 if vector else bp_needs[s, p]], time)
+        for p in range(geo.sent[s]):
+            operations, group, last = _bp_pixel(geo, table, s, p)
+            begin = max(dz[s, _bp_needs(geo, s, p)], time)
             if 0 < ahead <= p:
                 begin = max(begin, dz[s - 1, p - ahead] - operations)
             time = begin + operations
@@ -295,10 +296,11 @@ def _backward(geo, table, dz, updated):
             )
             dz[s - 1, p] = written
         updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
-    time = -np.inf  # the first word follows the errors
-    operation = table[0, _WORD] / outputs[0]
-    for p in range(outputs[0]):
-        time = max(time, dz[0, wu_needs[0, p]]) + operation
+    # The first stage's first word follows the errors.
+    time = -np.inf
+    operation = table[0, _WORD] / geo.outputs[0]
+    for p in range(geo.outputs[0]):
+        time = max(time, dz[0, geo.wu_needs[0, p]]) + operation
     updated[0] = time + (table[0, _WU] - 1) * table[0, _WORD] + _UPDATE
 
 
@@ -306,37 +308,36 @@ def _backward(geo, table, dz, updated):
 def _forward(geo, table, start, room, x):
     """FP of a sample. Returns when the loss has its last score.
 
-    ``start`` (stages,) is when weights are ready, ``room`` (stages,) when the sample can be stored.
-    ``x`` (stages + 1, pixels) is room for the times at which inputs can be read; those of the first
-    stage are given.
+    ``start`` (stages,) is when FP may begin, ``room`` (stages + 1,) when there is memory for the
+    sample, in front of the loss always. ``x`` (stages + 1, pixels) takes the times at which inputs
+    can be read; those of the first stage are given.
     """
-    outputs, _, _, pooled, _, fp_needs, _, _, corner, _ = geo
-    stages = len(outputs)
+    stages = len(geo.outputs)
     for s in range(stages):
         fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
         writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
         ahead = int(table[s, _FP_AHEAD])
         time, written = start[s], room[s + 1]
-        for p in range(outputs[s]):
-            begin = max(time, x[s, fp_needs[s, p]])
-            q = corner[s, p]
-            if q >= 0:
-                if 0 < ahead <= q:
-                    begin = max(begin, x[s + 1, q - ahead] - fp)
+        for p in range(geo.outputs[s]):
+            begin = max(time, x[s, geo.fp_needs[s, p]])
+            q = geo.corner[s, p]
+            if 0 < ahead <= q:
+                begin = max(begin, x[s + 1, q - ahead] - fp)
             time = begin + fp
             if q >= 0:
                 written = max(
-                    written + writes, time + latency + last, begin + group + latency + writes
+                    written + writes,
+                    time + latency + last,
+                    begin + group + latency + writes,
                 )
                 x[s + 1, q] = written
-    return x[stages, pooled[stages - 1] - 1]
+    return x[stages, geo.pooled[stages - 1] - 1]
 
 
 @njit(cache=True)
 def _step(geo, tables, in_flight, extra, updates):
-    outputs, inputs, fp_needs, channels = geo[0], geo[1], geo[5], geo[9]
-    stages, size = fp_needs.shape
-    classes = channels[stages - 1, 1]
+    stages, size = geo.fp_needs.shape
+    classes = geo.channels[stages - 1, 1]
     dz = np.empty((stages, size))
     x = np.empty((stages + 1, size))
     room = np.full(stages + 1, -np.inf)
@@ -347,10 +348,10 @@ def _step(geo, tables, in_flight, extra, updates):
         _backward(geo, table, dz, updated)
         updated += extra
         x[0] = -np.inf
-        if in_flight == 1:
-            room[:stages] = updated - 1
-            for p in range(inputs[0]):
-                x[0, p] = updated[0] - 1 + (p + 1) * table[0, _READS]
+        if in_flight == 1:  # the next sample comes when there is memory for it
+            room[:stages] = updated - _OPEN
+            for p in range(geo.inputs[0]):
+                x[0, p] = room[0] + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
     return cycles
 
@@ -370,216 +371,294 @@ def step(geo, tables, *, in_flight=2, accumulates=False):
     -------
     (cycles, updated)
         Arrays (designs,) and (designs, stages): from the first error of a sample to that of the
-        next, and to the end of each stage's update.
+        next, and to the cycle in which each stage's FP may go on.
     """
     updates = np.empty(tables.shape[:2])
-    return _step(geo.arrays, tables, in_flight, float(accumulates), updates), updates
+    return _step(geo, tables, in_flight, float(accumulates), updates), updates
 
 
 @njit(cache=True)
 def _latency(geo, tables):
-    stages, size = geo[5].shape
-    idle = np.full(stages + 1, -np.inf)
+    stages, size = geo.fp_needs.shape
+    start, room = np.full(stages, float(_COMMAND)), np.full(stages + 1, -np.inf)
     x = np.empty((stages + 1, size))
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
-        table = tables[row]
         for p in range(size):
-            x[0, p] = (p + 1) * table[0, _READS]
-        cycles[row] = _forward(geo, table, idle, idle, x) + geo[9][stages - 1, 1] + _LOSS
+            x[0, p] = (p + 1) * tables[row, 0, _READS]
+        cycles[row] = _forward(geo, tables[row], start, room, x)
     return cycles
 
 
 def latency(geo, tables):
     """Cycles from a sample's first pixel to its class, with all else idle: an array (designs,)."""
-    return _latency(geo.arrays, tables)
+    return _latency(geo, tables)
+
+
+# -- Mini-batches ----------------------------------------------------------------------------------
+
+
+class _Run(NamedTuple):
+    """What is known while samples are followed. Times that are not known yet are infinite.
+
+    Parameters
+    ----------
+    batch, in_flight : :class:`int`
+    extra : :class:`float`
+        Cycles that an update takes longer.
+    x, dz : arrays (stages + 1, samples, pixels) and (stages, samples, pixels)
+        When inputs and errors can be read; behind the last stage, when the loss has the scores.
+        Of an input that there is no memory for yet, when it could be.
+    x_written, dz_written : arrays (stages + 1,) and (stages,)
+        When the last of them was written.
+    room : integer array (stages + 1,)
+        Samples that there is or was memory for.
+    fp_done, bp_done, released : arrays (stages, samples)
+        When phases have ended, and when the memory that a sample was in is free.
+    fp_at, bp_at, wu_at : integer arrays (stages, 2)
+        Sample and unit that come next.
+    fp_left : array (stages,)
+        Operations of the pixel that FP works on.
+    free, word_end : arrays (stages,)
+        When the array has worked off what it was given, and the last word of WU in it.
+    """
+
+    batch: int
+    in_flight: int
+    extra: float
+    x: np.ndarray
+    dz: np.ndarray
+    x_written: np.ndarray
+    dz_written: np.ndarray
+    room: np.ndarray
+    fp_done: np.ndarray
+    bp_done: np.ndarray
+    released: np.ndarray
+    fp_at: np.ndarray
+    bp_at: np.ndarray
+    wu_at: np.ndarray
+    fp_left: np.ndarray
+    free: np.ndarray
+    word_end: np.ndarray
 
 
 @njit(cache=True)
 def _flow(geo, table, in_flight, batch, samples, extra):
-    """When each sample's last score is there, and its memory free. See :func:`flow`."""
-    outputs, inputs, sent, pooled, _, fp_needs, bp_needs, wu_needs, corner, channels = geo
-    stages, size = fp_needs.shape
-    classes = channels[stages - 1, 1]
-    never = np.inf
-    x = np.full((stages, samples, size), never)  # when inputs can be read
-    dz = np.full((stages, samples, size), never)  # when errors can be read
-    x_written, dz_written = np.full(stages + 1, -never), np.full(stages, -never)
-    fp_done = np.full((stages, samples), never)
-    bp_done = np.full((stages, samples), never)
-    released = np.full((stages, samples), never)  # a sample's memory is free
-    scored = np.full(samples, never)
-    loss_free = -never
-    free = np.zeros(stages)  # when the array is
-    # The sample and the unit that is next in each phase: pixels in FP and BP, words in WU.
-    fp_sample, fp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
-    bp_sample, bp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
-    wu_sample, wu_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
-    fp_left = table[:, _FP].copy()  # operations of the pixel that BP interrupted
-    followed = 0  # operations of the first stage's first word of WU that are done
-    word_end = np.full(stages, -never)
-    roomy = np.full(stages, min(in_flight, samples))  # samples that there has been memory for
-    accepted, accepted_end = 0, 0.0
-    reads = table[0, _READS]
-
+    """When the loss has each sample's last score, and when each sample's memory is free again."""
+    stages, size = geo.fp_needs.shape
+    run = _Run(
+        batch,
+        in_flight,
+        extra,
+        np.full((stages + 1, samples, size), np.inf),
+        np.full((stages, samples, size), np.inf),
+        np.full(stages + 1, -np.inf),
+        np.full(stages, -np.inf),
+        np.zeros(stages + 1, np.int64),
+        np.full((stages, samples), np.inf),
+        np.full((stages, samples), np.inf),
+        np.full((stages, samples), np.inf),
+        np.zeros((stages, 2), np.int64),
+        np.zeros((stages, 2), np.int64),
+        np.zeros((stages, 2), np.int64),
+        table[:, _FP].copy(),
+        np.zeros(stages),
+        np.full(stages, -np.inf),
+    )
+    run.x_written[0] = 0.0
+    run.room[stages] = samples
+    for s in range(stages):
+        for k in range(min(in_flight, samples)):
+            _admit(geo, table, run, s, k)
     while True:
-        while accepted < samples and (
-            accepted < in_flight or released[0, accepted - in_flight] < never
-        ):
-            begin = accepted_end
-            if accepted >= in_flight:
-                begin = max(begin, released[0, accepted - in_flight])
-            for p in range(inputs[0]):
-                x[0, accepted, p] = begin + (p + 1) * reads
-            accepted_end = begin + inputs[0] * reads
-            accepted += 1
-
         # The next unit is the one that can begin first; in one array BP before FP before WU.
-        s, when, phase = -1, never, 0
+        s, phase, when = -1, _FP, np.inf
         for t in range(stages):
-            bp_ready = fp_ready = wu_ready = never
-            k, p = bp_sample[t], bp_unit[t]
-            if t > 0 and k < samples and fp_done[t, k] < never:
-                vector = sent[t] > inputs[t]
-                bp_ready = max(dz[t, k, 0 if vector else bp_needs[t, p]], fp_done[t, k] + 1)
-                ahead = int(table[t, _BP_AHEAD])
-                if 0 < ahead <= p:
-                    width = channels[t - 1, 1] if vector else 0
-                    operations, _, _ = _bp_operations(table[t], width, channels[t, 0], p)
-                    bp_ready = max(bp_ready, dz[t - 1, k, p - ahead] - operations)
-            k, p = fp_sample[t], fp_unit[t]
-            if k < roomy[t] and (t > 0 or followed == 0):
-                fp_ready = x[t, k, fp_needs[t, p]]
-                if p == 0 and k > 0:
-                    fp_ready = max(fp_ready, fp_done[t, k - 1] + 1)
-                    if k % batch == 0:
-                        fp_ready = max(fp_ready, released[t, k - 1] + 1)
-                q = corner[t, p]
-                ahead = int(table[t, _FP_AHEAD])
-                if q >= 0 and t + 1 < stages and 0 < ahead <= k * pooled[t] + q:
-                    taken, pixel = divmod(k * pooled[t] + q - ahead, pooled[t])
-                    read = x[t + 1, taken, pixel] if taken < roomy[t + 1] else never
-                    fp_ready = max(fp_ready, read - table[t, _FP])
-            k, p = wu_sample[t], wu_unit[t]
-            if k < samples:
-                wu_ready = (bp_done[t, k] if t > 0 else fp_done[t, k]) + _TOKEN
-                if k > 0 and p == 0:
-                    wu_ready = max(wu_ready, released[t, k - 1] + 1)
-                if t == 0 and p == 0:
-                    # The first word waits for all errors, or follows them if no FP may yet come.
-                    no_more, last = never, k + in_flight - 1  # the last one that there is room for
-                    if k % batch == batch - 1:
-                        no_more = fp_done[0, k] + _TOKEN
-                    elif last // batch == k // batch:
-                        no_more = fp_done[0, last] + _TOKEN
-                    following = max(dz[0, k, wu_needs[0, followed]], no_more)
-                    wu_ready = max(wu_ready, min(dz[0, k, wu_needs[0, outputs[0] - 1]], following))
-            bp_ready, fp_ready = max(bp_ready, free[t]), max(fp_ready, free[t])
-            wu_ready = max(wu_ready, free[t])
-            first = min(bp_ready, fp_ready, wu_ready)
+            bp = max(_bp_ready(geo, table, run, t), run.free[t])
+            fp = max(_fp_ready(geo, table, run, t), run.free[t])
+            wu = max(_wu_ready(geo, run, t), run.free[t])
+            first = min(bp, fp, wu)
             if first < when:
                 s, when = t, first
-                phase = _BP if bp_ready == first else _FP if fp_ready == first else _WU
+                phase = _BP if bp == first else _FP if fp == first else _WU
         if s < 0:
-            return scored, released
-
+            return run.x[stages, :, 0], run.released
         if phase == _WU:
-            k = wu_sample[s]
-            if s == 0 and wu_unit[0] == 0:
-                followed += 1
-                free[0] = when + 1
-                if followed < outputs[0]:
-                    continue
-                followed = 0
-            else:
-                free[s] = when + table[s, _WORD]
-            word_end[s] = free[s]
-            wu_unit[s] += 1
-            if wu_unit[s] == round(table[s, _WU]):
-                wu_unit[s] = 0
-                wu_sample[s] += 1
-                released[s, k] = free[s] + _UPDATE - 1 + extra
-                k += in_flight
-                if k < samples:
-                    roomy[s] += 1
-                    if s > 0:  # what has waited for it is written
-                        written = max(x_written[s], released[s, k - in_flight])
-                        writes = table[s - 1, _FP_WRITES]
-                        for q in range(pooled[s - 1]):
-                            if x[s, k, q] == never:
-                                break
-                            written = max(written + writes, x[s, k, q])
-                            x[s, k, q] = written
-                            x_written[s] = written
-            continue
+            _wu_unit(geo, table, run, s, when)
+        elif phase == _BP:
+            _bp_unit(geo, table, run, s, when + _lost(table, run, s, when))
+        else:
+            _fp_unit(geo, table, run, s, when, _lost(table, run, s, when))
 
-        # FP and BP lose the cycles in which the words before them are read for their update.
-        begin = when
-        while word_end[s] + _READ + extra >= when and word_end[s] > when - 3 * outputs[s]:
-            begin += 1
-            word_end[s] -= outputs[s]
-        word_end[s] = -never
 
-        if phase == _BP:
-            k, p = bp_sample[s], bp_unit[s]
-            latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
-            width = channels[s - 1, 1] if sent[s] > inputs[s] else 0
-            operations, group, last = _bp_operations(table[s], width, channels[s, 0], p)
-            free[s] = begin + operations
-            dz_written[s - 1] = max(
-                dz_written[s - 1] + writes,
-                free[s] + latency + last,
-                begin + group + latency + writes,
-            )
-            dz[s - 1, k, p] = dz_written[s - 1]
-            bp_unit[s] += 1
-            if bp_unit[s] == sent[s]:
-                bp_unit[s] = 0
-                bp_sample[s] += 1
-                bp_done[s, k] = free[s]
-            continue
+@njit(cache=True)
+def _bp_ready(geo, table, run, s):
+    """When BP can begin its next pixel."""
+    k, p = run.bp_at[s]
+    if s == 0 or k == run.fp_done.shape[1]:
+        return np.inf
+    ready = max(run.dz[s, k, _bp_needs(geo, s, p)], run.fp_done[s, k] + 1)
+    ahead = int(table[s, _BP_AHEAD])
+    if 0 < ahead <= p:
+        ready = max(ready, run.dz[s - 1, k, p - ahead] - _bp_pixel(geo, table, s, p)[0])
+    return ready
 
-        # BP interrupts FP after any operation: FP goes on until an error may come.
-        k, p = fp_sample[s], fp_unit[s]
-        part = fp_left[s]
-        waiting = bp_sample[s]
-        if s > 0 and waiting < samples and fp_done[s, waiting] < never:
-            vector = sent[s] > inputs[s]
-            coming = dz[s, waiting, 0 if vector else bp_needs[s, bp_unit[s]]]
-            if coming == never and s + 1 < stages:
-                coming = when + table[s + 1, _BP_LATENCY]
-            part = min(part, max(1.0, coming - when))
-        free[s] = begin + part
-        fp_left[s] -= part
-        if fp_left[s] > 0:
-            continue
-        fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
-        fp_left[s] = fp
-        q = corner[s, p]
-        if q >= 0:
-            writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
-            written = x_written[s + 1] + writes
-            if s + 1 < stages and k >= roomy[s + 1]:
-                written = -never
-            elif q == 0 and s + 1 < stages and k >= in_flight:
-                written = max(written, released[s + 1, k - in_flight] + writes)
-            written = max(
-                written, free[s] + latency + last, free[s] - fp + group + latency + writes
-            )
-            if s + 1 == stages or k < roomy[s + 1]:
-                x_written[s + 1] = written
-            if s + 1 < stages:
-                x[s + 1, k, q] = written
-            elif q == pooled[s] - 1:
-                scored[k] = max(written, loss_free + classes)
-                first_error = scored[k] + classes + _LOSS
-                dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
-                loss_free = first_error + classes + 1
-        fp_unit[s] += 1
-        if fp_unit[s] == outputs[s]:
-            fp_unit[s] = 0
-            fp_sample[s] += 1
-            fp_done[s, k] = free[s]
+
+@njit(cache=True)
+def _fp_ready(geo, table, run, s):
+    """When FP can begin its next pixel, or go on with it."""
+    k, p = run.fp_at[s]
+    if k >= min(run.room[s], run.fp_done.shape[1]) or _inside_first_word(geo, run, s):
+        return np.inf
+    ready = run.x[s, k, geo.fp_needs[s, p]]
+    if p == 0 and k > 0:
+        ready = max(ready, run.fp_done[s, k - 1] + 1)
+        if k % run.batch == 0:
+            ready = max(ready, run.released[s, k - 1] + _OPEN)
+    q, ahead = geo.corner[s, p], int(table[s, _FP_AHEAD])
+    behind = k * geo.pooled[s] + q - ahead  # of all samples' pixels, the one to be read before
+    if q >= 0 and ahead > 0 and behind >= 0:
+        sample, pixel = divmod(behind, geo.pooled[s])
+        read = run.x[s + 1, sample, pixel] if sample < run.room[s + 1] else np.inf
+        ready = max(ready, read - table[s, _FP])
+    return ready
+
+
+@njit(cache=True)
+def _inside_first_word(geo, run, s):
+    """Whether the first stage's first word of WU has begun: FP and BP wait for its end."""
+    return s == 0 and 0 < run.wu_at[s, 1] < geo.outputs[s]
+
+
+@njit(cache=True)
+def _wu_ready(geo, run, s):
+    """When WU can begin its next word; in the first stage's first word, do its next operation."""
+    k, unit = run.wu_at[s]
+    if k == run.fp_done.shape[1]:
+        return np.inf
+    ready = (run.bp_done if s > 0 else run.fp_done)[s, k] + _TOKEN
+    if k > 0 and unit == 0:
+        ready = max(ready, run.released[s, k - 1] + _OPEN)
+    if s > 0 or unit >= geo.outputs[s]:
+        return ready
+    # It follows the errors if no FP may yet come, and waits for all of them otherwise.
+    following = run.dz[s, k, geo.wu_needs[s, unit]]
+    last = k + run.in_flight - 1  # the last sample that there is room for
+    if k % run.batch < run.batch - 1:
+        if last // run.batch > k // run.batch:
+            following = np.inf
+        else:
+            following = max(following, run.fp_done[s, last] + _TOKEN)
+    return max(ready, min(following, run.dz[s, k, geo.wu_needs[s, geo.outputs[s] - 1]]))
+
+
+@njit(cache=True)
+def _lost(table, run, s, when):
+    """Cycles that FP and BP lose because the words before them are read for their update."""
+    lost = 0
+    while (
+        lost < table[s, _WU]
+        and run.word_end[s] - lost * table[s, _WORD] + _READ + run.extra >= when
+    ):
+        lost += 1
+    run.word_end[s] = -np.inf
+    return lost
+
+
+@njit(cache=True)
+def _bp_unit(geo, table, run, s, begin):
+    k, p = run.bp_at[s]
+    latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
+    operations, group, last = _bp_pixel(geo, table, s, p)
+    end = begin + operations
+    run.dz_written[s - 1] = max(
+        run.dz_written[s - 1] + writes,
+        end + latency + last,
+        begin + group + latency + writes,
+    )
+    run.dz[s - 1, k, p] = run.dz_written[s - 1]
+    run.free[s] = end
+    run.bp_at[s, 1] += 1
+    if run.bp_at[s, 1] == geo.sent[s]:
+        run.bp_at[s] = k + 1, 0
+        run.bp_done[s, k] = end
+
+
+@njit(cache=True)
+def _fp_unit(geo, table, run, s, when, lost):
+    # BP interrupts FP after any operation: FP goes on until an error may come.
+    part, waiting = run.fp_left[s], run.bp_at[s, 0]
+    if s > 0 and waiting < run.fp_at[s, 0]:
+        coming = run.dz[s, waiting, _bp_needs(geo, s, run.bp_at[s, 1])]
+        if coming == np.inf and s + 1 < len(geo.outputs):
+            coming = when + table[s + 1, _BP_LATENCY]
+        part = min(part, max(1.0, coming - when))
+    end = when + lost + part
+    run.free[s] = end
+    run.fp_left[s] -= part
+    if run.fp_left[s] > 0:
+        return
+    fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
+    run.fp_left[s] = fp
+    k, p = run.fp_at[s]
+    q = geo.corner[s, p]
+    if q >= 0:
+        last = end + latency + table[s, _FP_LAST]
+        _write(table, run, s + 1, k, q, max(last, end - fp + group + latency + table[s, _FP_WRITES]))
+    run.fp_at[s, 1] += 1
+    if run.fp_at[s, 1] == geo.outputs[s]:
+        run.fp_at[s] = k + 1, 0
+        run.fp_done[s, k] = end
+        if s + 1 == len(geo.outputs):
+            classes = geo.channels[s, 1]
+            first_error = run.x[s + 1, k, q] + classes + _LOSS
+            run.dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
+            run.x_written[s + 1] = first_error + classes + 1  # the loss takes scores again
+
+
+@njit(cache=True)
+def _wu_unit(geo, table, run, s, begin):
+    k, unit = run.wu_at[s]
+    steps = geo.outputs[s] if s == 0 else 1  # in which the first word is done
+    run.wu_at[s, 1] += 1
+    if unit < steps and s == 0:
+        run.free[s] = begin + table[s, _WORD] / steps
+    else:
+        run.free[s] = begin + table[s, _WORD]
+    if unit < steps - 1:
+        return
+    run.word_end[s] = run.free[s]
+    if unit == steps - 2 + round(table[s, _WU]):
+        run.wu_at[s] = k + 1, 0
+        run.released[s, k] = run.free[s] + _UPDATE - _OPEN + run.extra
+        if k + run.in_flight < run.fp_done.shape[1]:
+            _admit(geo, table, run, s, k + run.in_flight)
+
+
+@njit(cache=True)
+def _admit(geo, table, run, s, k):
+    """From a time that is known now, a sample may be written into a stage's memory."""
+    run.room[s] = k + 1
+    if s > 0:
+        for q in range(geo.pooled[s - 1]):  # results that have waited for it
+            if run.x[s, k, q] == np.inf:
+                return
+            _write(table, run, s, k, q, run.x[s, k, q])
+    else:
+        for p in range(geo.inputs[0]):
+            _write(table, run, 0, k, p, -np.inf)
+
+
+@njit(cache=True)
+def _write(table, run, s, k, pixel, ready):
+    """Write a pixel into a stage's memory, no earlier than it is ``ready``, if there is room."""
+    if k < run.room[s]:
+        begin = run.x_written[s]
+        if pixel == 0 and k >= run.in_flight and s < len(run.released):
+            begin = max(begin, run.released[s, k - run.in_flight])
+        ready = max(ready, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS]))
+        run.x_written[s] = ready
+    run.x[s, k, pixel] = ready
 
 
 def flow(geo, table, *, batch, in_flight=2, accumulates=True):
@@ -598,10 +677,9 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
     Returns
     -------
     (cycles, updated)
-        As :func:`step` for one design; of the last sample of a batch.
+        As :func:`step` for one design; ``updated`` counts from the first error of a batch's last
+        sample.
     """
-    scored, released = _flow(
-        geo.arrays, table, in_flight, batch, 2 * batch, float(accumulates)
-    )
+    scored, released = _flow(geo, table, in_flight, batch, 2 * batch, float(accumulates))
     first_error = scored[-1] + geo.classes + _LOSS
-    return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + 1 - first_error
+    return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + _OPEN - first_error
