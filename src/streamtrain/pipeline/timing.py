@@ -90,6 +90,8 @@ class Geometry(NamedTuple):
     outputs, inputs, sent : integer arrays (stages,)
         Pixels that FP computes, that BP computes, and whose errors BP sends to the stage before
         (more than it computes if a vector was a map).
+    vectors : integer array (stages,)
+        For a vector that was a map, the part of it that was one pixel; 0 otherwise.
     pooled : integer array (stages,)
         Pixels that leave the stage.
     fp_needs, bp_needs, wu_needs : integer arrays (stages, pixels)
@@ -103,6 +105,7 @@ class Geometry(NamedTuple):
     outputs: np.ndarray
     inputs: np.ndarray
     sent: np.ndarray
+    vectors: np.ndarray
     pooled: np.ndarray
     fp_needs: np.ndarray
     bp_needs: np.ndarray
@@ -134,7 +137,8 @@ def _geometry(maps):
     size = max(max(rows * cols, out_rows * out_cols) for rows, cols, out_rows, out_cols, *_ in maps)
     fp_needs, bp_needs, wu_needs, corner = np.zeros((4, len(maps), size), np.int64)
     corner[:] = -1
-    outputs, inputs, sent, given = np.zeros((4, len(maps)), np.int64)
+    outputs, inputs, sent, vectors, given = np.zeros((5, len(maps)), np.int64)
+    channels = np.array([entry[-1] for entry in maps], np.int64)
     for at, (rows, cols, out_rows, out_cols, kernel, pad, pool, _) in enumerate(maps):
         pooled = (out_rows // pool, out_cols // pool)
         outputs[at], inputs[at] = out_rows * out_cols, rows * cols
@@ -143,13 +147,15 @@ def _geometry(maps):
         fp_needs[at, : outputs[at]] = _needs((out_rows, out_cols), kernel - 1 - pad, (rows, cols))
         bp_needs[at, : inputs[at]] = _needs((rows, cols), pad, pooled, pool)
         wu_needs[at, : outputs[at]] = _needs((out_rows, out_cols), 0, pooled, pool)
-        if sent[at] > inputs[at]:  # a vector is complete with the last pixel of the map it was
+        if sent[at] > inputs[at]:  # complete with the last pixel of the map; errors are of one
+            vectors[at] = channels[at - 1, 1]
             fp_needs[at, 0] = sent[at] - 1
         row = (np.arange(pooled[0]) + 1) * pool - 1
         col = (np.arange(pooled[1]) + 1) * pool - 1
         corner[at, (row[:, None] * out_cols + col).ravel()] = np.arange(prod(pooled))
-    channels = np.array([entry[-1] for entry in maps], np.int64)
-    return Geometry(outputs, inputs, sent, given, fp_needs, bp_needs, wu_needs, corner, channels)
+    return Geometry(
+        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels
+    )
 
 
 def _needs(places, reach, given, square=1):
@@ -232,8 +238,7 @@ def relaxed(geo, table):
     """
     table = table.copy()
     table[..., [_FP_AHEAD, _BP_AHEAD]] = 0
-    size = np.append(0, geo.channels[:-1, 1]) * (geo.sent > geo.inputs)
-    share = table[..., _BP] * size / geo.channels[:, 0]
+    share = table[..., _BP] * geo.vectors / geo.channels[:, 0]
     table[..., _BP_SHARE] = share
     vector = share > 0
     group, last = table[..., _BP_GROUP], table[..., _BP_LAST]
@@ -243,30 +248,24 @@ def relaxed(geo, table):
 
 
 @njit(cache=True)
-def _bp_pixel(geo, table, s, pixel):
-    """What BP takes for the errors of a pixel that stage ``s`` sends to the one before.
+def _bp_pixel(row, size, channels, pixel):
+    """What BP takes for the errors of a pixel: a pixel that it sends to the stage before.
+
+    ``size`` of the vector's ``channels`` are this pixel's; 0 if it computes a map.
 
     Returns operations after those of the pixel before it, those until its first group can leave,
     and cycles in which its last group is written.
     """
-    row = table[s]
-    if geo.sent[s] <= geo.inputs[s]:
+    if size == 0:
         return row[_BP], row[_BP_GROUP], row[_BP_LAST]
-    # A vector that was a map: a group's errors may be several pixels', or a part of one's.
+    # A group's errors may be several pixels', or a part of one's.
     first = row[_BP_GROUP] if pixel == 0 else 0.0
     if row[_BP_SHARE] > 0:
         return row[_BP_SHARE], first, row[_BP_LAST]
-    size = geo.channels[s - 1, 1]
-    lanes = round(geo.channels[s, 0] * row[_BP_GROUP] / row[_BP])
+    lanes = round(channels * row[_BP_GROUP] / row[_BP])
     before, groups = ceil(pixel * size / lanes), ceil((pixel + 1) * size / lanes)
     part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group
     return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * part)
-
-
-@njit(cache=True)
-def _bp_needs(geo, s, pixel):
-    """The error that the errors of a pixel wait for."""
-    return 0 if geo.sent[s] > geo.inputs[s] else geo.bp_needs[s, pixel]
 
 
 # -- A step ----------------------------------------------------------------------------------------
@@ -279,13 +278,14 @@ def _backward(geo, table, dz, updated):
     ``dz`` (stages, pixels) takes the times at which errors can be read; that of the last stage is
     given. ``updated`` (stages,) takes those at which WU lets FP go on.
     """
-    for s in range(len(geo.outputs) - 1, 0, -1):
+    sent, vectors, channels, needs = geo.sent, geo.vectors, geo.channels, geo.bp_needs
+    for s in range(len(sent) - 1, 0, -1):
         latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
         ahead = int(table[s, _BP_AHEAD])
         time, written = -np.inf, -np.inf
-        for p in range(geo.sent[s]):
-            operations, group, last = _bp_pixel(geo, table, s, p)
-            begin = max(dz[s, _bp_needs(geo, s, p)], time)
+        for p in range(sent[s]):
+            operations, group, last = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            begin = max(dz[s, needs[s, p]], time)
             if 0 < ahead <= p:
                 begin = max(begin, dz[s - 1, p - ahead] - operations)
             time = begin + operations
@@ -298,9 +298,10 @@ def _backward(geo, table, dz, updated):
         updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
     # The first stage's first word follows the errors.
     time = -np.inf
-    operation = table[0, _WORD] / geo.outputs[0]
-    for p in range(geo.outputs[0]):
-        time = max(time, dz[0, geo.wu_needs[0, p]]) + operation
+    pixels, needs = geo.outputs[0], geo.wu_needs
+    operation = table[0, _WORD] / pixels
+    for p in range(pixels):
+        time = max(time, dz[0, needs[0, p]]) + operation
     updated[0] = time + (table[0, _WU] - 1) * table[0, _WORD] + _UPDATE
 
 
@@ -312,15 +313,16 @@ def _forward(geo, table, start, room, x):
     sample, in front of the loss always. ``x`` (stages + 1, pixels) takes the times at which inputs
     can be read; those of the first stage are given.
     """
-    stages = len(geo.outputs)
+    outputs, needs, corner = geo.outputs, geo.fp_needs, geo.corner
+    stages = len(outputs)
     for s in range(stages):
         fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
         writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
         ahead = int(table[s, _FP_AHEAD])
         time, written = start[s], room[s + 1]
-        for p in range(geo.outputs[s]):
-            begin = max(time, x[s, geo.fp_needs[s, p]])
-            q = geo.corner[s, p]
+        for p in range(outputs[s]):
+            begin = max(time, x[s, needs[s, p]])
+            q = corner[s, p]
             if 0 < ahead <= q:
                 begin = max(begin, x[s + 1, q - ahead] - fp)
             time = begin + fp
@@ -398,267 +400,182 @@ def latency(geo, tables):
 # -- Mini-batches ----------------------------------------------------------------------------------
 
 
-class _Run(NamedTuple):
-    """What is known while samples are followed. Times that are not known yet are infinite.
-
-    Parameters
-    ----------
-    batch, in_flight : :class:`int`
-    extra : :class:`float`
-        Cycles that an update takes longer.
-    x, dz : arrays (stages + 1, samples, pixels) and (stages, samples, pixels)
-        When inputs and errors can be read; behind the last stage, when the loss has the scores.
-        Of an input that there is no memory for yet, when it could be.
-    x_written, dz_written : arrays (stages + 1,) and (stages,)
-        When the last of them was written.
-    room : integer array (stages + 1,)
-        Samples that there is or was memory for.
-    fp_done, bp_done, released : arrays (stages, samples)
-        When phases have ended, and when the memory that a sample was in is free.
-    fp_at, bp_at, wu_at : integer arrays (stages, 2)
-        Sample and unit that come next.
-    fp_left : array (stages,)
-        Operations of the pixel that FP works on.
-    free, word_end : arrays (stages,)
-        When the array has worked off what it was given, and the last word of WU in it.
-    """
-
-    batch: int
-    in_flight: int
-    extra: float
-    x: np.ndarray
-    dz: np.ndarray
-    x_written: np.ndarray
-    dz_written: np.ndarray
-    room: np.ndarray
-    fp_done: np.ndarray
-    bp_done: np.ndarray
-    released: np.ndarray
-    fp_at: np.ndarray
-    bp_at: np.ndarray
-    wu_at: np.ndarray
-    fp_left: np.ndarray
-    free: np.ndarray
-    word_end: np.ndarray
-
-
 @njit(cache=True)
 def _flow(geo, table, in_flight, batch, samples, extra):
-    """When the loss has each sample's last score, and when each sample's memory is free again."""
-    stages, size = geo.fp_needs.shape
-    run = _Run(
-        batch,
-        in_flight,
-        extra,
-        np.full((stages + 1, samples, size), np.inf),
-        np.full((stages, samples, size), np.inf),
-        np.full(stages + 1, -np.inf),
-        np.full(stages, -np.inf),
-        np.zeros(stages + 1, np.int64),
-        np.full((stages, samples), np.inf),
-        np.full((stages, samples), np.inf),
-        np.full((stages, samples), np.inf),
-        np.zeros((stages, 2), np.int64),
-        np.zeros((stages, 2), np.int64),
-        np.zeros((stages, 2), np.int64),
-        table[:, _FP].copy(),
-        np.zeros(stages),
-        np.full(stages, -np.inf),
-    )
-    run.x_written[0] = 0.0
-    run.room[stages] = samples
+    """When the loss has each sample's last score, and when each sample's memory is free again.
+
+    Units are begun in order of time. A time that is not known yet is infinite.
+    """
+    outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels = geo
+    stages, size = fp_needs.shape
+    # When inputs and errors can be read. Stage number `stages` is the loss, which takes scores. Of
+    # an input that there is no memory for yet, when it could be.
+    x = np.full((stages + 1, samples, size), np.inf)
+    dz = np.full((stages, samples, size), np.inf)
+    x_written, dz_written = np.full(stages + 1, -np.inf), np.full(stages, -np.inf)  # the last one
+    room = np.full(stages + 1, samples)  # samples that there is or was memory for
+    fp_done, bp_done = np.full((stages, samples), np.inf), np.full((stages, samples), np.inf)
+    released = np.full((stages, samples), np.inf)  # the memory that a sample was in
+    # The sample and the unit that comes next. Units of WU are words, but of the first stage's
+    # first word they are operations.
+    fp_sample, fp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
+    bp_sample, bp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
+    wu_sample, wu_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
+    fp_left = table[:, _FP].copy()  # operations of the pixel that BP interrupts
+    free = np.zeros(stages)  # when the array has worked off what it was given
+    word_end = np.full(stages, -np.inf)  # of the last word of WU in it
+    ready = np.full((stages, 3), np.inf)  # when BP, FP and WU can begin their next unit
+
+    def write(s, k, pixel, earliest):
+        """Write an input of stage ``s``, or, if there is no room for it yet, remember it."""
+        if k < room[s]:
+            begin = x_written[s]
+            if pixel == 0 and s < stages and k >= in_flight:
+                begin = max(begin, released[s, k - in_flight])
+            earliest = max(earliest, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS]))
+            x_written[s] = earliest
+        x[s, k, pixel] = earliest
+
+    def admit(s, k):
+        """There is room for a sample, now or at a time that is known."""
+        room[s] = k + 1
+        if s == 0:
+            for p in range(inputs[0]):
+                write(0, k, p, -np.inf)
+        else:
+            for q in range(pooled[s - 1]):
+                if x[s, k, q] == np.inf:
+                    break
+                write(s, k, q, x[s, k, q])
+
+    def bp_ready(s):
+        k, p = bp_sample[s], bp_unit[s]
+        if s == 0 or k == samples or fp_done[s, k] == np.inf:
+            return np.inf
+        when = max(dz[s, k, bp_needs[s, p]], fp_done[s, k] + 1)
+        ahead = int(table[s, _BP_AHEAD])
+        if 0 < ahead <= p:
+            operations, _, _ = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            when = max(when, dz[s - 1, k, p - ahead] - operations)
+        return when
+
+    def fp_ready(s):
+        k, p = fp_sample[s], fp_unit[s]
+        if k >= min(room[s], samples) or (s == 0 and 0 < wu_unit[0] < outputs[0]):
+            return np.inf
+        when = x[s, k, fp_needs[s, p]]
+        if p == 0 and k > 0:
+            when = max(when, fp_done[s, k - 1] + 1)
+            if k % batch == 0:
+                when = max(when, released[s, k - 1] + _OPEN)
+        q, ahead = corner[s, p], int(table[s, _FP_AHEAD])
+        if q >= 0 and 0 < ahead <= k * pooled[s] + q:
+            sample, pixel = divmod(k * pooled[s] + q - ahead, pooled[s])
+            read = x[s + 1, sample, pixel] if sample < room[s + 1] else np.inf
+            when = max(when, read - table[s, _FP])
+        return when
+
+    def wu_ready(s):
+        k, unit = wu_sample[s], wu_unit[s]
+        if k == samples:
+            return np.inf
+        when = (fp_done[0, k] if s == 0 else bp_done[s, k]) + _TOKEN
+        if k > 0 and unit == 0:
+            when = max(when, released[s, k - 1] + _OPEN)
+        if s == 0 and unit < outputs[0]:
+            # The first word follows the errors if no FP may yet come: the weights are updated, or
+            # the last sample that there is room for is past it. Otherwise it waits for all errors.
+            following, last = dz[0, k, wu_needs[0, unit]], k + in_flight - 1
+            if k % batch < batch - 1:
+                same = last // batch == k // batch
+                following = max(following, fp_done[0, last] + _TOKEN) if same else np.inf
+            when = max(when, min(following, dz[0, k, wu_needs[0, outputs[0] - 1]]))
+        return when
+
+    def lost(s, when):
+        """Cycles that FP and BP lose because the words before them are read for their update."""
+        cycles, read = 0, word_end[s] + _READ + extra
+        while cycles < table[s, _WU] and read >= when:
+            cycles, read = cycles + 1, read - table[s, _WORD]
+        word_end[s] = -np.inf
+        return cycles
+
+    room[:stages] = 0
+    x_written[0] = 0.0
     for s in range(stages):
         for k in range(min(in_flight, samples)):
-            _admit(geo, table, run, s, k)
+            admit(s, k)
+    changed = (0, stages)
     while True:
+        for s in range(changed[0], changed[1]):
+            ready[s] = bp_ready(s), fp_ready(s), wu_ready(s)
         # The next unit is the one that can begin first; in one array BP before FP before WU.
-        s, phase, when = -1, _FP, np.inf
+        s, phase, when = -1, 0, np.inf
         for t in range(stages):
-            bp = max(_bp_ready(geo, table, run, t), run.free[t])
-            fp = max(_fp_ready(geo, table, run, t), run.free[t])
-            wu = max(_wu_ready(geo, run, t), run.free[t])
-            first = min(bp, fp, wu)
-            if first < when:
-                s, when = t, first
-                phase = _BP if bp == first else _FP if fp == first else _WU
+            for number in range(3):
+                begin = max(ready[t, number], free[t])
+                if begin < when:
+                    s, phase, when = t, number, begin
         if s < 0:
-            return run.x[stages, :, 0], run.released
-        if phase == _WU:
-            _wu_unit(geo, table, run, s, when)
-        elif phase == _BP:
-            _bp_unit(geo, table, run, s, when + _lost(table, run, s, when))
+            return x[stages, :, 0], released
+        changed = (max(s - 1, 0), min(s + 2, stages))
+
+        if phase == 0:
+            k, p = bp_sample[s], bp_unit[s]
+            begin = when + lost(s, when)
+            operations, group, last = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
+            free[s] = begin + operations
+            dz_written[s - 1] = max(
+                dz_written[s - 1] + writes,
+                free[s] + latency + last,
+                begin + group + latency + writes,
+            )
+            dz[s - 1, k, p] = dz_written[s - 1]
+            bp_unit[s] += 1
+            if bp_unit[s] == sent[s]:
+                bp_sample[s], bp_unit[s] = k + 1, 0
+                bp_done[s, k] = free[s]
+        elif phase == 1:
+            # BP interrupts FP after any operation: FP goes on until an error may come.
+            part, waiting = fp_left[s], bp_sample[s]
+            if s > 0 and waiting < fp_sample[s]:
+                coming = dz[s, waiting, bp_needs[s, bp_unit[s]]]
+                if coming == np.inf and s + 1 < stages:
+                    coming = when + table[s + 1, _BP_LATENCY]
+                part = min(part, max(1.0, coming - when))
+            free[s] = when + lost(s, when) + part
+            fp_left[s] -= part
+            if fp_left[s] > 0:
+                continue
+            k, p = fp_sample[s], fp_unit[s]
+            fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
+            fp_left[s] = fp
+            q = corner[s, p]
+            if q >= 0:
+                all_writes = free[s] - fp + group + latency + table[s, _FP_WRITES]
+                write(s + 1, k, q, max(free[s] + latency + table[s, _FP_LAST], all_writes))
+            fp_unit[s] += 1
+            if fp_unit[s] == outputs[s]:
+                fp_sample[s], fp_unit[s] = k + 1, 0
+                fp_done[s, k] = free[s]
+                if s + 1 == stages:
+                    first_error = x[stages, k, 0] + channels[s, 1] + _LOSS
+                    dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
+                    x_written[stages] = first_error + channels[s, 1] + 1  # it takes scores again
         else:
-            _fp_unit(geo, table, run, s, when, _lost(table, run, s, when))
-
-
-@njit(cache=True)
-def _bp_ready(geo, table, run, s):
-    """When BP can begin its next pixel."""
-    k, p = run.bp_at[s]
-    if s == 0 or k == run.fp_done.shape[1]:
-        return np.inf
-    ready = max(run.dz[s, k, _bp_needs(geo, s, p)], run.fp_done[s, k] + 1)
-    ahead = int(table[s, _BP_AHEAD])
-    if 0 < ahead <= p:
-        ready = max(ready, run.dz[s - 1, k, p - ahead] - _bp_pixel(geo, table, s, p)[0])
-    return ready
-
-
-@njit(cache=True)
-def _fp_ready(geo, table, run, s):
-    """When FP can begin its next pixel, or go on with it."""
-    k, p = run.fp_at[s]
-    if k >= min(run.room[s], run.fp_done.shape[1]) or _inside_first_word(geo, run, s):
-        return np.inf
-    ready = run.x[s, k, geo.fp_needs[s, p]]
-    if p == 0 and k > 0:
-        ready = max(ready, run.fp_done[s, k - 1] + 1)
-        if k % run.batch == 0:
-            ready = max(ready, run.released[s, k - 1] + _OPEN)
-    q, ahead = geo.corner[s, p], int(table[s, _FP_AHEAD])
-    behind = k * geo.pooled[s] + q - ahead  # of all samples' pixels, the one to be read before
-    if q >= 0 and ahead > 0 and behind >= 0:
-        sample, pixel = divmod(behind, geo.pooled[s])
-        read = run.x[s + 1, sample, pixel] if sample < run.room[s + 1] else np.inf
-        ready = max(ready, read - table[s, _FP])
-    return ready
-
-
-@njit(cache=True)
-def _inside_first_word(geo, run, s):
-    """Whether the first stage's first word of WU has begun: FP and BP wait for its end."""
-    return s == 0 and 0 < run.wu_at[s, 1] < geo.outputs[s]
-
-
-@njit(cache=True)
-def _wu_ready(geo, run, s):
-    """When WU can begin its next word; in the first stage's first word, do its next operation."""
-    k, unit = run.wu_at[s]
-    if k == run.fp_done.shape[1]:
-        return np.inf
-    ready = (run.bp_done if s > 0 else run.fp_done)[s, k] + _TOKEN
-    if k > 0 and unit == 0:
-        ready = max(ready, run.released[s, k - 1] + _OPEN)
-    if s > 0 or unit >= geo.outputs[s]:
-        return ready
-    # It follows the errors if no FP may yet come, and waits for all of them otherwise.
-    following = run.dz[s, k, geo.wu_needs[s, unit]]
-    last = k + run.in_flight - 1  # the last sample that there is room for
-    if k % run.batch < run.batch - 1:
-        if last // run.batch > k // run.batch:
-            following = np.inf
-        else:
-            following = max(following, run.fp_done[s, last] + _TOKEN)
-    return max(ready, min(following, run.dz[s, k, geo.wu_needs[s, geo.outputs[s] - 1]]))
-
-
-@njit(cache=True)
-def _lost(table, run, s, when):
-    """Cycles that FP and BP lose because the words before them are read for their update."""
-    lost = 0
-    while (
-        lost < table[s, _WU]
-        and run.word_end[s] - lost * table[s, _WORD] + _READ + run.extra >= when
-    ):
-        lost += 1
-    run.word_end[s] = -np.inf
-    return lost
-
-
-@njit(cache=True)
-def _bp_unit(geo, table, run, s, begin):
-    k, p = run.bp_at[s]
-    latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
-    operations, group, last = _bp_pixel(geo, table, s, p)
-    end = begin + operations
-    run.dz_written[s - 1] = max(
-        run.dz_written[s - 1] + writes,
-        end + latency + last,
-        begin + group + latency + writes,
-    )
-    run.dz[s - 1, k, p] = run.dz_written[s - 1]
-    run.free[s] = end
-    run.bp_at[s, 1] += 1
-    if run.bp_at[s, 1] == geo.sent[s]:
-        run.bp_at[s] = k + 1, 0
-        run.bp_done[s, k] = end
-
-
-@njit(cache=True)
-def _fp_unit(geo, table, run, s, when, lost):
-    # BP interrupts FP after any operation: FP goes on until an error may come.
-    part, waiting = run.fp_left[s], run.bp_at[s, 0]
-    if s > 0 and waiting < run.fp_at[s, 0]:
-        coming = run.dz[s, waiting, _bp_needs(geo, s, run.bp_at[s, 1])]
-        if coming == np.inf and s + 1 < len(geo.outputs):
-            coming = when + table[s + 1, _BP_LATENCY]
-        part = min(part, max(1.0, coming - when))
-    end = when + lost + part
-    run.free[s] = end
-    run.fp_left[s] -= part
-    if run.fp_left[s] > 0:
-        return
-    fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
-    run.fp_left[s] = fp
-    k, p = run.fp_at[s]
-    q = geo.corner[s, p]
-    if q >= 0:
-        last = end + latency + table[s, _FP_LAST]
-        _write(table, run, s + 1, k, q, max(last, end - fp + group + latency + table[s, _FP_WRITES]))
-    run.fp_at[s, 1] += 1
-    if run.fp_at[s, 1] == geo.outputs[s]:
-        run.fp_at[s] = k + 1, 0
-        run.fp_done[s, k] = end
-        if s + 1 == len(geo.outputs):
-            classes = geo.channels[s, 1]
-            first_error = run.x[s + 1, k, q] + classes + _LOSS
-            run.dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
-            run.x_written[s + 1] = first_error + classes + 1  # the loss takes scores again
-
-
-@njit(cache=True)
-def _wu_unit(geo, table, run, s, begin):
-    k, unit = run.wu_at[s]
-    steps = geo.outputs[s] if s == 0 else 1  # in which the first word is done
-    run.wu_at[s, 1] += 1
-    if unit < steps and s == 0:
-        run.free[s] = begin + table[s, _WORD] / steps
-    else:
-        run.free[s] = begin + table[s, _WORD]
-    if unit < steps - 1:
-        return
-    run.word_end[s] = run.free[s]
-    if unit == steps - 2 + round(table[s, _WU]):
-        run.wu_at[s] = k + 1, 0
-        run.released[s, k] = run.free[s] + _UPDATE - _OPEN + run.extra
-        if k + run.in_flight < run.fp_done.shape[1]:
-            _admit(geo, table, run, s, k + run.in_flight)
-
-
-@njit(cache=True)
-def _admit(geo, table, run, s, k):
-    """From a time that is known now, a sample may be written into a stage's memory."""
-    run.room[s] = k + 1
-    if s > 0:
-        for q in range(geo.pooled[s - 1]):  # results that have waited for it
-            if run.x[s, k, q] == np.inf:
-                return
-            _write(table, run, s, k, q, run.x[s, k, q])
-    else:
-        for p in range(geo.inputs[0]):
-            _write(table, run, 0, k, p, -np.inf)
-
-
-@njit(cache=True)
-def _write(table, run, s, k, pixel, ready):
-    """Write a pixel into a stage's memory, no earlier than it is ``ready``, if there is room."""
-    if k < run.room[s]:
-        begin = run.x_written[s]
-        if pixel == 0 and k >= run.in_flight and s < len(run.released):
-            begin = max(begin, run.released[s, k - run.in_flight])
-        ready = max(ready, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS]))
-        run.x_written[s] = ready
-    run.x[s, k, pixel] = ready
+            k, unit = wu_sample[s], wu_unit[s]
+            steps = outputs[0] if s == 0 else 1  # that the first word takes
+            free[s] = when + table[s, _WORD] / (steps if unit < steps else 1)
+            wu_unit[s] += 1
+            if unit < steps - 1:
+                continue
+            word_end[s] = free[s]
+            if wu_unit[s] == steps - 1 + round(table[s, _WU]):
+                wu_sample[s], wu_unit[s] = k + 1, 0
+                released[s, k] = free[s] + _UPDATE - _OPEN + extra
+                if k + in_flight < samples:
+                    admit(s, k + in_flight)
 
 
 def flow(geo, table, *, batch, in_flight=2, accumulates=True):
