@@ -220,7 +220,10 @@ def link_durations(stage, after):
     writes, last = _writes(channels, taken, given)
     # Lanes change in front of the pool, which sends each group to all places of its squares.
     writes = max(writes, copies * channels // given)
-    return _writes(channels, given, taken), (writes, max(last + copies - 1, copies * ceil(taken / given)))
+    return _writes(channels, given, taken), (
+        writes,
+        max(last + copies - 1, copies * ceil(taken / given)),
+    )
 
 
 def _writes(channels, given, taken):
@@ -432,7 +435,9 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             begin = x_written[s]
             if pixel == 0 and s < stages and k >= in_flight:
                 begin = max(begin, released[s, k - in_flight])
-            earliest = max(earliest, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS]))
+            earliest = max(
+                earliest, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS])
+            )
             x_written[s] = earliest
         x[s, k, pixel] = earliest
 
