@@ -596,6 +596,8 @@ class _Search:
         self.cuts = _Cuts(space)
         budgets = np.unique(np.geomspace(least + 1, most + 1, _BUDGETS).astype(int)) + space.shell[0]
         self.mixes = self.cuts.mixed(limits[_DSP:], budgets) if self.slices else []
+        if not self.mixes:  # not even fractions of foldings fit
+            self.slices = []
         self._first_front()
         sample = self.cuts.random.permutation(len(self.front.designs))[:800]
         found = self.cuts.of_designs(self.front.designs[sample])

@@ -238,35 +238,44 @@ def _points(space, number, variant, designs, figures):
 
 
 def _too_small(space, limits):
-    """What a resource lacks even for the design that takes the least of it; None if nothing."""
-    least = [cost.min(axis=0) for cost in space.cost]
+    """What a resource lacks even for the design that takes the least of it; None if nothing.
+
+    Of a stage those foldings are looked at that leave enough of the other resources.
+    """
+    most = np.array([limits[resource] for resource in RESOURCES])
     links = [cost.min(axis=(0, 1)) for cost in space.link_cost]
-    totals = space.shell + np.sum(least, axis=0) + np.sum(links, axis=0)
+    least = [cost.min(axis=0) for cost in space.cost]
+    spent = space.shell + np.sum(links, axis=0)
     for r, resource in enumerate(RESOURCES):
-        limit = limits[resource]
-        if totals[r] <= limit:
+        others = np.arange(len(RESOURCES)) != r
+        choices = []
+        for s, cost in enumerate(space.cost):
+            rest = spent + np.sum(least, axis=0) - least[s]
+            fits = np.flatnonzero((cost + rest <= most)[:, others].all(axis=1))
+            fits = fits if len(fits) else np.arange(len(cost))
+            choices.append(int(fits[cost[fits, r].argmin()]))
+        needs = [cost[choice, r] for cost, choice in zip(space.cost, choices, strict=True)]
+        if spent[r] + sum(needs) <= most[r]:
             continue
-        worst = int(np.argmax([own[r] for own in least]))
-        stage = space.plan.stages[worst]
+        worst = int(np.argmax(needs))
+        name, stage = _NAMES[resource], space.plan.stages[worst].name
         unit = 2 if resource == "bram18" else 1
-        name, given = _NAMES[resource], f"there are {limit / unit:,.6g}"
-        need = least[worst][r]
+        given = f"there are {most[r] / unit:,.6g}"
         if resource == "bram18":
-            memory, own = _largest_memory(space, worst)
-            if own > limit:
-                return f"{stage.name}'s {memory} alone need {own / 2:,.6g} BRAM36; {given}"
-        if need > limit:
-            return f"{stage.name} alone needs {need / unit:,.6g} {name}; {given}"
+            memory, own = _largest_memory(space, worst, choices[worst])
+            if own > most[r]:
+                return f"{stage}'s {memory} alone need {own / 2:,.6g} BRAM36; {given}"
+        if needs[worst] > most[r]:
+            return f"{stage} alone needs {needs[worst] / unit:,.6g} {name}; {given}"
         return (
-            f"its layers need at least {totals[r] / unit:,.6g} {name} together, of which {stage.name} "
-            f"takes {need / unit:,.6g}; {given}"
+            f"its layers need at least {(spent[r] + sum(needs)) / unit:,.6g} {name} together, of "
+            f"which {stage} takes {needs[worst] / unit:,.6g}; {given}"
         )
     return None
 
 
-def _largest_memory(space, stage):
-    """The memory of a stage that takes the most block RAM where the stage takes the least of it."""
-    choice = int(space.cost[stage][:, 1].argmin())
+def _largest_memory(space, stage, choice):
+    """The memory that takes the most block RAM in one folding of a stage, and how many halves."""
     design = [0] * len(space.own)
     design[stage] = choice
     estimate = estimate_resources(space.folded(design))
