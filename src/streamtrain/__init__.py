@@ -16,6 +16,7 @@ from importlib.metadata import version
 from streamtrain import data
 from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
+from streamtrain.explore.search import explore
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
     SGD,
@@ -47,6 +48,7 @@ __all__ = [
     "ShapeError",
     "Trainer",
     "data",
+    "explore",
     "load_board",
     "plan",
 ]

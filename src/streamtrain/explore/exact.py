@@ -33,7 +33,7 @@ __all__ = ["exact_front"]
 
 _CYCLES, _LATENCY, _DSP, _BRAM = range(4)
 
-_LINK = timing.DURATIONS.index("fp_writes")
+_LINK = timing._LINK
 _NEVER = -(2**29)  # a time that nothing waits for, and room to add to it
 
 _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
@@ -50,31 +50,29 @@ _STEEP = 1e-6  # relative change of a duration that a longest path is found with
 
 
 @njit(cache=True)
-def _adjoint(geo, s, own, writes, last, weights, given, begun):
-    """FP of a stage, backwards: from each of its inputs to the end of the step.
+def _adjoint(geo, s, own, writes, last, weights, given):
+    """FP of a stage, backwards: how long it is from each of its inputs to the end of the step.
 
-    ``weights`` (pixels,) are those of its outputs, and are changed. ``given`` (pixels,) becomes
-    those of its inputs. Returns that of its beginning.
+    ``weights`` (pixels,) are those of its outputs, and become those of their being written.
+    ``given`` (pixels,) becomes those of its inputs. Returns that of FP's beginning.
     """
-    outputs, pooled, fp_needs, corner = geo[0], geo[3], geo[5], geo[8]
     fp, group = int(own[timing._FP]), int(own[timing._FP_GROUP])
     latency, ahead = int(own[timing._FP_LATENCY]), int(own[timing._FP_AHEAD])
     given[:] = _NEVER
     follows = _NEVER
-    for p in range(outputs[s] - 1, -1, -1):
-        q = corner[s, p]
+    for p in range(geo.outputs[s] - 1, -1, -1):
+        q = geo.corner[s, p]
         end, begin = follows, _NEVER
         if q >= 0:
-            if q + 1 < pooled[s]:
+            if q + 1 < geo.pooled[s]:
                 weights[q] = max(weights[q], writes + weights[q + 1])
             end = max(end, latency + last + weights[q])
             begin = group + latency + writes + weights[q]
         begin = max(begin, fp + end)
         if 0 < ahead <= q:
             weights[q - ahead] = max(weights[q - ahead], begin - fp)
-        need = fp_needs[s, p]
+        need = geo.fp_needs[s, p]
         given[need] = max(given[need], begin)
-        begun[p] = begin
         follows = begin
     return follows
 
@@ -83,31 +81,29 @@ def _adjoint(geo, s, own, writes, last, weights, given, begun):
 def _errors(geo, s, own, writes, last, dz, sent, extra):
     """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors.
 
-    Returns when FP may begin.
+    Returns when FP may go on.
     """
-    outputs, inputs, amount, bp_needs, wu_needs = geo[0], geo[1], geo[2], geo[6], geo[7]
-    channels = geo[9]
+    words, word = int(own[timing._WU]), int(own[timing._WORD])
     time = _NEVER
     if s == 0:
-        for p in range(outputs[0]):
-            time = max(time, dz[wu_needs[0, p]]) + 1
-        return time + int((own[timing._WU] - 1) * own[timing._WORD]) + timing._UPDATE + extra
-    vector = amount[s] > inputs[s]
-    size = channels[s - 1, 1] if vector else 0
+        for p in range(geo.outputs[0]):
+            time = max(time, dz[geo.wu_needs[0, p]]) + 1
+        return time + (words - 1) * word + timing._UPDATE + extra
     latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
+    row = own.copy()
+    row[timing._BP_LAST] = last
     written = _NEVER
-    for p in range(amount[s]):
-        operations, group = timing._bp_operations(own, size, channels[s, 0], p)
-        begin = max(dz[0 if vector else bp_needs[s, p]], time)
+    for p in range(geo.sent[s]):
+        operations, group, end = timing._bp_pixel(row, geo.vectors[s], geo.channels[s, 0], p)
+        begin = max(dz[geo.bp_needs[s, p]], time)
         if 0 < ahead <= p:
             begin = max(begin, sent[p - ahead] - int(operations))
         time = begin + int(operations)
         written = max(
-            written + writes, time + latency + last, begin + int(group) + latency + writes
+            written + writes, time + latency + int(end), begin + int(group) + latency + writes
         )
         sent[p] = written
-    words = int(own[timing._WU] * own[timing._WORD])
-    return time + timing._TOKEN + words + timing._UPDATE + extra
+    return time + timing._TOKEN + words * word + timing._UPDATE + extra
 
 
 @njit(cache=True)
@@ -160,12 +156,11 @@ def _extend(
 
     Returns how many there are, and the number of the first partial design that is not done.
     """
-    outputs, inputs, pooled, corner = geo[0], geo[1], geo[3], geo[8]
-    size = pooled[s]
-    after = pooled[s - 1] if s > 0 else inputs[0]
+    size = geo.pooled[s]
+    after = geo.pooled[s - 1] if s > 0 else geo.inputs[0]
     lanes = len(link)
     weights, given = np.empty(size, np.int64), np.empty(after, np.int64)
-    begun = np.empty(outputs[s], np.int64)
+    row = np.zeros(len(timing.DURATIONS))
     sent = np.empty(after, np.int64)
     new_parts, new_others = np.empty(parts.shape[1]), np.empty(cost.shape[1] - 2)
     floor, killer = np.empty(len(new_parts)), np.zeros(len(blocks), np.int64)
@@ -180,14 +175,14 @@ def _extend(
             within = masks[label]
             for a in range(-1, lanes):  # first with the least that any link adds
                 d, b = cost[label, 0] + own_cost[o, 0], cost[label, 1] + own_cost[o, 1]
-                row = a if a >= 0 else lanes
-                d += link_cost[row, own_pn[o], 0]
-                b += link_cost[row, own_pn[o], 1]
+                pair = a if a >= 0 else lanes
+                d += link_cost[pair, own_pn[o], 0]
+                b += link_cost[pair, own_pn[o], 1]
                 floor[:] = -np.inf
                 fits = True
                 for r in range(len(new_others)):
                     new_others[r] = cost[label, 2 + r] + own_cost[o, 2 + r]
-                    new_others[r] += link_cost[row, own_pn[o], 2 + r]
+                    new_others[r] += link_cost[pair, own_pn[o], 2 + r]
                     left = limits[r] - new_others[r]
                     fits &= left >= 0
                     if fits:
@@ -199,7 +194,7 @@ def _extend(
                         break
                     continue
                 for k in range(len(new_parts)):
-                    new_parts[k] = parts[label, k] + own_parts[k, o] + link_parts[k, row, own_pn[o]]
+                    new_parts[k] = parts[label, k] + own_parts[k, o] + link_parts[k, pair, own_pn[o]]
                 mask = _worth(
                     new_parts, d, b, floor, table, corners, blocks, grid, ends, killer, within
                 )
@@ -213,23 +208,20 @@ def _extend(
                 if not ready:
                     ready = True
                     weights[:] = times[label, 4 + size :]
-                    begin = _adjoint(
-                        geo, s, own[o], times[label, 2], times[label, 3], weights, given, begun
-                    )
+                    row[: own.shape[1]] = own[o]
+                    begin = _adjoint(geo, s, row, times[label, 2], times[label, 3], weights, given)
                 writes, last = 0, 0
                 if s > 0:
                     writes, last = link[a, own_pn[o], 2], link[a, own_pn[o], 3]
-                updated = _errors(geo, s, own[o], writes, last, times[label, 4 : 4 + size], sent, extra)
+                updated = _errors(geo, s, row, writes, last, times[label, 4 : 4 + size], sent, extra)
                 end = max(times[label, 0], updated + begin)
-                if in_flight == 1:
-                    space = times[label, 1] - int(own[o, timing._FP_LATENCY] + own[o, timing._FP])
-                    for p in range(outputs[s]):
-                        if corner[s, p] >= 0:
-                            end = max(end, space + begun[p])
+                if in_flight == 1:  # the next sample comes when there is memory for it
+                    free = times[label, 1] - timing._OPEN
+                    end = max(end, free + times[label, 2] + weights[0])
                     if s == 0:
-                        for p in range(inputs[0]):
-                            read = timing._INPUT + (p + 1) * int(own[o, timing._READS])
-                            end = max(end, updated + read + given[p])
+                        for p in range(geo.inputs[0]):
+                            read = (p + 1) * int(row[timing._READS])
+                            end = max(end, updated - timing._OPEN + read + given[p])
                 to_group[count] = a
                 to_cost[count, 0], to_cost[count, 1] = d, b
                 to_cost[count, 2:] = new_others
@@ -238,6 +230,11 @@ def _extend(
                 to_designs[count, s] = o
                 to_masks[count] = mask
                 to_times[count, 0] = end
+                if s == 0 and to_times.shape[1] > 1:  # the latency of a prediction counts, too
+                    to_times[count, 1] = timing._COMMAND + begin
+                    for p in range(geo.inputs[0]):
+                        read = (p + 1) * int(row[timing._READS])
+                        to_times[count, 1] = max(to_times[count, 1], read + given[p])
                 if s > 0:
                     to_times[count, 1] = updated if in_flight == 1 else _NEVER
                     to_times[count, 2] = link[a, own_pn[o], 0]
@@ -367,8 +364,19 @@ class _Cuts:
             tables = np.zeros((len(own), self.stages, len(timing.DURATIONS)))
             tables[:, s, :_LINK] = own
             self.own.append(timing.relaxed(space.geometry, tables)[:, s, :_LINK])
-        self.least = np.zeros((self.stages, len(timing.DURATIONS)))
+        self.link = []
         for s, link in enumerate(space.link):
+            tables = np.zeros((*link.shape[:2], self.stages, len(timing.DURATIONS)))
+            tables[..., s, _LINK : _LINK + 2] = link[..., :2]
+            if s + 1 < self.stages:
+                # Relaxed durations depend on whether a stage computes a vector, whatever its folding.
+                tables[..., s + 1, :_LINK] = space.own[s + 1][0]
+                tables[..., s + 1, _LINK + 2 :] = link[..., 2:]
+            tables = timing.relaxed(space.geometry, tables)
+            ends = tables[..., s + 1, _LINK + 2 :] if s + 1 < self.stages else link[..., 2:]
+            self.link.append(np.concatenate([tables[..., s, _LINK : _LINK + 2], ends], axis=-1))
+        self.least = np.zeros((self.stages, len(timing.DURATIONS)))
+        for s, link in enumerate(self.link):
             self.least[s, _LINK : _LINK + 2] = link[..., :2].min(axis=(0, 1))
             if s + 1 < self.stages:
                 self.least[s + 1, _LINK + 2 :] = link[..., 2:].min(axis=(0, 1))
@@ -567,8 +575,10 @@ class _Search:
     def __init__(self, space, objectives, limits):
         self.space, self.objectives, self.limits = space, objectives, limits
         self.stages = len(space.own)
+        self.latency = _LATENCY in objectives or np.isfinite(limits[_LATENCY])
         self.front = _Front(space, objectives, limits)
-        self.rest = limits[_DSP:] - space.shell  # resources that stages may take
+        # Resources that stages may take. LUTs and flip-flops are compared when they are rounded.
+        self.rest = np.floor(limits[_DSP:]) + [0, 0, 0.499, 0.499] - space.shell
         # What a stage adds, with the cheapest link to the stage before, and the last one's to the loss.
         last = self.stages - 1
         self.cost = [cost.copy() for cost in space.cost]
@@ -599,7 +609,7 @@ class _Search:
             for s, table in enumerate(self.cuts.own)
         ]
         links = []
-        for s, link in enumerate(space.link):
+        for s, link in enumerate(self.cuts.link):
             ends = [cut.slopes[s, _LINK : _LINK + 2] for cut in cuts]
             parts = np.stack([link[..., :2] @ end for end in ends])
             if s < last:
@@ -628,9 +638,10 @@ class _Search:
                 levels = part.high // step + 1
                 own = [cost[number] for cost in costs]
                 tables, choices = _least(own, d, b, levels, 60, choose=True)
-                better = np.diff(tables[-1], axis=1, prepend=np.inf) < 0
+                least = tables[-1]
+                better = least < np.hstack([np.full((levels, 1), np.inf), least[:, :-1]])
                 better[: part.low // step] = False
-                for i, j in np.argwhere(better & np.isfinite(tables[-1])):
+                for i, j in np.argwhere(better):
                     designs.add(_walk(choices, d, b, i, j))
         for r in range(2, len(RESOURCES)):
             if not np.isfinite(self.rest[r]):
@@ -761,11 +772,13 @@ class _Search:
 
     def _loss(self, cuts):
         """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it."""
-        space, classes = self.space, self.space.geometry.classes
+        space, last = self.space, self.stages - 1
+        classes = int(space.geometry.channels[last, 1])
         link = space.link[-1][:, 0].astype(np.int64)
         times = np.full((len(link), 6), _NEVER, np.int32)
         times[:, 2:4] = link[:, :2]
-        times[:, 4] = classes
+        pm, errors = space.pm[last], space.own[last][:, timing._ERRORS]
+        times[pm, 4] = errors + timing._QUEUE
         times[:, 5] = classes + timing._LOSS
         n = len(link)
         return (
@@ -785,7 +798,7 @@ class _Search:
         space, geo = self.space, self.space.geometry
         size = int(geo.pooled[s - 1]) if s else 0
         room = max(200_000, 2 * len(space.own[s]) * 8)
-        width = 4 + 2 * size if s else 1
+        width = 4 + 2 * size if s else 1 + self.latency
         group, times, cost, parts, designs, masks = label
         found, first = [], 0
         lanes = len(space.pn[0])  # before the first stage there is no link: one that adds nothing
@@ -801,9 +814,9 @@ class _Search:
             np.empty((room, cost.shape[1])), np.empty((room, parts.shape[1])),
             np.empty((room, self.stages), np.int16), np.empty(room, np.uint64),
         )  # fmt: skip
-        while first < len(times):
+        while first < len(times) or not found:
             count, first = _extend(
-                geo.arrays, s, int(space.plan.max_batch > 1), space.plan.in_flight, first,
+                geo, s, int(space.plan.max_batch > 1), space.plan.in_flight, first,
                 group, times, cost, parts, designs, space.own[s], self.cost[s], own_parts[s],
                 space.pm[s], space.pn[s], link, link_cost, link_part, rest, steps, table, shares,
                 corners, blocks, grid, ends, masks, *buffers,

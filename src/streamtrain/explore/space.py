@@ -21,7 +21,7 @@ FIGURES = ("cycles", "latency", "dsp", "bram18", "lut", "ff")
 
 RESOURCES = FIGURES[2:]
 
-_LINK = timing.DURATIONS.index("fp_writes")  # from here on, durations depend on two foldings
+_LINK = timing._LINK  # from here on, durations depend on two foldings
 _CHUNK = 4096  # designs whose tables are in memory at once
 
 
@@ -142,6 +142,14 @@ class Space:
     def named(self, design):
         """Foldings of a design, a tuple of (Pm, Pn, Pk)."""
         return tuple(own[number] for own, number in zip(self.foldings, design, strict=True))
+
+    def folded(self, design):
+        """The plan with a design's foldings."""
+        stages = [
+            replace(stage, folding=folding)
+            for stage, folding in zip(self.plan.stages, self.named(design), strict=True)
+        ]
+        return replace(self.plan, stages=tuple(stages))
 
 
 def _usage(usage):

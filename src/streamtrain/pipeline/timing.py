@@ -16,9 +16,9 @@ worked through in order of time, with the arbiter of the gateware. Without compe
 Times are float64 (whole cycles, but where durations are not). All compiled code is in this file.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd, prod
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -50,6 +50,7 @@ DURATIONS = (
     "bp_latency",
     "bp_share",  # operations of a pixel's errors that leave a vector; 0: in whole groups
     "reads",  # cycles in which a pixel from outside is written into the first stage's memory
+    "errors",  # cycles in which errors from the loss are written, if this is the last stage
     "fp_ahead",  # pixels that FP may be ahead of the neighbour's memory; 0: any number
     "bp_ahead",
     "fp_writes",  # cycles in which a pixel is written into the neighbour's memory
@@ -61,7 +62,7 @@ DURATIONS = (
 
 (
     _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _BP_SHARE, _READS,
-    _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
+    _ERRORS, _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
 ) = range(len(DURATIONS))  # fmt: skip
 _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding, too
 
@@ -69,17 +70,17 @@ RESULTS = 32
 """Results of an array that are on their way or wait for the neighbour."""
 
 # Registers between an operation and what follows it, counted from the cycle after it.
-_TO_QUEUE = WindowStore.LATENCY + 2  # operands, sum
+_TO_QUEUE = WindowStore.LATENCY + 1  # operands, sum
 _QUEUE = 2
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 2  # from the end of BP to the first operation of WU
-_INPUT = 5  # from a pixel at the edge until it can be read
-_LOSS = 25  # from the last score to the first error, besides one cycle for each class
+_OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
+_COMMAND = 5  # from a command at the edge to the first operation of FP
+_LOSS = 28  # from the last score to the first error, besides one cycle for each class
 
 
-@dataclass(frozen=True, eq=False)
-class Geometry:
+class Geometry(NamedTuple):
     """Which pixels wait for which: what does not depend on foldings.
 
     Arrays have a row for each stage, padded to the largest map.
@@ -89,8 +90,10 @@ class Geometry:
     outputs, inputs, sent : integer arrays (stages,)
         Pixels that FP computes, that BP computes, and whose errors BP sends to the stage before
         (more than it computes if a vector was a map).
-    pooled, cols : integer arrays (stages,)
-        Pixels that leave the stage, and columns of that map.
+    vectors : integer array (stages,)
+        For a vector that was a map, the part of it that was one pixel; 0 otherwise.
+    pooled : integer array (stages,)
+        Pixels that leave the stage.
     fp_needs, bp_needs, wu_needs : integer arrays (stages, pixels)
         The last input of an output, the last error of an input error, and the error of an output.
     corner : integer array (stages, pixels)
@@ -102,8 +105,8 @@ class Geometry:
     outputs: np.ndarray
     inputs: np.ndarray
     sent: np.ndarray
+    vectors: np.ndarray
     pooled: np.ndarray
-    cols: np.ndarray
     fp_needs: np.ndarray
     bp_needs: np.ndarray
     wu_needs: np.ndarray
@@ -114,11 +117,6 @@ class Geometry:
     def classes(self):
         """Outputs of the last stage."""
         return int(self.channels[-1, 1])
-
-    @property
-    def arrays(self):
-        """All of them, as the compiled functions take them."""
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
 def geometry(stages):
@@ -139,23 +137,24 @@ def _geometry(maps):
     size = max(max(rows * cols, out_rows * out_cols) for rows, cols, out_rows, out_cols, *_ in maps)
     fp_needs, bp_needs, wu_needs, corner = np.zeros((4, len(maps), size), np.int64)
     corner[:] = -1
-    outputs, inputs, sent, given, given_cols = np.zeros((5, len(maps)), np.int64)
+    outputs, inputs, sent, vectors, given = np.zeros((5, len(maps)), np.int64)
+    channels = np.array([entry[-1] for entry in maps], np.int64)
     for at, (rows, cols, out_rows, out_cols, kernel, pad, pool, _) in enumerate(maps):
         pooled = (out_rows // pool, out_cols // pool)
         outputs[at], inputs[at] = out_rows * out_cols, rows * cols
-        given[at], given_cols[at] = prod(pooled), pooled[1]
+        given[at] = prod(pooled)
         sent[at] = given[at - 1] if at else 0
         fp_needs[at, : outputs[at]] = _needs((out_rows, out_cols), kernel - 1 - pad, (rows, cols))
         bp_needs[at, : inputs[at]] = _needs((rows, cols), pad, pooled, pool)
         wu_needs[at, : outputs[at]] = _needs((out_rows, out_cols), 0, pooled, pool)
-        if sent[at] > inputs[at]:  # a vector is complete with the last pixel of the map it was
+        if sent[at] > inputs[at]:  # complete with the last pixel of the map; errors are of one
+            vectors[at] = channels[at - 1, 1]
             fp_needs[at, 0] = sent[at] - 1
         row = (np.arange(pooled[0]) + 1) * pool - 1
         col = (np.arange(pooled[1]) + 1) * pool - 1
         corner[at, (row[:, None] * out_cols + col).ravel()] = np.arange(prod(pooled))
-    channels = np.array([entry[-1] for entry in maps], np.int64)
     return Geometry(
-        outputs, inputs, sent, given, given_cols, fp_needs, bp_needs, wu_needs, corner, channels
+        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels
     )
 
 
@@ -187,7 +186,7 @@ def stage_durations(stage, before):
     pm, pn, pk = stage.folding
     m_blocks, n_blocks, _ = stage.blocks
     taps = _TO_QUEUE + MultiplierArray.PRODUCT_LATENCY + tree_latency(pk)
-    pooled = stage.pool > 1
+    pooled, copies = stage.pool > 1, stage.pool**2
     # Behind a pool there is a queue for a row of squares.
     square = min(stage.pooled[1] * m_blocks, DISTRIBUTED_DEPTH) // m_blocks if pooled else 0
     size = before.channels[1] if before and stage.linear else stage.channels[0]
@@ -202,6 +201,7 @@ def stage_durations(stage, before):
         taps + tree_latency(pm) + _QUEUE * 2,
         0,
         n_blocks,
+        max(stage.channels[1], pm + copies * (m_blocks - 1)) + copies - 1,
         square + RESULTS // m_blocks // stage.pool**2,
         RESULTS * pn // size,
     )
@@ -214,12 +214,16 @@ def link_durations(stage, after):
     loss, which takes one class at a time.
     """
     (_, channels), (given, _, _) = stage.channels, stage.folding
-    forward = _writes(channels, given, after.folding[1] if after else 1)
     if after is None:
-        return forward, (0, 0)
-    writes, last = _writes(channels, after.folding[1], given)
-    copies = stage.pool**2
-    return forward, (copies * writes, copies * min(writes, last))
+        return _writes(channels, given, 1), (0, 0)
+    taken, copies = after.folding[1], stage.pool**2
+    writes, last = _writes(channels, taken, given)
+    # Lanes change in front of the pool, which sends each group to all places of its squares.
+    writes = max(writes, copies * channels // given)
+    return _writes(channels, given, taken), (
+        writes,
+        max(last + copies - 1, copies * ceil(taken / given)),
+    )
 
 
 def _writes(channels, given, taken):
@@ -237,47 +241,54 @@ def relaxed(geo, table):
     """
     table = table.copy()
     table[..., [_FP_AHEAD, _BP_AHEAD]] = 0
-    size = np.append(0, geo.channels[:-1, 1]) * (geo.sent > geo.inputs)
-    share = table[..., _BP] * size / geo.channels[:, 0]
+    share = table[..., _BP] * geo.vectors / geo.channels[:, 0]
     table[..., _BP_SHARE] = share
-    table[..., _BP_GROUP] = np.where(
-        share > 0, np.minimum(table[..., _BP_GROUP], share), table[..., _BP_GROUP]
-    )
+    vector = share > 0
+    group, last = table[..., _BP_GROUP], table[..., _BP_LAST]
+    table[..., _BP_GROUP] = np.where(vector, np.minimum(group, share), group)
+    table[..., _BP_LAST] = np.where(vector, 1, last)
     return table
 
 
 @njit(cache=True)
-def _bp_operations(row, size, channels, pixel):
-    """Operations that a pixel's errors take, after those of the pixel before it, and its first group.
+def _bp_pixel(row, size, channels, pixel):
+    """What BP takes for the errors of a pixel: a pixel that it sends to the stage before.
 
-    ``size`` of the ``channels`` are this pixel's; 0 for all of them.
+    ``size`` of the vector's ``channels`` are this pixel's; 0 if it computes a map.
+
+    Returns operations after those of the pixel before it, those until its first group can leave,
+    and cycles in which its last group is written.
     """
     if size == 0:
-        return row[_BP], row[_BP_GROUP]
+        return row[_BP], row[_BP_GROUP], row[_BP_LAST]
+    # A group's errors may be several pixels', or a part of one's.
+    first = row[_BP_GROUP] if pixel == 0 else 0.0
     if row[_BP_SHARE] > 0:
-        return row[_BP_SHARE], row[_BP_GROUP]
+        return row[_BP_SHARE], first, row[_BP_LAST]
     lanes = round(channels * row[_BP_GROUP] / row[_BP])
-    groups = ceil((pixel + 1) * size / lanes) - ceil(pixel * size / lanes)
-    return groups * row[_BP_GROUP], min(groups, 1) * row[_BP_GROUP]
+    before, groups = ceil(pixel * size / lanes), ceil((pixel + 1) * size / lanes)
+    part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group
+    return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * part)
+
+
+# -- A step ----------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
 def _backward(geo, table, dz, updated):
     """BP and WU of a sample.
 
-    ``dz`` (stages, pixels) is room for the times at which errors can be read; that of the last
-    stage is given. ``updated`` (stages,) becomes the time at which WU lets FP go on.
+    ``dz`` (stages, pixels) takes the times at which errors can be read; that of the last stage is
+    given. ``updated`` (stages,) takes those at which WU lets FP go on.
     """
-    outputs, inputs, sent, _, _, _, bp_needs, wu_needs, _, channels = geo
-    for s in range(len(outputs) - 1, 0, -1):
-        latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
+    sent, vectors, channels, needs = geo.sent, geo.vectors, geo.channels, geo.bp_needs
+    for s in range(len(sent) - 1, 0, -1):
+        latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
         ahead = int(table[s, _BP_AHEAD])
-        vector = sent[s] > inputs[s]
-        size = channels[s - 1, 1] if vector else 0
         time, written = -np.inf, -np.inf
         for p in range(sent[s]):
-            operations, group = _bp_operations(table[s], size, channels[s, 0], p)
-            begin = max(dz[s, 0 if vector else bp_needs[s, p]], time)
+            operations, group, last = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            begin = max(dz[s, needs[s, p]], time)
             if 0 < ahead <= p:
                 begin = max(begin, dz[s - 1, p - ahead] - operations)
             time = begin + operations
@@ -288,10 +299,12 @@ def _backward(geo, table, dz, updated):
             )
             dz[s - 1, p] = written
         updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
-    time = -np.inf  # the first word follows the errors
-    operation = table[0, _WORD] / outputs[0]
-    for p in range(outputs[0]):
-        time = max(time, dz[0, wu_needs[0, p]]) + operation
+    # The first stage's first word follows the errors.
+    time = -np.inf
+    pixels, needs = geo.outputs[0], geo.wu_needs
+    operation = table[0, _WORD] / pixels
+    for p in range(pixels):
+        time = max(time, dz[0, needs[0, p]]) + operation
     updated[0] = time + (table[0, _WU] - 1) * table[0, _WORD] + _UPDATE
 
 
@@ -299,53 +312,51 @@ def _backward(geo, table, dz, updated):
 def _forward(geo, table, start, room, x):
     """FP of a sample. Returns when the loss has its last score.
 
-    ``start`` (stages,) is when weights are ready, ``room`` (stages,) when the sample can be stored.
-    ``x`` (stages + 1, pixels) is room for the times at which inputs can be read; those of the first
-    stage are given.
+    ``start`` (stages,) is when FP may begin, ``room`` (stages + 1,) when there is memory for the
+    sample, in front of the loss always. ``x`` (stages + 1, pixels) takes the times at which inputs
+    can be read; those of the first stage are given.
     """
-    outputs, _, _, pooled, _, fp_needs, _, _, corner, _ = geo
+    outputs, needs, corner = geo.outputs, geo.fp_needs, geo.corner
     stages = len(outputs)
     for s in range(stages):
         fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
         writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
         ahead = int(table[s, _FP_AHEAD])
-        time, written = start[s], -np.inf
-        space = room[s + 1] - latency if s + 1 < stages else -np.inf
+        time, written = start[s], room[s + 1]
         for p in range(outputs[s]):
-            begin = max(time, x[s, fp_needs[s, p]])
+            begin = max(time, x[s, needs[s, p]])
             q = corner[s, p]
-            if q >= 0:
-                begin = max(begin, space - fp)
-                if 0 < ahead <= q:
-                    begin = max(begin, x[s + 1, q - ahead] - fp)
+            if 0 < ahead <= q:
+                begin = max(begin, x[s + 1, q - ahead] - fp)
             time = begin + fp
             if q >= 0:
                 written = max(
-                    written + writes, time + latency + last, begin + group + latency + writes
+                    written + writes,
+                    time + latency + last,
+                    begin + group + latency + writes,
                 )
                 x[s + 1, q] = written
-    return x[stages, pooled[stages - 1] - 1]
+    return x[stages, geo.pooled[stages - 1] - 1]
 
 
 @njit(cache=True)
 def _step(geo, tables, in_flight, extra, updates):
-    outputs, inputs, fp_needs, channels = geo[0], geo[1], geo[5], geo[9]
-    stages, size = fp_needs.shape
-    classes = channels[stages - 1, 1]
+    stages, size = geo.fp_needs.shape
+    classes = geo.channels[stages - 1, 1]
     dz = np.empty((stages, size))
     x = np.empty((stages + 1, size))
-    room = np.full(stages, -np.inf)
+    room = np.full(stages + 1, -np.inf)
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
         table, updated = tables[row], updates[row]
-        dz[stages - 1, 0] = classes
+        dz[stages - 1, 0] = table[stages - 1, _ERRORS] + _QUEUE
         _backward(geo, table, dz, updated)
         updated += extra
         x[0] = -np.inf
-        if in_flight == 1:
-            room[:] = updated
-            for p in range(inputs[0]):
-                x[0, p] = updated[0] + _INPUT + (p + 1) * table[0, _READS]
+        if in_flight == 1:  # the next sample comes when there is memory for it
+            room[:stages] = updated - _OPEN
+            for p in range(geo.inputs[0]):
+                x[0, p] = room[0] + (p + 1) * table[0, _READS]
         cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
     return cycles
 
@@ -365,146 +376,160 @@ def step(geo, tables, *, in_flight=2, accumulates=False):
     -------
     (cycles, updated)
         Arrays (designs,) and (designs, stages): from the first error of a sample to that of the
-        next, and to the end of each stage's update.
+        next, and to the cycle in which each stage's FP may go on.
     """
     updates = np.empty(tables.shape[:2])
-    return _step(geo.arrays, tables, in_flight, float(accumulates), updates), updates
+    return _step(geo, tables, in_flight, float(accumulates), updates), updates
 
 
 @njit(cache=True)
 def _latency(geo, tables):
-    stages, size = geo[5].shape
-    idle = np.full(stages, -np.inf)
+    stages, size = geo.fp_needs.shape
+    start, room = np.full(stages, float(_COMMAND)), np.full(stages + 1, -np.inf)
     x = np.empty((stages + 1, size))
     cycles = np.empty(len(tables))
     for row in range(len(tables)):
-        table = tables[row]
         for p in range(size):
-            x[0, p] = _INPUT + (p + 1) * table[0, _READS]
-        cycles[row] = _forward(geo, table, idle, idle, x) + geo[9][stages - 1, 1] + _LOSS
+            x[0, p] = (p + 1) * tables[row, 0, _READS]
+        cycles[row] = _forward(geo, tables[row], start, room, x)
     return cycles
 
 
 def latency(geo, tables):
     """Cycles from a sample's first pixel to its class, with all else idle: an array (designs,)."""
-    return _latency(geo.arrays, tables)
+    return _latency(geo, tables)
+
+
+# -- Mini-batches ----------------------------------------------------------------------------------
 
 
 @njit(cache=True)
 def _flow(geo, table, in_flight, batch, samples, extra):
-    """When each sample's last score is there, and its memory free. See :func:`flow`."""
-    outputs, inputs, sent, pooled, _, fp_needs, bp_needs, wu_needs, corner, channels = geo
+    """When the loss has each sample's last score, and when each sample's memory is free again.
+
+    Units are begun in order of time. A time that is not known yet is infinite.
+    """
+    outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels = geo
     stages, size = fp_needs.shape
-    classes = channels[stages - 1, 1]
-    never = np.inf
-    x = np.full((stages, samples, size), never)  # when inputs can be read
-    dz = np.full((stages, samples, size), never)  # when errors can be read
-    x_written, dz_written = np.full(stages + 1, -never), np.full(stages, -never)
-    fp_done = np.full((stages, samples), never)
-    bp_done = np.full((stages, samples), never)
-    released = np.full((stages, samples), never)  # a sample's memory is free
-    scored = np.full(samples, never)
-    loss_free = -never
-    free = np.zeros(stages)  # when the array is
-    # The sample and the unit that is next in each phase: pixels in FP and BP, words in WU.
+    # When inputs and errors can be read. Stage number `stages` is the loss, which takes scores. Of
+    # an input that there is no memory for yet, when it could be.
+    x = np.full((stages + 1, samples, size), np.inf)
+    dz = np.full((stages, samples, size), np.inf)
+    x_written, dz_written = np.full(stages + 1, -np.inf), np.full(stages, -np.inf)  # the last one
+    room = np.full(stages + 1, samples)  # samples that there is or was memory for
+    fp_done, bp_done = np.full((stages, samples), np.inf), np.full((stages, samples), np.inf)
+    released = np.full((stages, samples), np.inf)  # the memory that a sample was in
+    # The sample and the unit that comes next. Units of WU are words, but of the first stage's
+    # first word they are operations.
     fp_sample, fp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
     bp_sample, bp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
     wu_sample, wu_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
-    fp_left = table[:, _FP].copy()  # operations of the pixel that BP interrupted
-    followed = 0  # operations of the first stage's first word of WU that are done
-    word_end = np.full(stages, -never)
-    accepted, accepted_end = 0, 0.0
-    reads = table[0, _READS]
+    fp_left = table[:, _FP].copy()  # operations of the pixel that BP interrupts
+    free = np.zeros(stages)  # when the array has worked off what it was given
+    word_end = np.full(stages, -np.inf)  # of the last word of WU in it
+    ready = np.full((stages, 3), np.inf)  # when BP, FP and WU can begin their next unit
 
-    while True:
-        while accepted < samples and (
-            accepted < in_flight or released[0, accepted - in_flight] < never
-        ):
-            begin = accepted_end
-            if accepted >= in_flight:
-                begin = max(begin, released[0, accepted - in_flight])
+    def write(s, k, pixel, earliest):
+        """Write an input of stage ``s``, or, if there is no room for it yet, remember it."""
+        if k < room[s]:
+            begin = x_written[s]
+            if pixel == 0 and s < stages and k >= in_flight:
+                begin = max(begin, released[s, k - in_flight])
+            earliest = max(
+                earliest, begin + (table[s - 1, _FP_WRITES] if s > 0 else table[0, _READS])
+            )
+            x_written[s] = earliest
+        x[s, k, pixel] = earliest
+
+    def admit(s, k):
+        """There is room for a sample, now or at a time that is known."""
+        room[s] = k + 1
+        if s == 0:
             for p in range(inputs[0]):
-                x[0, accepted, p] = begin + _INPUT + (p + 1) * reads
-            accepted_end = begin + inputs[0] * reads
-            accepted += 1
+                write(0, k, p, -np.inf)
+        else:
+            for q in range(pooled[s - 1]):
+                if x[s, k, q] == np.inf:
+                    break
+                write(s, k, q, x[s, k, q])
 
+    def bp_ready(s):
+        k, p = bp_sample[s], bp_unit[s]
+        if s == 0 or k == samples or fp_done[s, k] == np.inf:
+            return np.inf
+        when = max(dz[s, k, bp_needs[s, p]], fp_done[s, k] + 1)
+        ahead = int(table[s, _BP_AHEAD])
+        if 0 < ahead <= p:
+            operations, _, _ = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            when = max(when, dz[s - 1, k, p - ahead] - operations)
+        return when
+
+    def fp_ready(s):
+        k, p = fp_sample[s], fp_unit[s]
+        if k >= min(room[s], samples) or (s == 0 and 0 < wu_unit[0] < outputs[0]):
+            return np.inf
+        when = x[s, k, fp_needs[s, p]]
+        if p == 0 and k > 0:
+            when = max(when, fp_done[s, k - 1] + 1)
+            if k % batch == 0:
+                when = max(when, released[s, k - 1] + _OPEN)
+        q, ahead = corner[s, p], int(table[s, _FP_AHEAD])
+        if q >= 0 and 0 < ahead <= k * pooled[s] + q:
+            sample, pixel = divmod(k * pooled[s] + q - ahead, pooled[s])
+            read = x[s + 1, sample, pixel] if sample < room[s + 1] else np.inf
+            when = max(when, read - table[s, _FP])
+        return when
+
+    def wu_ready(s):
+        k, unit = wu_sample[s], wu_unit[s]
+        if k == samples:
+            return np.inf
+        when = (fp_done[0, k] if s == 0 else bp_done[s, k]) + _TOKEN
+        if k > 0 and unit == 0:
+            when = max(when, released[s, k - 1] + _OPEN)
+        if s == 0 and unit < outputs[0]:
+            # The first word follows the errors if no FP may yet come: the weights are updated, or
+            # the last sample that there is room for is past it. Otherwise it waits for all errors.
+            following, last = dz[0, k, wu_needs[0, unit]], k + in_flight - 1
+            if k % batch < batch - 1:
+                same = last // batch == k // batch
+                following = max(following, fp_done[0, last] + _TOKEN) if same else np.inf
+            when = max(when, min(following, dz[0, k, wu_needs[0, outputs[0] - 1]]))
+        return when
+
+    def lost(s, when):
+        """Cycles that FP and BP lose because the words before them are read for their update."""
+        cycles, read = 0, word_end[s] + _READ + extra
+        while cycles < table[s, _WU] and read >= when:
+            cycles, read = cycles + 1, read - table[s, _WORD]
+        word_end[s] = -np.inf
+        return cycles
+
+    room[:stages] = 0
+    x_written[0] = 0.0
+    for s in range(stages):
+        for k in range(min(in_flight, samples)):
+            admit(s, k)
+    changed = (0, stages)
+    while True:
+        for s in range(changed[0], changed[1]):
+            ready[s] = bp_ready(s), fp_ready(s), wu_ready(s)
         # The next unit is the one that can begin first; in one array BP before FP before WU.
-        s, when, phase = -1, never, 0
+        s, phase, when = -1, 0, np.inf
         for t in range(stages):
-            bp_ready = fp_ready = wu_ready = never
-            k, p = bp_sample[t], bp_unit[t]
-            if t > 0 and k < samples and fp_done[t, k] < never:
-                vector = sent[t] > inputs[t]
-                bp_ready = max(dz[t, k, 0 if vector else bp_needs[t, p]], fp_done[t, k] + 1)
-                ahead = int(table[t, _BP_AHEAD])
-                if 0 < ahead <= p:
-                    width = channels[t - 1, 1] if vector else 0
-                    operations, _ = _bp_operations(table[t], width, channels[t, 0], p)
-                    bp_ready = max(bp_ready, dz[t - 1, k, p - ahead] - operations)
-            k, p = fp_sample[t], fp_unit[t]
-            if k < samples and (t > 0 or followed == 0):
-                fp_ready = x[t, k, fp_needs[t, p]]
-                if p == 0 and k > 0:
-                    fp_ready = max(fp_ready, fp_done[t, k - 1] + 1)
-                    if k % batch == 0:
-                        fp_ready = max(fp_ready, released[t, k - 1] + 1)
-                q = corner[t, p]
-                if q >= 0 and t + 1 < stages:
-                    if k >= in_flight:
-                        space = released[t + 1, k - in_flight] - table[t, _FP_LATENCY]
-                        fp_ready = max(fp_ready, space - table[t, _FP])
-                    ahead = int(table[t, _FP_AHEAD])
-                    if 0 < ahead <= q:
-                        fp_ready = max(fp_ready, x[t + 1, k, q - ahead] - table[t, _FP])
-            k, p = wu_sample[t], wu_unit[t]
-            if k < samples:
-                wu_ready = (bp_done[t, k] if t > 0 else fp_done[t, k]) + _TOKEN
-                if k > 0 and p == 0:
-                    wu_ready = max(wu_ready, released[t, k - 1] + 1)
-                if t == 0 and p == 0:
-                    # The first word waits for all errors, or follows them if no FP may yet come.
-                    no_more = fp_done[0, min(k + in_flight, k // batch * batch + batch) - 1] + _TOKEN
-                    following = max(dz[0, k, wu_needs[0, followed]], no_more)
-                    wu_ready = max(wu_ready, min(dz[0, k, wu_needs[0, outputs[0] - 1]], following))
-            bp_ready, fp_ready = max(bp_ready, free[t]), max(fp_ready, free[t])
-            wu_ready = max(wu_ready, free[t])
-            first = min(bp_ready, fp_ready, wu_ready)
-            if first < when:
-                s, when = t, first
-                phase = _BP if bp_ready == first else _FP if fp_ready == first else _WU
+            for number in range(3):
+                begin = max(ready[t, number], free[t])
+                if begin < when:
+                    s, phase, when = t, number, begin
         if s < 0:
-            return scored, released
+            return x[stages, :, 0], released
+        changed = (max(s - 1, 0), min(s + 2, stages))
 
-        if phase == _WU:
-            k = wu_sample[s]
-            if s == 0 and wu_unit[0] == 0:
-                followed += 1
-                free[0] = when + 1
-                if followed < outputs[0]:
-                    continue
-                followed = 0
-            else:
-                free[s] = when + table[s, _WORD]
-            word_end[s] = free[s]
-            wu_unit[s] += 1
-            if wu_unit[s] == round(table[s, _WU]):
-                wu_unit[s] = 0
-                wu_sample[s] += 1
-                released[s, k] = free[s] + _UPDATE - 1 + extra
-            continue
-
-        # FP and BP lose the cycles in which the words before them are read for their update.
-        begin = when
-        while word_end[s] + _READ + extra >= when and word_end[s] > when - 3 * outputs[s]:
-            begin += 1
-            word_end[s] -= outputs[s]
-        word_end[s] = -never
-
-        if phase == _BP:
+        if phase == 0:
             k, p = bp_sample[s], bp_unit[s]
-            latency, writes, last = table[s, _BP_LATENCY], table[s, _BP_WRITES], table[s, _BP_LAST]
-            width = channels[s - 1, 1] if sent[s] > inputs[s] else 0
-            operations, group = _bp_operations(table[s], width, channels[s, 0], p)
+            begin = when + lost(s, when)
+            operations, group, last = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
+            latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
             free[s] = begin + operations
             dz_written[s - 1] = max(
                 dz_written[s - 1] + writes,
@@ -514,48 +539,48 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             dz[s - 1, k, p] = dz_written[s - 1]
             bp_unit[s] += 1
             if bp_unit[s] == sent[s]:
-                bp_unit[s] = 0
-                bp_sample[s] += 1
+                bp_sample[s], bp_unit[s] = k + 1, 0
                 bp_done[s, k] = free[s]
-            continue
-
-        # BP interrupts FP after any operation: FP goes on until an error may come.
-        k, p = fp_sample[s], fp_unit[s]
-        part = fp_left[s]
-        waiting = bp_sample[s]
-        if s > 0 and waiting < samples and fp_done[s, waiting] < never:
-            vector = sent[s] > inputs[s]
-            coming = dz[s, waiting, 0 if vector else bp_needs[s, bp_unit[s]]]
-            if coming == never and s + 1 < stages:
-                coming = when + table[s + 1, _BP_LATENCY]
-            part = min(part, max(1.0, coming - when))
-        free[s] = begin + part
-        fp_left[s] -= part
-        if fp_left[s] > 0:
-            continue
-        fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
-        fp_left[s] = fp
-        q = corner[s, p]
-        if q >= 0:
-            writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
-            written = x_written[s + 1] + writes
-            if q == 0 and s + 1 < stages and k >= in_flight:
-                written = max(written, released[s + 1, k - in_flight] + writes)
-            written = max(
-                written, free[s] + latency + last, free[s] - fp + group + latency + writes
-            )
-            x_written[s + 1] = written
-            if s + 1 < stages:
-                x[s + 1, k, q] = written
-            elif q == pooled[s] - 1:
-                scored[k] = max(written, loss_free + classes)
-                loss_free = scored[k] + classes + _LOSS
-                dz[s, k, 0] = loss_free + classes
-        fp_unit[s] += 1
-        if fp_unit[s] == outputs[s]:
-            fp_unit[s] = 0
-            fp_sample[s] += 1
-            fp_done[s, k] = free[s]
+        elif phase == 1:
+            # BP interrupts FP after any operation: FP goes on until an error may come.
+            part, waiting = fp_left[s], bp_sample[s]
+            if s > 0 and waiting < fp_sample[s]:
+                coming = dz[s, waiting, bp_needs[s, bp_unit[s]]]
+                if coming == np.inf and s + 1 < stages:
+                    coming = when + table[s + 1, _BP_LATENCY]
+                part = min(part, max(1.0, coming - when))
+            free[s] = when + lost(s, when) + part
+            fp_left[s] -= part
+            if fp_left[s] > 0:
+                continue
+            k, p = fp_sample[s], fp_unit[s]
+            fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
+            fp_left[s] = fp
+            q = corner[s, p]
+            if q >= 0:
+                all_writes = free[s] - fp + group + latency + table[s, _FP_WRITES]
+                write(s + 1, k, q, max(free[s] + latency + table[s, _FP_LAST], all_writes))
+            fp_unit[s] += 1
+            if fp_unit[s] == outputs[s]:
+                fp_sample[s], fp_unit[s] = k + 1, 0
+                fp_done[s, k] = free[s]
+                if s + 1 == stages:
+                    first_error = x[stages, k, 0] + channels[s, 1] + _LOSS
+                    dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
+                    x_written[stages] = first_error + channels[s, 1] + 1  # it takes scores again
+        else:
+            k, unit = wu_sample[s], wu_unit[s]
+            steps = outputs[0] if s == 0 else 1  # that the first word takes
+            free[s] = when + table[s, _WORD] / (steps if unit < steps else 1)
+            wu_unit[s] += 1
+            if unit < steps - 1:
+                continue
+            word_end[s] = free[s]
+            if wu_unit[s] == steps - 1 + round(table[s, _WU]):
+                wu_sample[s], wu_unit[s] = k + 1, 0
+                released[s, k] = free[s] + _UPDATE - _OPEN + extra
+                if k + in_flight < samples:
+                    admit(s, k + in_flight)
 
 
 def flow(geo, table, *, batch, in_flight=2, accumulates=True):
@@ -574,10 +599,9 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
     Returns
     -------
     (cycles, updated)
-        As :func:`step` for one design; of the last sample of a batch.
+        As :func:`step` for one design; ``updated`` counts from the first error of a batch's last
+        sample.
     """
-    scored, released = _flow(
-        geo.arrays, table, in_flight, batch, 2 * batch, float(accumulates)
-    )
+    scored, released = _flow(geo, table, in_flight, batch, 2 * batch, float(accumulates))
     first_error = scored[-1] + geo.classes + _LOSS
-    return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + 1 - first_error
+    return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + _OPEN - first_error

@@ -1,0 +1,305 @@
+"""Search all foldings of a network for those that no other one beats."""
+
+from itertools import product
+from math import ceil, floor
+from operator import index
+from time import perf_counter
+
+import numpy as np
+
+from streamtrain.explore.devices import load_board
+from streamtrain.explore.evidence import EVIDENCE, confirm
+from streamtrain.explore.exact import exact_front
+from streamtrain.explore.front import (
+    OBJECTIVES,
+    Front,
+    Point,
+    Variant,
+    limits_by_name,
+    limits_text,
+    objectives_by_name,
+)
+from streamtrain.explore.nsga2 import genetic_front
+from streamtrain.explore.pareto import non_dominated
+from streamtrain.explore.space import FIGURES, RESOURCES, Space
+from streamtrain.host.progress import ProgressBar
+from streamtrain.network import Network
+from streamtrain.pipeline.numbers import Numbers
+from streamtrain.pipeline.plan import lower
+from streamtrain.pipeline.resources import estimate_resources
+
+__all__ = ["explore"]
+
+_FIGURES = {"samples_per_s": "cycles", "latency_us": "latency", "bram36": "bram18"}
+_NAMES = {"dsp": "DSP", "bram18": "BRAM36", "lut": "LUT", "ff": "FF"}
+_STEPS = 1000  # of the progress bar
+
+
+def explore(
+    network,
+    board="pynq_z2",
+    *,
+    objectives=("samples_per_s", "dsp", "bram36"),
+    constraints=None,
+    batch=1,
+    numbers=None,
+    clock_mhz=None,
+    in_flight=2,
+    max_batch=None,
+    search="exact",
+    evaluations=10_000,
+    seed=1,
+    evidence=None,
+    executor=None,
+    progress=True,
+):
+    """Find the Pareto front of a network's foldings on a board: the designs that no other one beats.
+
+    The space holds every folding of every layer (divisors of its channels, and one tap, a row or all
+    taps of its kernel). The front is exact with regard to the estimates of cycles and resources: see
+    ``docs/explore.md`` for how, and ``docs/estimates.md`` for their errors.
+
+    Parameters
+    ----------
+    network : :class:`~streamtrain.network.Network`
+    board : :class:`str` or :class:`pathlib.Path`
+        A known board or device, or a file. No design exceeds its resources.
+    objectives : sequence of :class:`str`
+        Any of ``samples_per_s``, ``latency_us``, ``dsp``, ``bram36``, ``lut``.
+    constraints : dict of numbers by name, optional
+        ``samples_per_s`` at least; ``latency_us``, ``cycles``, ``dsp``, ``bram36``, ``lut``, ``ff`` at most.
+    batch : :class:`int`
+        Samples between two updates. Mini-batches are not convex: they take ``search="nsga2"``.
+    numbers : :class:`~streamtrain.pipeline.numbers.Numbers`, or a list of them, optional
+        Formats.
+    clock_mhz : :class:`float`, or a list of them, optional
+        Clock of the core; the board's default without.
+    in_flight : :class:`int`, or a list of them
+        Samples that each layer has room for.
+    max_batch : :class:`int`, optional
+        Largest mini-batch that the hardware can accumulate; ``batch`` without.
+    search : :class:`str`
+        ``"exact"``, or ``"nsga2"`` for the genetic algorithm (needs pymoo).
+    evaluations, seed : :class:`int`
+        Of the genetic algorithm.
+    evidence : :class:`str`, optional
+        ``"simulate"`` or ``"synthesise"`` to confirm the fastest design, the knee and the smallest one
+        with :func:`~streamtrain.explore.evidence.confirm`, and print what it finds.
+    executor : :class:`concurrent.futures.Executor`, optional
+        What evidence runs on.
+    progress : :class:`bool`
+
+    Returns
+    -------
+    :class:`~streamtrain.explore.front.Front`
+        Each combination of formats, clocks and samples in flight is one of its variants. If nothing
+        fits it is empty, and says why.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is unknown or of the wrong kind.
+    ImportError
+        If the genetic algorithm is asked for, and pymoo is missing.
+    """
+    began = perf_counter()
+    if not isinstance(network, Network):
+        raise TypeError(f"Network must be a Network, not {network!r}")
+    objectives = objectives_by_name(objectives)
+    constraints = limits_by_name(constraints or {})
+    batch = index(batch)
+    if batch < 1:
+        raise ValueError(f"Batch must be at least 1, not {batch!r}")
+    if search not in {"exact", "nsga2"}:
+        raise ValueError(f'Search must be "exact" or "nsga2", not {search!r}')
+    if search == "exact" and batch > 1:
+        raise ValueError(
+            f'The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the '
+            f'arrays, which no bound describes. Take search="nsga2", or batch=1'
+        )
+    if evidence is not None and evidence not in EVIDENCE:
+        raise ValueError(f"Evidence must be one of {', '.join(EVIDENCE)}, not {evidence!r}")
+    target = load_board(board)
+    variants = _variants(network, target, numbers, clock_mhz, in_flight, max_batch or batch)
+    points, reasons, evaluated = [], [], 0
+    with ProgressBar("searching", _STEPS * len(variants), enabled=progress) as bar:
+        for number, variant in enumerate(variants):
+            space = Space(variant.plan)
+            limits = _limits(constraints, target.device, variant)
+
+            def tell(part, number=number):
+                done = round(_STEPS * (number + part))
+                bar.update(done, f"variant {number + 1} of {len(variants)}" if len(variants) > 1 else "")
+
+            reason = _too_small(space, limits)
+            if reason is None:
+                names = [_FIGURES.get(name, name) for name in objectives]
+                if search == "exact":
+                    found = exact_front(space, names, limits, progress=tell)
+                else:
+                    found = genetic_front(
+                        space, names, limits, batch=batch, evaluations=evaluations, seed=seed,
+                        progress=tell,
+                    )  # fmt: skip
+                designs, figures, count = found
+                evaluated += count
+                points += _points(space, number, variant, designs, figures)
+                if not len(designs):
+                    reason = _too_slow(space, limits, constraints, variant, search)
+            reasons.append(reason)
+            tell(1.0)
+    values = [[OBJECTIVES[name] * getattr(point, name) for name in objectives] for point in points]
+    kept = non_dominated(np.array(values)) if points else []
+    points = [point for point, keep in zip(points, kept, strict=True) if keep]
+    points.sort(key=lambda point: (-point.samples_per_s, point.dsp, point.bram36, point.lut))
+    front = Front(
+        network=network,
+        board=str(board) if str(board).endswith(".toml") else target.name,
+        batch=batch,
+        objectives=objectives,
+        constraints=constraints,
+        variants=variants,
+        points=points,
+        reason="" if points else f"Nothing fits {target.name}: {reasons[0]}",
+        search=search,
+        seconds=perf_counter() - began,
+        evaluated=evaluated,
+    )
+    if evidence is not None and points:
+        chosen = list(dict.fromkeys([front.fastest(), front.knee(), front.smallest()]))
+        print(confirm(chosen, evidence, batch=batch, executor=executor, progress=progress))
+    return front
+
+
+def _several(value, kinds, name):
+    """A value, or a list of them, as a list."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    for one in values:
+        if one is not None and (not isinstance(one, kinds) or isinstance(one, bool)):
+            raise TypeError(f"{name} must be one or a list of them, not {one!r}")
+    if not values:
+        raise ValueError(f"{name} must not be empty")
+    return values
+
+
+def _variants(network, target, numbers, clock_mhz, in_flight, max_batch):
+    choices = product(
+        _several(numbers, Numbers, "numbers"),
+        _several(in_flight, int, "in_flight"),
+        _several(clock_mhz, (int, float), "clock_mhz"),
+    )
+    variants = []
+    for formats, slots, clock in choices:
+        clock = target.clock_mhz if clock is None else clock
+        if not 0 < clock < float("inf"):
+            raise ValueError(f"clock_mhz must be positive, not {clock!r}")
+        plan = lower(
+            network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch
+        )
+        variants.append(Variant(plan, float(clock)))
+    return variants
+
+
+def _limits(constraints, device, variant):
+    """What a design's figures may be at most: the board's resources, and what was asked for."""
+    limits = {name: device.resources[name] for name in ("dsp", "lut", "ff")}
+    limits["bram18"] = floor(2 * device.bram36)
+    for name, limit in constraints.items():
+        if name == "samples_per_s":
+            limit = floor(variant.clock_mhz * 1e6 / limit)
+        elif name == "latency_us":
+            limit = floor(variant.clock_mhz * limit)
+        elif name == "bram36":
+            limit = floor(2 * limit)
+        figure = _FIGURES.get(name, name)
+        limits[figure] = min(limit, limits.get(figure, np.inf))
+    return limits
+
+
+def _points(space, number, variant, designs, figures):
+    rate = variant.clock_mhz * 1e6
+    for design, own in zip(designs, figures, strict=True):
+        cycles, latency, dsp, bram18, lut, ff = own
+        yield Point(
+            variant=number,
+            foldings=space.named(design),
+            cycles=int(cycles),
+            latency_cycles=int(latency),
+            samples_per_s=float(rate / cycles),
+            latency_us=float(latency / variant.clock_mhz),
+            dsp=int(dsp),
+            bram36=float(bram18 / 2),
+            lut=int(lut),
+            ff=int(ff),
+        )
+
+
+# -- Why nothing fits ------------------------------------------------------------------------------
+
+
+def _too_small(space, limits):
+    """What a resource lacks even for the design that takes the least of it; None if nothing."""
+    least = [cost.min(axis=0) for cost in space.cost]
+    links = [cost.min(axis=(0, 1)) for cost in space.link_cost]
+    totals = space.shell + np.sum(least, axis=0) + np.sum(links, axis=0)
+    for r, resource in enumerate(RESOURCES):
+        limit = limits[resource]
+        if totals[r] <= limit:
+            continue
+        worst = int(np.argmax([own[r] for own in least]))
+        stage = space.plan.stages[worst]
+        unit = 2 if resource == "bram18" else 1
+        name, given = _NAMES[resource], f"there are {limit / unit:,.6g}"
+        need = least[worst][r]
+        if resource == "bram18":
+            memory, own = _largest_memory(space, worst)
+            if own > limit:
+                return f"{stage.name}'s {memory} alone need {own / 2:,.6g} BRAM36; {given}"
+        if need > limit:
+            return f"{stage.name} alone needs {need / unit:,.6g} {name}; {given}"
+        return (
+            f"its layers need at least {totals[r] / unit:,.6g} {name} together, of which {stage.name} "
+            f"takes {need / unit:,.6g}; {given}"
+        )
+    return None
+
+
+def _largest_memory(space, stage):
+    """The memory of a stage that takes the most block RAM where the stage takes the least of it."""
+    choice = int(space.cost[stage][:, 1].argmin())
+    design = [0] * len(space.own)
+    design[stage] = choice
+    estimate = estimate_resources(space.folded(design))
+    name = space.plan.stages[stage].name
+    amounts = {}
+    for memory in estimate.memories:
+        if memory.layer == name:
+            what = memory.name.removeprefix(f"{name}.").split(".")[0]
+            what = "weights" if what == "words" else what
+            amounts[what] = amounts.get(what, 0) + memory.bram18
+    what = max(amounts, key=amounts.__getitem__)
+    return what, amounts[what]
+
+
+def _too_slow(space, limits, constraints, variant, search):
+    """What the best design within the resources reaches of what was asked for."""
+    if search != "exact":
+        return "the genetic search found no design within the limits; search exactly to be sure"
+    asked = {name: limit for name, limit in constraints.items() if _FIGURES.get(name, name) in ("cycles", "latency")}
+    rest = {name: limit for name, limit in limits.items() if name not in ("cycles", "latency")}
+    if not asked:
+        return "no folding keeps all limits on resources at once"
+    reached = []
+    for name in asked:
+        figure = _FIGURES.get(name, name)
+        _, figures, _ = exact_front(space, [figure], rest)
+        if not len(figures):
+            return "no folding keeps all limits on resources at once"
+        best = figures[0, FIGURES.index(figure)]
+        if name == "samples_per_s":
+            reached.append(f"{variant.clock_mhz * 1e6 / best:,.0f} samples/s")
+        elif name == "latency_us":
+            reached.append(f"a latency of {ceil(best) / variant.clock_mhz:,.4g} µs")
+        else:
+            reached.append(f"{best:,.0f} cycles")
+    return f"{limits_text(asked)} is asked for, but the best within its resources is {' and '.join(reached)}"
