@@ -143,7 +143,8 @@ def test_front_is_in_report_and_manifest(capsys, searched, net, front):
     assert {"report/pareto.csv", "report/pareto.html"} <= manifest["files"].keys()
     assert manifest["configuration"]["search"] == "the most samples/s, with at most 30 DSP"
     report = (out / "report" / "report.html").read_text()
-    assert 'href="pareto.html"' in report
+    position = front.points.index(front.point(front.fastest(dsp=30)))
+    assert f'href="pareto.html#{position}"' in report  # the page opens with that design
     assert "compared designs by samples/s, DSP, BRAM36, and found" in report
     assert "the most samples/s, with at most 30 DSP." in report
 

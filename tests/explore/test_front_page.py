@@ -185,13 +185,19 @@ def browse(tmp_path):
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
 
-    def run(front, script):
+    def run(front, script, address=""):
         text, _ = page(front, tmp_path)
         path = tmp_path / "acted.html"
         path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
         done = subprocess.run(
-            [browser, *options, f"--user-data-dir={tmp_path}", "--dump-dom", path.as_uri()],
+            [
+                browser,
+                *options,
+                f"--user-data-dir={tmp_path}",
+                "--dump-dom",
+                f"{path.as_uri()}{address}",
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -213,6 +219,13 @@ def test_browser_shows_the_front(long_front, browse):
     assert f"{knee.cycles:,}" in shown.texts["record"]
     rows = [value for name, value in shown.attributes if name == "data-row"]
     assert rows == [str(position) for position in range(min(100, len(long_front)))]
+
+
+@pytest.mark.parametrize(("address", "position"), [("#3", 3), ("#9999", None), ("#x", None)])
+def test_a_link_can_name_a_design(long_front, browse, address, position):
+    knee = long_front.points.index(long_front.point(long_front.knee()))
+    shown = browse(long_front, "", address)
+    assert shown.texts["said"].startswith(f"Design {knee if position is None else position}: ")
 
 
 def test_browser_filters_sorts_and_pins(long_front, browse):

@@ -65,6 +65,14 @@ def test_picture_is_written(front, tmp_path, ending):
     assert (tmp_path / f"front.{ending}").stat().st_size > 10_000
 
 
+def test_same_front_gives_the_same_picture(front, tmp_path):
+    pictures = [tmp_path / f"{name}.svg" for name in "ab"]
+    for picture in pictures:
+        front.plot(picture)
+    first, second = (picture.read_bytes() for picture in pictures)
+    assert first == second
+
+
 def test_one_objective_is_enough(front):
     single = replace(front, objectives=("dsp",), points=front.points[-1:])
     assert len(single.plot()) == 2

@@ -197,8 +197,8 @@ def _search(s):
     return (
         f"<p>The {escape(search['search'])} search compared designs by "
         f"{', '.join(LABELS[name] for name in search['objectives'])}, and found {search['designs']:,} "
-        f'that no other one beats: <a href="pareto.html">the whole front</a>. This is design '
-        f"{chosen['position']}, {escape(search['asked'])}.</p>{_table(head, rows)}"
+        f'that no other one beats: <a href="pareto.html#{chosen["position"]}">the whole front</a>. '
+        f"This is design {chosen['position']}, {escape(search['asked'])}.</p>{_table(head, rows)}"
     )
 
 

@@ -69,7 +69,7 @@ def main(arguments=None):
         if front and front.batch == 1:
             command = build_command(front, front.point(front.knee()), options.description)
             print(f"\nThe knee is built by: {command}")
-    for path in written:
+    for path in [] if options.quiet else written:
         print(f"streamtrain.explore: wrote {path}", file=sys.stderr)
     return 0 if front else 1
 

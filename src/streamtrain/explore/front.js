@@ -260,7 +260,8 @@ class Page {
     for (const [name, figure] of Object.entries(this.figures)) Object.assign(figure, { name });
     this.limits = {};
     this.pinned = [];
-    this.current = data.knee;
+    const linked = Number(location.hash.slice(1) || NaN); // front.html#12 opens with design 12
+    this.current = linked in data.foldings ? linked : data.knee;
     this.sorted = { name: "samples_per_s", down: true };
     this.rows = ROWS;
     this.axes = { ...data.axes, xlog: false, ylog: false };

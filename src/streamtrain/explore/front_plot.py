@@ -42,7 +42,9 @@ def front_plot(front, path):
     title = f"{network_text(front.network)} on {front.board}, batch {front.batch}: estimates"
     figure.suptitle(title, fontsize=11)
     if path is not None:
-        figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
+        # Text of an SVG stays text, and the same front gives the same bytes.
+        with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "front"}):
+            figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
     return axes
 
 
@@ -52,7 +54,7 @@ def _draw(axis, front, x, y):
     best = non_dominated(front.figures(x, y))
     line = at[best][np.argsort(at[best][:, 0])]
     knee = front.points.index(front.point(front.knee()))
-    axis.plot(*at[~best].T, ".", color=_PALE, markersize=4, rasterized=True)
+    axis.plot(*at[~best].T, ".", color=_PALE, markersize=3, rasterized=True)
     axis.plot(*line.T, color=_LINE, alpha=0.5, drawstyle="steps-post")
     axis.plot(*line.T, ".", color=_LINE)
     axis.plot(*at[knee], "o", markersize=10, markerfacecolor="none", color=_KNEE)
@@ -83,7 +85,7 @@ def _efficiency(axis, front):
     speed = np.array([point.samples_per_s for point in front.points])
     efficiency = training_gops(front.network, speed) / dsp
     best = non_dominated(front.figures(*[n for n in OBJECTIVES if n in ("samples_per_s", "dsp")]))
-    axis.plot(dsp[~best], efficiency[~best], ".", color=_PALE, markersize=4, rasterized=True)
+    axis.plot(dsp[~best], efficiency[~best], ".", color=_PALE, markersize=3, rasterized=True)
     axis.plot(dsp[best], efficiency[best], ".", color=_LINE)
     for design in published_designs():
         if design.dsp:
@@ -96,6 +98,7 @@ def _efficiency(axis, front):
 
 
 def _mark(axis, design, x, y):
+    """A published design and its label, which can be read where it crosses points."""
     axis.plot(x, y, "D", color=_MARK, markersize=5)
     axis.annotate(
         design.label,
@@ -105,6 +108,7 @@ def _mark(axis, design, x, y):
         color=_MARK,
         fontsize=7,
         ha="right",
+        bbox={"boxstyle": "square,pad=0.05", "facecolor": "#ffffffb0", "edgecolor": "none"},
     )
 
 
