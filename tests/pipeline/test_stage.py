@@ -512,3 +512,34 @@ def test_without_an_update_phases_of_samples_overlap():
     words = script.stage.words
     arrival = run.times["o"][0]
     assert updated - arrival <= 8 * (operations + words) + LATENCY + 1
+
+
+def test_a_word_does_not_slip_into_the_cycle_that_fp_loses():
+    # Pixels of the second sample arrive during WU of the first: its last one waits for the word
+    # in work, and for no other, though each word takes a cycle from FP.
+    plan, position = conv_plan((1, 1, 1), shape=(4, 3, 3), kernel=1, max_batch=2, in_flight=2)
+    script = Script(plan, position)
+    script.write()
+    script.sample(update=False)
+    script.sample()
+    script.read()
+    times = script.run(stall={"i": 0.9}).times
+    (_, m_blocks), pixels, words = script.stage.channels, script.stage.pixels, script.stage.words
+    latency = 15
+    assert times["o"][-m_blocks - 1] < times["i"][-1]
+    assert times["o"][-1] - times["i"][-1] <= pixels + words + latency
+
+
+def test_the_first_word_waits_for_all_errors_while_fp_may_come():
+    # A word that follows the errors as they arrive keeps FP out until the last of them. That of
+    # the second sample is through before, unless there is only room for one.
+    for in_flight, passes in ((2, True), (1, False)):
+        case = first_plan((2, 1, 9), shape=(1, 3, 4), max_batch=2, in_flight=in_flight)
+        script = Script(*case)
+        script.write()
+        script.sample(update=False)
+        script.sample()
+        script.read()
+        times = script.run(stall={"i": 0.8, "dz": 0.98}).times
+        first_errors = len(times["dz"]) // 2
+        assert (times["o"][-1] < times["dz"][first_errors - 1]) == passes

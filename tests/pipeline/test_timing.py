@@ -2,7 +2,7 @@
 """Times of a plan: against rules written down plainly, against one another, and against the gateware."""
 
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from math import ceil, gcd
 
 import numpy as np
@@ -300,9 +300,7 @@ def train(plan, batch, batches=4):
 
     run = run_streams(pipeline, sent, {"o": samples}, drive=watch, max_cycles=60_000)
     results = run.times["o"][batch - 1 :: batch]
-    paces = {
-        (after - before) / batch for before, after in zip(results[1:], results[2:], strict=False)
-    }
+    paces = {(after - before) / batch for before, after in pairwise(results[1:])}
     first_error = results[-2] - plan.network.classes  # the result follows the errors
     return paces, [times[-2] - first_error for times in pulses]
 

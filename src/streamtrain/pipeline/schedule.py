@@ -51,8 +51,8 @@ class Estimate(Record):
     latency : :class:`int`
         Cycles of a prediction: from a sample's first pixel to its class, with all else idle.
     updated : tuple of :class:`int`
-        For each stage, cycles from a sample's first error (the last sample's of a mini-batch) until
-        its weights are updated, and FP of the next sample may begin.
+        For each stage, cycles from a sample's first error (the last sample's of a mini-batch) to
+        the first one in which FP may multiply with the updated weights.
     path : tuple of (FP, BP, WU)
         For each stage, the part of ``cycles`` that its phases decide: what a sample would take
         longer if that phase alone took twice as long, to first order. 0 where others hide it. In a

@@ -124,7 +124,10 @@ class TrainingStage(wiring.Component):
     Timing
     ------
     One operation per cycle. FP takes ``pixels * words`` of them, BP ``rows * cols * words``, WU
-    ``pixels * words``, and one cycle of FP or BP is lost for each word that WU updates. With
+    ``pixels * words``. BP goes before FP before WU, but a word of WU that has begun is not
+    interrupted, and FP or BP lose one cycle for each word that WU updates; no other word begins in
+    it. Without BP, the first word follows the errors as they arrive if no FP may come meanwhile:
+    the sample updates the weights, or all that there is room for are past FP. With
     an update, a step takes 11 cycles more than its operations (10 without BP), and in a design for
     mini-batches another one.
     """
