@@ -578,7 +578,8 @@ class _Search:
         self.latency = _LATENCY in objectives or np.isfinite(limits[_LATENCY])
         self.front = _Front(space, objectives, limits)
         # Resources that stages may take. LUTs and flip-flops are compared when they are rounded.
-        self.rest = np.floor(limits[_DSP:]) + [0, 0, 0.499, 0.499] - space.shell
+        self.rest = np.floor(limits[_DSP:]) - space.shell
+        self.rest[2:] += 0.499
         # What a stage adds, with the cheapest link to the stage before, and the last one's to the loss.
         last = self.stages - 1
         self.cost = [cost.copy() for cost in space.cost]
