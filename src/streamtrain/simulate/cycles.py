@@ -117,9 +117,9 @@ def count_cycles(plan, batch=1, *, jobs=None, report=lambda text: None):
         results, updates = device.run_timed(x, commands)
     ends = results.cycles[batch - 1 :: batch]  # of mini-batches
     paces = np.diff(ends[settle // batch - 1 :])
-    # A stage opens one cycle before its bit of `updated` shows. The first error comes as many cycles
-    # before the result as there are errors. Not the last mini-batch: nothing follows it.
-    updated = updates[-2] - 1 - (ends[-2] - plan.network.classes)
+    # The first error comes as many cycles before the result as there are errors. Not the last
+    # mini-batch: nothing follows it.
+    updated = updates[-2] - (ends[-2] - plan.network.classes)
     return StepCycles(
         batch=batch,
         samples=len(x) - settle,
