@@ -11,6 +11,7 @@ from streamtrain.pipeline.plan import Plan, lower
 from streamtrain.pipeline.schedule import balanced_foldings
 from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
+from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.tables import html_table, text_table
 
 __all__ = ["LOSS_DSP", "Design", "plan"]
@@ -162,6 +163,7 @@ def plan(
     max_batch=1,
     clock_mhz=None,
     seed=1,
+    lutram_depth=DISTRIBUTED_DEPTH,
 ):
     """Plan a network for a board.
 
@@ -187,6 +189,9 @@ def plan(
         Clock of the core; the board's default without.
     seed : :class:`int`
         Of the random bits for stochastic rounding.
+    lutram_depth : :class:`int`
+        Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
+        ones in block RAM; 0 to 1024. Results and cycles do not depend on it.
 
     Returns a :class:`Design`.
 
@@ -195,8 +200,8 @@ def plan(
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If the board is unknown or too small, a folding does not divide, or formats cannot be
-        trained with.
+        If the board is unknown or too small, a folding does not divide, formats cannot be trained
+        with, or a number is out of its range.
     """
     if not isinstance(network, Network):
         raise TypeError(f"Network must be a Network, not {network!r}")
@@ -220,6 +225,13 @@ def plan(
             )
         foldings = balanced_foldings(network, multipliers, in_flight=in_flight, numbers=numbers)
     lowered = lower(
-        network, foldings, numbers, overrides, in_flight=in_flight, max_batch=max_batch, seed=seed
+        network,
+        foldings,
+        numbers,
+        overrides,
+        in_flight=in_flight,
+        max_batch=max_batch,
+        seed=seed,
+        lutram_depth=lutram_depth,
     )
     return Design(lowered, board, target.clock_mhz if clock_mhz is None else clock_mhz)

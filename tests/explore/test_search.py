@@ -53,6 +53,13 @@ def test_formats_and_clocks_are_searched_when_they_are_lists():
     assert {(-p.samples_per_s, p.lut) for p in front.points} == best
 
 
+def test_memory_kinds_are_searched_when_they_are_listed():
+    front = quiet(lutram_depth=[16, 256], objectives=["bram36", "lut"])
+    kinds = {front.variants[point.variant].plan.lutram_depth for point in front.points}
+    assert kinds == {16, 256}  # fewer block RAMs, or fewer LUTs
+    assert front.smallest("bram36").plan.lutram_depth == 256
+
+
 @pytest.mark.parametrize(
     "board, constraints, reason",
     [

@@ -24,6 +24,16 @@ SHAPES = [  # bits of a lane, words, other arguments
     (3, 100, {"block": False, "single_port": True}),
     (5, 130, {"block": False, "single_port": True}),
     (2, 250, {"block": False, "single_port": True}),
+    # Deeper than what one of them holds.
+    (1, 66, {"block": False}),
+    (16, 65, {"block": False}),
+    (16, 129, {"block": False}),
+    (20, 128, {"block": False, "lanes": 2}),
+    (3, 1024, {"block": False}),
+    (38, 257, {"block": False, "ports": ((5, 38), (0, 28))}),
+    (1, 1, {"block": True}),
+    (18, 2, {"block": True}),
+    (20, 5, {"block": True, "lanes": 3, "ports": ((4, 20), (0, 16))}),
     (1, 65, {"block": True}),
     (9, 600, {"block": True}),
     (18, 1025, {"block": True}),
@@ -100,7 +110,11 @@ def test_any_memory_is_what_yosys_makes_of_it():
     shapes = []
     for _ in range(10):
         depth = numbers.choice([2, 31, 64, 65, 400, 513])
-        shapes.append((numbers.randint(1, 90), depth, {"block": depth > 64}))
+        shapes.append((
+            numbers.randint(1, 90),
+            depth,
+            {"block": depth > numbers.choice([0, 64, 400])},
+        ))
     assert_as_yosys(shapes)
 
 

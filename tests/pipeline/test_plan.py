@@ -1,5 +1,6 @@
 """What a network becomes when it is planned."""
 
+import json
 from dataclasses import replace
 from math import prod
 
@@ -116,6 +117,7 @@ def test_numpys_integers_are_sizes():
     foldings = {name: tuple(np.array(folding)) for name, folding in FOLDINGS.items()}
     plan = lower(NET, foldings, in_flight=np.int64(2), max_batch=np.int64(4), seed=np.int64(3))
     assert plan == lower(NET, FOLDINGS, in_flight=2, max_batch=4, seed=3)
+    assert lower(NET, FOLDINGS, lutram_depth=np.int64(7)).to_json()  # which NumPy's would not give
 
 
 @pytest.mark.parametrize(
@@ -335,6 +337,18 @@ def test_rejects_less_than_one(what):
         lower(NET, FOLDINGS, **{what: 1.5})
 
 
+@pytest.mark.parametrize("depth", [-1, 1025])
+def test_rejects_memories_that_lutram_does_not_hold(depth):
+    with pytest.raises(ValueError, match=rf"^lutram_depth must be from 0 to 1024, not {depth}$"):
+        lower(NET, FOLDINGS, lutram_depth=depth)
+
+
+@pytest.mark.parametrize("depth", [16.0, "64", None])
+def test_rejects_depths_that_are_no_integers(depth):
+    with pytest.raises(TypeError, match=rf"^lutram_depth must be an integer, not {depth!r}$"):
+        lower(NET, FOLDINGS, lutram_depth=depth)
+
+
 # Plans are values.
 
 
@@ -347,8 +361,15 @@ def test_travels_as_json():
         in_flight=2,
         max_batch=8,
         seed=5,
+        lutram_depth=256,
     )
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_reads_plans_from_before_memories_could_be_chosen():
+    members = json.loads(lower(NET, FOLDINGS).to_json())
+    assert members.pop("lutram_depth") == 64
+    assert Plan.from_json(json.dumps(members)) == lower(NET, FOLDINGS)
 
 
 def test_equal_plans_are_one_cache_key():

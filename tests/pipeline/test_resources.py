@@ -89,6 +89,62 @@ def test_memories_are_those_of_the_gateware(plan):
             assert estimated[name] == sizes, name
 
 
+MEMORY_KINDS = [
+    {},
+    {"lutram_depth": 0},
+    {"lutram_depth": 16},
+    {"lutram_depth": 256, "in_flight": 3},
+    {"lutram_depth": 1024, "max_batch": 4, "numbers": Numbers(master=Fixed(20, 16))},
+]
+
+
+@pytest.mark.parametrize("options", MEMORY_KINDS)
+def test_memories_are_of_the_kind_that_the_gateware_asks_for(options):
+    net = Network((1, 8, 8), TINY.layers, optimizer=TINY.optimizer)
+    plan = lower(net, {"conv1": (1, 1, 3), "linear1": (1, 2, 1)}, **{"in_flight": 2, **options})
+    asked = {}
+    for module, body in re.findall(
+        r"^module \\streamtrain\.?(\S*) ?\((.*?)^endmodule", generate_verilog(plan), re.M | re.S
+    ):
+        for style, name in re.findall(
+            r'ram_style = "(\w+)" \*\)\n  reg (?:\[\d+:0\] )?(\S+) \[\d+:0\];', body
+        ):
+            path = f"{module}.{name}".removesuffix(".memory").lstrip(".")
+            asked[re.sub(r"\.bank\d\d$", ".bank", path)] = style
+    kinds = {True: "block", False: "distributed"}
+    memories = estimate_resources(plan).memories
+    several = {memory.name: memory for memory in memories if memory.depth > 1}
+    assert {name: kinds[memory.bram18 > 0] for name, memory in several.items()} == {
+        name: asked.get(name, "block")
+        for name in several  # the loss's tables ask for nothing
+    }
+    # What the choice does not touch: what is read where it is written, short queues, tables.
+    fixed = r".*(_tokens|outputs|input_errors|_pool\.best|_queue|_table)|commands"
+    chosen = {name: memory for name, memory in several.items() if not re.fullmatch(fixed, name)}
+    assert {name.rpartition(".")[2] for name in chosen} >= {
+        "bank", "words", "biases", "conv1_pool_record", "conv1_relu_record",
+    }  # fmt: skip
+    for name, memory in chosen.items():
+        assert (memory.bram18 > 0) == (memory.depth > options.get("lutram_depth", 64)), name
+
+
+# With 0 all that can be is block RAM, with 256 next to nothing is.
+@pytest.mark.parametrize("lutram_depth", [0, 16, 256])
+def test_memory_kinds_are_as_synthesised(lutram_depth):
+    net = Network((1, 8, 8), TINY.layers, optimizer=TINY.optimizer)
+    foldings = {"conv1": (1, 1, 3), "linear1": (1, 2, 1)}
+    options = {"in_flight": 2, "max_batch": 4}
+    estimated = estimate_resources(lower(net, foldings, **options, lutram_depth=lutram_depth)).total
+    default = estimate_resources(lower(net, foldings, **options)).total
+    assert (estimated.bram18 > default.bram18) == (lutram_depth < 64)
+    assert (estimated.lut > default.lut) == (lutram_depth > 64)
+    plan = lower(net, foldings, **options, lutram_depth=lutram_depth)
+    used, _ = synthesise(generate_verilog(plan), "streamtrain")
+    assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36)
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
 def multiplier(wide, narrow):
     """Verilog of one multiplier as the array has it, without what is around."""
     m = Module()

@@ -11,6 +11,7 @@ from streamtrain.host.device import Op
 from streamtrain.host.trainer import training_commands
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline import generate
+from streamtrain.pipeline.generate import generate_verilog
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.stage import TrainingStage
@@ -140,6 +141,26 @@ def test_other_formats_are_bit_exact_too(numbers):
         result = compare(device, x, training_commands(plan, y, batch), golden=golden)
         assert result.bit_exact, str(result)
     assert device.saturations() == golden.saturations()
+
+
+@pytest.mark.parametrize("lutram_depth", [0, 256])
+def test_memory_kinds_change_neither_results_nor_cycles(device, lutram_depth):
+    plan = replace(PLAN, lutram_depth=lutram_depth)
+    assert generate_verilog(plan) != generate_verilog(PLAN)
+    x, y = samples(40)
+    commands = training_commands(PLAN, y, 4)
+    other = SimulatedDevice(plan)
+    took = []
+    for runner in (device, other):
+        golden = Golden(plan)
+        runner.reset()
+        runner.write_weights(golden.read_weights())
+        assert compare(runner, x[:20], commands[:20], golden=golden).bit_exact
+        begin = runner.cycle
+        results = runner.run(x[20:], commands[20:])
+        np.testing.assert_array_equal(results.loss, golden.run(x[20:], commands[20:]).loss)
+        took.append(results.cycles - begin)
+    np.testing.assert_array_equal(*took)
 
 
 def test_trainer_follows_golden():

@@ -6,6 +6,7 @@ import pytest
 from amaranth.lib import data
 
 from streamtrain.numeric import Fixed
+from streamtrain.pipeline.generate import verilog_of
 from streamtrain.simulate.bench import run_stream, run_streams
 from streamtrain.stream import Queue, memory_style
 
@@ -54,6 +55,14 @@ def test_a_payload_is_offered_after_two_cycles_and_at_full_rate(depth, period):
 def test_small_memories_are_distributed():
     assert memory_style(64) == {"ram_style": "distributed"}
     assert memory_style(65) == {"ram_style": "block"}
+    assert memory_style(64, 63) == {"ram_style": "block"}
+    assert memory_style(65, 65) == {"ram_style": "distributed"}
+
+
+@pytest.mark.parametrize("depth, lutram_depth, style", [(5, 4, "block"), (5, 5, "distributed")])
+def test_says_where_it_lives(depth, lutram_depth, style):
+    text = verilog_of(Queue(Q4_4, depth, lutram_depth=lutram_depth), "queue")
+    assert f'(* ram_style = "{style}" *)' in text
 
 
 @pytest.mark.parametrize("depth", [0, -1])

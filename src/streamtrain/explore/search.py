@@ -45,6 +45,7 @@ def explore(
     numbers=None,
     clock_mhz=None,
     in_flight=2,
+    lutram_depth=64,
     max_batch=None,
     search="exact",
     evaluations=10_000,
@@ -76,6 +77,8 @@ def explore(
         Clock of the core; the board's default without.
     in_flight : :class:`int`, or a list of them
         Samples that each layer has room for.
+    lutram_depth : :class:`int`, or a list of them
+        Words up to which a memory is LUT RAM; deeper ones are block RAM.
     max_batch : :class:`int`, optional
         Largest mini-batch that the hardware can accumulate; ``batch`` without.
     search : :class:`str`
@@ -92,7 +95,7 @@ def explore(
     Returns
     -------
     :class:`~streamtrain.explore.front.Front`
-        Each combination of formats, clocks and samples in flight is one of its variants. If nothing
+        Each combination of formats, clocks, memory kinds and samples in flight is one of its variants. If nothing
         fits it is empty, and says why.
 
     Raises
@@ -120,7 +123,9 @@ def explore(
     if evidence is not None and evidence not in EVIDENCE:
         raise ValueError(f"Evidence must be one of {', '.join(EVIDENCE)}, not {evidence!r}")
     target = load_board(board)
-    variants = _variants(network, target, numbers, clock_mhz, in_flight, max_batch or batch)
+    variants = _variants(
+        network, target, numbers, clock_mhz, in_flight, lutram_depth, max_batch or batch
+    )
     points, reasons, evaluated = [], [], 0
     with ProgressBar("searching", _STEPS * len(variants), enabled=progress) as bar:
         for number, variant in enumerate(variants):
@@ -182,20 +187,22 @@ def _several(value, kinds, name):
     return values
 
 
-def _variants(network, target, numbers, clock_mhz, in_flight, max_batch):
+def _variants(network, target, numbers, clock_mhz, in_flight, lutram_depth, max_batch):
     choices = product(
         _several(numbers, Numbers, "numbers"),
         _several(in_flight, int, "in_flight"),
+        _several(lutram_depth, int, "lutram_depth"),
         _several(clock_mhz, (int, float), "clock_mhz"),
     )
     variants = []
-    for formats, slots, clock in choices:
+    for formats, slots, depth, clock in choices:
         clock = target.clock_mhz if clock is None else clock
         if not 0 < clock < float("inf"):
             raise ValueError(f"clock_mhz must be positive, not {clock!r}")
         plan = lower(
-            network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch
-        )
+            network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch,
+            lutram_depth=depth,
+        )  # fmt: skip
         variants.append(Variant(plan, float(clock)))
     return variants
 

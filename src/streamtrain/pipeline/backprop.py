@@ -21,9 +21,9 @@ from streamtrain.stream import DISTRIBUTED_DEPTH, Queue, Resize, connect
 __all__ = ["Link", "backpropagate", "forward_links"]
 
 
-def _queued(m, name, source, depth):
-    """The stream ``source``, with a queue behind it."""
-    queue = Queue(source.signature.members["payload"].shape, depth)
+def _queued(m, name, source, depth, **options):
+    """The stream ``source``, with a :class:`Queue` behind it."""
+    queue = Queue(source.signature.members["payload"].shape, depth, **options)
     m.submodules[name] = queue
     connect(m, source, queue.i)
     return queue.o
@@ -52,7 +52,13 @@ class Link:
     def _record(self, m, recorded):
         """Keep what the forward pass recorded until errors come back for it."""
         beats = prod(self.stage.pooled) * self.stage.blocks[0]
-        return _queued(m, f"{self.name}_record", recorded, beats * self.plan.in_flight)
+        return _queued(
+            m,
+            f"{self.name}_record",
+            recorded,
+            beats * self.plan.in_flight,
+            lutram_depth=self.plan.lutram_depth,
+        )
 
     def back(self, m, errors):
         """Send errors of this link's output back through it.

@@ -72,8 +72,9 @@ _BLOCK = (
 )
 # Another read address than the one that is written at.
 _DISTRIBUTED = (
-    (_Primitive("RAM32M", 6, 32, 8, by_bit=7, lut=4),),
-    (_Primitive("RAM64M", 3, 64, 8, by_bit=7, lut=4),),
+    (_Primitive("RAM128X1D", 1, 128, 8, by_bit=8, lut=4),),
+    (_Primitive("RAM32M", 6, 32, 8, by_bit=7, byte=6, lut=4),),
+    (_Primitive("RAM64M", 3, 64, 8, by_bit=7, byte=3, lut=4),),
 )
 # Read where it is written.
 _SINGLE_PORT = (

@@ -15,14 +15,27 @@ from streamtrain.network import Network
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
 from streamtrain.records import Record
+from streamtrain.stream import DISTRIBUTED_DEPTH
 
-__all__ = ["ACCUMULATOR_WIDTH", "GUARD_BITS", "RATE_UNIT", "Plan", "Stage", "ceil_log2", "lower"]
+__all__ = [
+    "ACCUMULATOR_WIDTH",
+    "GUARD_BITS",
+    "MAX_LUTRAM_DEPTH",
+    "RATE_UNIT",
+    "Plan",
+    "Stage",
+    "ceil_log2",
+    "lower",
+]
 
 ACCUMULATOR_WIDTH = 48
 """Bits of a weight gradient's accumulator: the P register of a DSP48E1."""
 
 GUARD_BITS = 8
 """Bits below a stored weight's last one that a mini-batch's gradient is accumulated with."""
+
+MAX_LUTRAM_DEPTH = 1024
+"""Most words that a memory in LUT RAM may have: of 18 bits, they fill half a block RAM."""
 
 RATE_UNIT = 128
 """Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
@@ -180,6 +193,18 @@ class Plan(Record):
         Largest mini-batch; 1 leaves out the memories in which gradients accumulate.
     seed : :class:`int`
         Of the random bits for stochastic rounding.
+    lutram_depth : :class:`int`
+        Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
+        ones in block RAM; 0 to :data:`MAX_LUTRAM_DEPTH`. Results and cycles do not depend on it. A
+        single word is a register in any case, the squares of a pool are in LUT RAM (they are read in
+        the cycle in which they are written), and so are short queues.
+
+    Raises
+    ------
+    TypeError
+        If a number is no integer.
+    ValueError
+        If a number is out of its range, or formats cannot be trained with.
     """
 
     network: Network
@@ -187,8 +212,17 @@ class Plan(Record):
     in_flight: int = 1
     max_batch: int = 1
     seed: int = 1
+    lutram_depth: int = DISTRIBUTED_DEPTH
 
     def __post_init__(self):
+        try:
+            object.__setattr__(self, "lutram_depth", index(self.lutram_depth))
+        except TypeError:
+            raise TypeError(f"lutram_depth must be an integer, not {self.lutram_depth!r}") from None
+        if not 0 <= self.lutram_depth <= MAX_LUTRAM_DEPTH:
+            raise ValueError(
+                f"lutram_depth must be from 0 to {MAX_LUTRAM_DEPTH}, not {self.lutram_depth!r}"
+            )
         for field in ("in_flight", "max_batch", "seed"):
             object.__setattr__(self, field, index(getattr(self, field)))
             if getattr(self, field) < 1:
@@ -301,7 +335,17 @@ class Plan(Record):
         return (self.seed * 0x9E3779B1 + number * 0x85EBCA6B) % (2**32 - 1) + 1
 
 
-def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_batch=1, seed=1):
+def lower(
+    network,
+    foldings,
+    numbers=None,
+    overrides=None,
+    *,
+    in_flight=1,
+    max_batch=1,
+    seed=1,
+    lutram_depth=DISTRIBUTED_DEPTH,
+):
     """Turn a network into a :class:`Plan`.
 
     Parameters
@@ -313,12 +357,16 @@ def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_b
         Formats of all layers.
     overrides : dict of :class:`Numbers` by layer name, optional
         Formats of single layers. A layer's activations or logits are what it puts out.
+    in_flight, max_batch, seed, lutram_depth : :class:`int`
+        As :class:`Plan` has them.
 
     Raises
     ------
+    TypeError
+        If a number is no integer.
     ValueError
         If the network has layers in an order that the pipeline cannot run, a folding is missing or does not
-        divide, or formats cannot be trained with.
+        divide, formats cannot be trained with, or a number is out of its range.
     """
     numbers = numbers or Numbers()
     overrides = dict(overrides or {})
@@ -407,4 +455,11 @@ def lower(network, foldings, numbers=None, overrides=None, *, in_flight=1, max_b
             f"{stages[-1].name} gives {rows}x{cols} scores for each channel; the class scores must come from "
             f"Linear, or from a 1x1 map"
         )
-    return Plan(network, tuple(stages), in_flight=in_flight, max_batch=max_batch, seed=seed)
+    return Plan(
+        network,
+        tuple(stages),
+        in_flight=in_flight,
+        max_batch=max_batch,
+        seed=seed,
+        lutram_depth=lutram_depth,
+    )

@@ -11,7 +11,6 @@ A design is the sum of parts, so that a search can put it together from what it 
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from math import gcd
 
@@ -446,18 +445,32 @@ class _Tally:
             lut += LUT_WEIGHTS[kind] * count
         return Usage(self.dsp, self.bram18, lut, self.ff)
 
-    def memory(self, name, width, depth, *, lanes=1, copies=1, ports=None, single_port=False):
+    def memory(
+        self,
+        name,
+        width,
+        depth,
+        *,
+        lanes=1,
+        copies=1,
+        ports=None,
+        single_port=False,
+        lutram_depth=DISTRIBUTED_DEPTH,
+    ):
         """``copies`` memories of ``lanes`` times ``width`` bits; see :func:`map_memory`."""
-        mapping = _mapped(width, depth, lanes, ports, single_port)
+        block = not single_port and memory_style(depth, lutram_depth)["ram_style"] == "block"
+        mapping = map_memory(
+            width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port
+        )
         self.memories.append((name, width, lanes, depth, copies, mapping))
         self.bram18 += copies * mapping.bram18
         self.lutram += copies * mapping.lut
         self.ff += copies * mapping.ff
         self.luts["address"] += copies * lanes * width * _choice(mapping.ways)
 
-    def queue(self, name, width, depth):
+    def queue(self, name, width, depth, **options):
         """A :class:`~streamtrain.stream.Queue`."""
-        self.memory(name, width, depth)
+        self.memory(name, width, depth, **options)
         pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
         self.ff += pointers + 1
         self.luts["count"] += pointers
@@ -490,7 +503,14 @@ class _Tally:
         rows, cols = shape.squares
         banks = shape.bank_rows * shape.bank_cols
         groups = shape.kernel**2 // shape.taps
-        self.memory(f"{name}.bank", width, shape.depth, lanes=shape.lanes, copies=banks)
+        self.memory(
+            f"{name}.bank",
+            width,
+            shape.depth,
+            lanes=shape.lanes,
+            copies=banks,
+            lutram_depth=shape.lutram_depth,
+        )
         bits = ceil_log2(shape.slots + 1) + _stepping(shape.depth, shape.slot_stride)
         bits += ceil_log2(shape.blocks) + 2 * ceil_log2(shape.square)
         bits += ceil_log2(rows) + ceil_log2(cols) + _bank_bits(shape)
@@ -505,12 +525,6 @@ class _Tally:
         self.luts["address"] += adders * ceil_log2(shape.depth) + 3 * (banks - 1)
         if banks > 1:
             self.luts["turn"] += shape.taps * word * _TURN[shape.kernel, shape.bank_rows > 1]
-
-
-@lru_cache(maxsize=1 << 16)
-def _mapped(width, depth, lanes, ports, single_port):
-    block = not single_port and memory_style(depth)["ram_style"] == "block"
-    return map_memory(width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port)
 
 
 def _choice(ways):
@@ -612,7 +626,8 @@ def _weights(tally, plan, stage, shifts):
     wide = stage.stored != stage.weights
     width = stored + operand if wide else stored
     name, blocks, pm = f"{stage.name}.weights", stage.blocks[0], stage.folding[0]
-    tally.memory(f"{name}.words", width, stage.words, lanes=stage.multipliers)
+    kind = {"lutram_depth": plan.lutram_depth}
+    tally.memory(f"{name}.words", width, stage.words, lanes=stage.multipliers, **kind)
     spatial = ceil_log2(stage.pixels)
     gradient = stage.input.width + stage.errors.width + shifts + spatial
     bias_drop = plan.bias_shift(stage)
@@ -620,7 +635,7 @@ def _weights(tally, plan, stage, shifts):
     updated = [("sums", stage.multipliers, stage.words, min(ACCUMULATOR_WIDTH, gradient), drop)]
     if stage.bias:
         ports = ((width - operand, width), (0, stored))  # for the array; for the update
-        tally.memory(f"{name}.biases", width, blocks, lanes=pm, ports=ports)
+        tally.memory(f"{name}.biases", width, blocks, lanes=pm, ports=ports, **kind)
         updated.append(("bias_sums", pm, blocks, stage.errors.width + shifts + spatial, bias_drop))
     if wide:
         tally.ff += stage.multipliers * operand
@@ -635,7 +650,7 @@ def _weights(tally, plan, stage, shifts):
         if accumulates:
             below = plan.batch_shift(drop)
             kept = max(1, bits - below) + ceil_log2(plan.max_batch)
-            tally.memory(f"{name}.{sums}", kept, depth, lanes=lanes)
+            tally.memory(f"{name}.{sums}", kept, depth, lanes=lanes, **kind)
             tally.ff += lanes * (2 * kept + (below if adding else 0))
             tally.luts["update"] += lanes * kept
             bits = kept + below
@@ -710,18 +725,18 @@ def _link(plan, before, after):
     name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
     rows, cols = before.pooled
     blocks = before.blocks[0]
-    recorded = rows * cols * blocks * plan.in_flight
+    recorded, kind = rows * cols * blocks * plan.in_flight, {"lutram_depth": plan.lutram_depth}
     if before.pool > 1:
         row = cols * blocks
         tally.memory(f"{name}_pool.best", output.width + 2, row, lanes=lanes, single_port=True)
-        tally.queue(f"{name}_pool_record", 2 * lanes, recorded)
+        tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
         last = "relu" if before.relu else "pool"
         tally.queue(f"{name}_{last}_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 4)
     if before.relu:
-        tally.queue(f"{name}_relu_record", lanes, recorded)
+        tally.queue(f"{name}_relu_record", lanes, recorded, **kind)
         tally.ff += 2
         tally.luts["link"] += lanes * (output.width + 4)
     if before.relu or before.pool > 1:

@@ -38,6 +38,7 @@ def input_windows(plan, stage):
         lanes=pn,
         blocks=stage.blocks[1],
         slots=plan.in_flight,
+        lutram_depth=plan.lutram_depth,
     )
 
 
@@ -56,6 +57,7 @@ def error_windows(plan, stage):
         blocks=stage.blocks[0],
         slots=plan.in_flight,
         square=stage.pool,
+        lutram_depth=plan.lutram_depth,
     )
 
 

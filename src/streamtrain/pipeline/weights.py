@@ -119,7 +119,10 @@ class WeightStore(wiring.Component):
 
         def memory(name, width, depth):
             memory = Memory(
-                shape=unsigned(width), depth=depth, init=[], attrs=memory_style(depth)
+                shape=unsigned(width),
+                depth=depth,
+                init=[],
+                attrs=memory_style(depth, plan.lutram_depth),
             )
             m.submodules[name] = memory
             return memory

@@ -10,12 +10,13 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["DISTRIBUTED_DEPTH", "Queue", "memory_style"]
 
 DISTRIBUTED_DEPTH = 64
-"""Memories up to this many words live in LUT RAM: block RAM would be nearly empty."""
+"""Unless told otherwise, memories up to this many words live in LUT RAM: block RAM would be nearly empty."""
 
 
-def memory_style(depth):
-    """Attributes that put a memory of ``depth`` words where it is cheapest."""
-    return {"ram_style": "distributed" if depth <= DISTRIBUTED_DEPTH else "block"}
+def memory_style(depth, lutram_depth=DISTRIBUTED_DEPTH):
+    """Attributes that put a memory of ``depth`` words into LUT RAM, or into block RAM if it is deeper
+    than ``lutram_depth``."""
+    return {"ram_style": "distributed" if depth <= lutram_depth else "block"}
 
 
 class Queue(wiring.Component):
@@ -26,6 +27,8 @@ class Queue(wiring.Component):
     shape : shape-like
     depth : :class:`int`
         Payloads in memory, at least 1.
+    lutram_depth : :class:`int`
+        Largest ``depth`` that lives in LUT RAM.
 
     Members
     -------
@@ -40,9 +43,10 @@ class Queue(wiring.Component):
     two cycles after it was accepted.
     """
 
-    def __init__(self, shape, depth):
+    def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH):
         self.shape = shape
         self.depth = index(depth)
+        self.lutram_depth = index(lutram_depth)
         if self.depth < 1:
             raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
         super().__init__({
@@ -54,7 +58,10 @@ class Queue(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.memory = memory = Memory(
-            shape=Shape.cast(self.shape), depth=self.depth, init=[], attrs=memory_style(self.depth)
+            shape=Shape.cast(self.shape),
+            depth=self.depth,
+            init=[],
+            attrs=memory_style(self.depth, self.lutram_depth),
         )
         write, read = memory.write_port(), memory.read_port()
         stored = Signal(range(self.depth + 1))  # in memory

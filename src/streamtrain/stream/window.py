@@ -14,7 +14,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.stream.queue import memory_style
+from streamtrain.stream.queue import DISTRIBUTED_DEPTH, memory_style
 
 __all__ = ["Cursor", "WindowShape", "WindowStore"]
 
@@ -41,6 +41,8 @@ class WindowShape:
     square : :class:`int`
         Pixels arrive in raster order if 1, in squares of this size (squares in raster order) if
         more.
+    lutram_depth : :class:`int`
+        Memories up to this many words live in LUT RAM, deeper ones in block RAM.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class WindowShape:
     blocks: int
     slots: int
     square: int = 1
+    lutram_depth: int = DISTRIBUTED_DEPTH
 
     def __post_init__(self):
         kernel = self.kernel
@@ -277,7 +280,7 @@ class WindowStore(wiring.Component):
                     shape=unsigned(width),
                     depth=shape.depth,
                     init=[],
-                    attrs=memory_style(shape.depth),
+                    attrs=memory_style(shape.depth, shape.lutram_depth),
                 )
                 m.submodules[f"bank{bank_row}{bank_col}"] = memory
                 banks[bank_row, bank_col] = (memory.write_port(), memory.read_port())
