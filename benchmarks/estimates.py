@@ -2,12 +2,16 @@
 
     python benchmarks/estimates.py resources
     python benchmarks/estimates.py resources --fit
+    python benchmarks/estimates.py cycles
 
 ``resources`` synthesises designs with Yosys and compares DSP slices, block RAM, LUTs and flip-flops. The
 LUTs' weights are fitted to the designs of one set, :data:`CALIBRATION`; those of the other,
 :data:`VALIDATION`, share neither net nor foldings with them, and are what the errors are stated for. The
 first run takes an hour or more on one core; results are kept in the cache, so that the next one takes a
 minute. ``--fit`` prints the weights that fit best, for :data:`streamtrain.pipeline.resources.LUT_WEIGHTS`.
+
+``cycles`` simulates the designs of ``cycle_designs.py`` at batch 1 and 16, and compares cycles of a step. The
+first run compiles a model of each, which takes an hour or more on two cores; it can be interrupted.
 """
 
 import re
@@ -20,10 +24,12 @@ from statistics import median
 
 import numpy as np
 from columns import columns
+from cycle_designs import BATCHES, designs
 from scipy.optimize import nnls
 
 import streamtrain as st
 from streamtrain.build.synth import synthesise, yosys_version
+from streamtrain.explore.evidence import TOTAL, confirm
 from streamtrain.pipeline.generate import generate_verilog
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.resources import LUT_WEIGHTS, estimate_resources, lut_counts
@@ -34,6 +40,7 @@ TOP = "streamtrain"
 RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
 EXACT = ("dsp", "bram36")
 MEDIAN, WORST = 0.10, 0.20  # of the others, at most
+CYCLES_WORST = 0.01
 
 PRIOR = 0.1
 """How much a weight of 1 counts in the fit: a weight that is off by 1 as much as a design whose LUTs are off
@@ -211,6 +218,11 @@ def _parser():
     half.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     half.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
     half.set_defaults(run=resources)
+    half = halves.add_parser("cycles", help="against simulation")
+    half.add_argument("--only", nargs="+", metavar="NAME", help="designs, such as 'M, 50'")
+    half.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    half.add_argument("--page", type=Path, default=PAGE, help="page whose table is written anew")
+    half.set_defaults(run=cycles)
     return parser
 
 
@@ -357,6 +369,85 @@ def fit(samples):
         np.concatenate([1 - memory / total, np.full(len(LUT_WEIGHTS), PRIOR)]),
     )
     return dict(zip(LUT_WEIGHTS, weights.tolist(), strict=True))
+
+
+# -- Cycles ----------------------------------------------------------------------------------------
+
+
+def cycles(options):
+    """The half of :func:`main` that is about cycles."""
+    chosen = designs()
+    if options.only:
+        unknown = sorted(set(options.only) - chosen.keys())
+        if unknown:
+            print(f"There is no design {unknown[0]!r}", file=sys.stderr)
+            return 2
+        chosen = {name: chosen[name] for name in options.only}
+    results = [{"design": name, "multipliers": d.multipliers} for name, d in chosen.items()]
+    for batch in BATCHES:
+        evidence = confirm(list(chosen.values()), "simulate", batch=batch)
+        for result, finding in zip(results, evidence.findings, strict=True):
+            if finding.problem:
+                raise RuntimeError(f"{result['design']}: {finding.problem}")
+            result[str(batch)] = {
+                "estimated": finding.estimated[TOTAL]["cycles"],
+                "simulated": finding.found[TOTAL]["cycles"],
+            }
+    print(columns(*cycle_rows(results)))
+    print(columns(*cycle_summary(results)))
+    if options.json:
+        options.json.write_text(dumps(results, indent=2) + "\n", encoding="utf-8")
+    if not options.only:
+        write_section(options.page, "cycles", cycle_markdown(results))
+    return 0 if all(max(own) <= CYCLES_WORST for own in cycle_errors(results).values()) else 1
+
+
+def cycle_error(result, batch):
+    """Part by which the estimate of a design's cycles is too high."""
+    return result[str(batch)]["estimated"] / result[str(batch)]["simulated"] - 1
+
+
+def cycle_errors(results):
+    """Errors without their signs, a list for each batch size."""
+    return {batch: [abs(cycle_error(one, batch)) for one in results] for batch in BATCHES}
+
+
+def cycle_summary(results):
+    """Header and rows: how many are within 1 %, median and worst error of each batch size."""
+    rows = [
+        (
+            f"batch {batch}",
+            f"{sum(error <= CYCLES_WORST for error in errors)} of {len(errors)}",
+            f"{median(errors):.2%}",
+            f"{max(errors):.2%}",
+        )
+        for batch, errors in cycle_errors(results).items()
+    ]
+    return ("", "within 1 %", "median error", "worst error"), rows
+
+
+def cycle_rows(results):
+    """Header and rows: each design's estimated and simulated cycles."""
+    header = ["design", "multipliers"]
+    for batch in BATCHES:
+        header += [f"batch {batch}\nestimate", f"batch {batch}\nsimulated", f"batch {batch}\nerror"]
+    lines = []
+    for result in results:
+        line = [result["design"], f"{result['multipliers']:,}"]
+        for batch in BATCHES:
+            own = result[str(batch)]
+            line += [f"{own['estimated']:,}", f"{own['simulated']:,.0f}"]
+            line.append(f"{cycle_error(result, batch):+.2%}")
+        lines.append(line)
+    return header, lines
+
+
+def cycle_markdown(results):
+    """Results as a section of the page."""
+    parts = [f"{len(results)} designs, cycles for each sample. Errors are parts of what is simulated."]
+    return "\n\n".join([
+        *parts, _markdown_table(*cycle_summary(results)), _markdown_table(*cycle_rows(results))
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
