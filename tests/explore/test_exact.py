@@ -71,7 +71,8 @@ def test_finds_what_brute_force_finds(name, in_flight, objectives, limited, ever
     if limited:
         limits = {
             "dsp": 40,
-            "lut": float(np.percentile(figures[:, FIGURES.index("lut")], 30)),
+            "bram18": float(np.percentile(figures[:, FIGURES.index("bram18")], 40)),
+            "lut": float(np.percentile(figures[:, FIGURES.index("lut")], 50)),
             "cycles": float(np.percentile(figures[:, FIGURES.index("cycles")], 60)),
         }
         for figure, limit in limits.items():

@@ -114,7 +114,7 @@ def _worth(parts, d, b, floor, table, corners, blocks, grid, ends, killer, mask)
     (blocks,) remembers the cut that last said no.
     """
     levels, _, cuts = table.shape
-    d_step, b_step, any_b = grid
+    d_step, b_step, any_b, _ = grid
     alive = np.uint64(0)
     for at in range(len(blocks)):
         bit = np.uint64(1) << np.uint64(at)
@@ -179,7 +179,7 @@ def _extend(
                 d += link_cost[pair, own_pn[o], 0]
                 b += link_cost[pair, own_pn[o], 1]
                 floor[:] = -np.inf
-                fits = True
+                fits = b <= grid[3]
                 for r in range(len(new_others)):
                     new_others[r] = cost[label, 2 + r] + own_cost[o, 2 + r]
                     new_others[r] += link_cost[pair, own_pn[o], 2 + r]
@@ -699,8 +699,8 @@ class _Search:
         own_parts, link_parts, costs = self._parts(cuts)
         d_step = -(-part.high // (_LEVELS[0] - 1))
         levels = part.high // d_step + 1
-        most_b = self.front.figures[:, _BRAM].max(initial=0) - space.shell[1]
-        most_b = max(most_b, sum(cost[:, 1].max() for cost in self.with_link) if not len(self.front.designs) else 0)
+        # More block RAM than any known design has is one level, whatever the amount.
+        most_b = max(0.0, self.front.figures[:, _BRAM].max(initial=0) - space.shell[1])
         b_step = max(1, int(-(-most_b // (_LEVELS[1] - 2))))
         any_b = int(most_b // b_step) + 1
         d = [(cost[:, 0] // d_step).astype(np.int64) for cost in self.with_link]
@@ -712,7 +712,7 @@ class _Search:
         corners, blocks, ends = self._corners(part, d_step, b_step, levels, any_b)
         if not len(corners):
             return
-        grid = (d_step, b_step, any_b)
+        grid = (d_step, b_step, any_b, float(self.rest[1]))
         label = self._loss(cuts)
         for s in range(self.stages - 1, -1, -1):
             label = self._stage(
@@ -763,8 +763,6 @@ class _Search:
         right = np.hstack([best[:, 1:], np.full((levels, 1), -np.inf)])
         outer = (best > above) & (best > right)
         outer[: part.low // d_step] = False
-        allowed = np.arange(any_b + 1) * b_step <= self.rest[1]
-        outer &= allowed
         i, j = np.nonzero(outer)
         order = np.lexsort((j, i // 8))
         corners = np.stack([best[i, j], i, j], axis=1)[order]
