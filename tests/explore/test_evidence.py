@@ -92,7 +92,7 @@ def test_cycles_are_those_of_a_long_run(batch, unmeasured):
         ends = results.cycles[batch - 1 :: batch]
         cycles = float(np.diff(ends)[3:].mean()) / batch
         errors = ends - design.network.classes  # the first one of each sample that ends a batch
-        (after,) = np.unique((updates - 1 - errors[:, None])[3:-1], axis=0)
+        (after,) = np.unique((updates - errors[:, None])[3:-1], axis=0)
         assert finding.found == {
             TOTAL: {"cycles": cycles},
             **{name: {"updated": n} for name, n in zip(design.foldings, after, strict=True)},
