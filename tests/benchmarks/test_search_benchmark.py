@@ -9,7 +9,7 @@ import streamtrain as st
 
 pytest.importorskip("pymoo")
 
-import search  # noqa: E402 - it needs pymoo
+import search
 
 
 @pytest.fixture
