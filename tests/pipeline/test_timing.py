@@ -185,7 +185,7 @@ def plain_step(plan, table):
     return readable(last, (0, 0)) + classes + 28
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(plans())
 def test_steps_are_those_of_plain_rules(plan):
     geo, table = known(plan)
@@ -193,7 +193,7 @@ def test_steps_are_those_of_plain_rules(plan):
     assert cycles_of(geo, table)[0] == pytest.approx(plain_step(plan, table), abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(plans(), in_flights, st.booleans())
 def test_batches_of_one_are_steps(plan, in_flight, accumulates):
     geo, table = known(plan)
@@ -207,7 +207,7 @@ def test_batches_of_one_are_steps(plan, in_flight, accumulates):
 # -- What a search may rely on ---------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(plans(), in_flights)
 def test_relaxed_durations_take_no_longer(plan, in_flight):
     geo, table = known(plan)
@@ -215,7 +215,7 @@ def test_relaxed_durations_take_no_longer(plan, in_flight):
     assert relaxed <= exact + 1e-6
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(plans(count=2), in_flights)
 def test_relaxed_steps_are_convex(pair, in_flight):
     geo = timing.geometry(pair[0].stages)
@@ -229,7 +229,7 @@ def test_relaxed_steps_are_convex(pair, in_flight):
 LONGER = [name for name in timing.DURATIONS if not name.endswith("ahead")]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None)
 @given(plans(), in_flights, st.integers(1, 9))
 def test_nothing_that_takes_longer_shortens_a_step(plan, in_flight, more):
     geo, table = known(plan)
@@ -242,7 +242,7 @@ def test_nothing_that_takes_longer_shortens_a_step(plan, in_flight, more):
     assert max(after) > before  # or nothing would count
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(plans(), in_flights, st.sampled_from([1, 2, 5]))
 def test_no_faster_than_the_busiest_stage(plan, in_flight, batch):
     geo, table = known(plan)

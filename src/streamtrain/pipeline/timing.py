@@ -267,8 +267,8 @@ def _bp_pixel(row, size, channels, pixel):
         return row[_BP_SHARE], first, row[_BP_LAST]
     lanes = round(channels * row[_BP_GROUP] / row[_BP])
     before, groups = ceil(pixel * size / lanes), ceil((pixel + 1) * size / lanes)
-    part = (pixel + 1) * size / lanes - (groups - 1)  # of the last group
-    return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * part)
+    rest = (pixel + 1) * size - (groups - 1) * lanes  # of the last group's channels
+    return (groups - before) * row[_BP_GROUP], first, ceil(row[_BP_LAST] * rest / lanes)
 
 
 # -- A step ----------------------------------------------------------------------------------------
