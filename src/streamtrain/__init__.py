@@ -25,9 +25,11 @@ from streamtrain.network import (
     Flatten,
     Linear,
     MaxPool2d,
+    MSELoss,
     Network,
     ReLU,
     ShapeError,
+    SquaredHinge,
 )
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
@@ -40,12 +42,14 @@ __all__ = [
     "Fixed",
     "Flatten",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "Network",
     "Numbers",
     "ReLU",
     "Round",
     "ShapeError",
+    "SquaredHinge",
     "Trainer",
     "data",
     "explore",

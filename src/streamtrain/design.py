@@ -17,7 +17,7 @@ from streamtrain.tables import html_table, text_table
 __all__ = ["LOSS_DSP", "Design", "plan"]
 
 LOSS_DSP = 1
-"""DSP slices besides those of the arrays: the loss multiplies probabilities by the learning rate."""
+"""DSP slices besides those of the arrays: the loss multiplies errors by the learning rate."""
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route

@@ -68,7 +68,7 @@ def plans(draw, count=1, **options):
 
 def known(plan):
     """Geometry of a plan and its durations."""
-    return timing.geometry(plan.stages), timing.durations(plan.stages)
+    return timing.geometry(plan.stages, plan.network.loss), timing.durations(plan.stages)
 
 
 def cycles_of(geo, *tables, **options):
@@ -218,7 +218,7 @@ def test_relaxed_durations_take_no_longer(plan, in_flight):
 @settings(max_examples=60, deadline=None)
 @given(plans(count=2), in_flights)
 def test_relaxed_steps_are_convex(pair, in_flight):
-    geo = timing.geometry(pair[0].stages)
+    geo = timing.geometry(pair[0].stages, pair[0].network.loss)
     one, other = (timing.relaxed(geo, timing.durations(plan.stages)) for plan in pair)
     ends = cycles_of(geo, one, other, in_flight=in_flight)
     for part in (0.25, 0.5, 0.75):

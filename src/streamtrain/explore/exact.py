@@ -783,13 +783,12 @@ class _Search:
     def _loss(self, cuts):
         """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it."""
         space, last = self.space, self.stages - 1
-        classes = int(space.geometry.channels[last, 1])
         link = space.link[-1][:, 0].astype(np.int64)
         times = np.full((len(link), 6), _NEVER, np.int32)
         times[:, 2:4] = link[:, :2]
         pm, errors = space.pm[last], space.own[last][:, timing._ERRORS]
         times[pm, 4] = errors + timing._QUEUE
-        times[:, 5] = classes + timing._LOSS
+        times[:, 5] = space.geometry.loss[0]
         n = len(link)
         return (
             np.arange(n),

@@ -56,7 +56,7 @@ class Space:
 
     def __init__(self, plan):
         self.plan = plan
-        self.geometry = timing.geometry(plan.stages)
+        self.geometry = timing.geometry(plan.stages, plan.network.loss)
         self.foldings, self.own, self.cost = [], [], []
         self.pm, self.pn, self.link, self.link_cost = [], [], [], []
         befores, afters = [None, *plan.stages[:-1]], [*plan.stages[1:], None]

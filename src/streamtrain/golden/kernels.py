@@ -30,11 +30,14 @@ from numba import njit
 
 __all__ = [
     "COMMAND",
+    "CROSS_ENTROPY",
     "FLOAT",
     "NEAREST",
     "NEAREST_EVEN",
     "PROBABILITY_FRAC",
     "SITES",
+    "SQUARED_ERROR",
+    "SQUARED_HINGE",
     "STAGE",
     "STOCHASTIC",
     "TRUNCATE",
@@ -54,6 +57,8 @@ OUTPUT, ERRORS, WEIGHTS = range(3)
 
 LOG2_E = 5909  # log2(e), 12 fractional bits
 LN_2 = 2839  # ln(2), 12 fractional bits
+CROSS_ENTROPY, SQUARED_ERROR, SQUARED_HINGE = range(3)  # streamtrain.network's losses
+
 PROBABILITY_FRAC = 38  # fractional bits of e**z / sum e**z times the learning rate's mantissa
 
 STAGE = np.dtype([
@@ -236,7 +241,7 @@ def _forward(s, arena, random, saturated):
     _pool_and_rectify(s, arena)
 
 
-# Loss: softmax cross-entropy, with powers of two from a table.
+# Loss. Softmax cross-entropy takes powers of two from a table.
 
 
 @njit
@@ -269,15 +274,11 @@ def _integer_loss(total, behind, frac, logarithms):
 
 
 @njit
-def _loss(s, arena, scores, op, label, mantissa, tables, random, saturated):
-    """Put the error of the scores into ``dy`` if ``op`` is TRAIN; returns the loss."""
-    if op == INFER:
-        return 0.0
-    powers, logarithms = tables
+def _cross_entropy(s, scores, label, mantissa, powers, logarithms, dy):
+    """Put exact errors into ``dy``, with PROBABILITY_FRAC fractional bits; returns the loss."""
     frac = s.output_frac
     classes = scores.size
     behind = scores.max() - scores[label]
-    dy = _matrix(arena, s.dy, classes, 1)
     if s.errors_round == FLOAT:
         total = 0.0
         for i in range(classes):
@@ -296,6 +297,49 @@ def _loss(s, arena, scores, op, label, mantissa, tables, random, saturated):
         for i in range(classes):
             dy[i, 0] = e[i] * reciprocal
         dy[label, 0] -= mantissa << 31
+    return loss
+
+
+@njit
+def _squared_loss(s, scores, label, mantissa, hinge, mean, spare, loss_shift, dy):
+    """Put exact errors into ``dy``; returns the loss, the mean over the classes of their squares.
+
+    ``mean`` is 2 / classes, ``dy`` that times the mantissa and the distance from the target.
+    A square is the distance times itself without its last ``spare`` bits.
+    """
+    one = 2.0**s.output_frac
+    exact = s.errors_round != FLOAT
+    real, total = 0.0, 0
+    for i in range(scores.size):
+        distance = scores[i]
+        if i == label:
+            distance -= one
+        elif hinge:
+            distance += one
+        if hinge and (distance >= 0 if i == label else distance <= 0):
+            distance = 0.0  # beyond its margin
+        dy[i, 0] = distance * mean * mantissa
+        if exact:
+            total += np.int64(distance) * (np.int64(distance) >> spare)
+        else:
+            real += distance * distance
+    if exact:
+        return float(min(total * np.int64(mean) >> loss_shift, (1 << 32) - 1))
+    return real * mean * 2.0 ** -(loss_shift + spare)
+
+
+@njit
+def _loss(s, arena, scores, op, label, mantissa, rule, random, saturated):
+    """Put the error of the scores into ``dy`` if ``op`` is TRAIN; returns the loss."""
+    if op == INFER:
+        return 0.0
+    kind, powers, logarithms, mean, spare, loss_shift = rule
+    dy = _matrix(arena, s.dy, scores.size, 1)
+    if kind == CROSS_ENTROPY:
+        loss = _cross_entropy(s, scores, label, mantissa, powers, logarithms, dy)
+    else:
+        hinge = kind == SQUARED_HINGE
+        loss = _squared_loss(s, scores, label, mantissa, hinge, mean, spare, loss_shift, dy)
     if op == TRAIN:
         saturated[ERRORS] += _requantize(
             dy, s.errors_shift, s.errors_low, s.errors_high, s.errors_round, 1, random, ERRORS
@@ -476,7 +520,7 @@ def refresh_operands(stages, arena):
 
 @njit(cache=True)
 def run_samples(
-    stages, arena, random, saturated, tables, x, commands, limit, scores, loss, predicted
+    stages, arena, random, saturated, rule, x, commands, limit, scores, loss, predicted
 ):
     """Process samples in order.
 
@@ -488,8 +532,10 @@ def run_samples(
         Random states; advanced.
     saturated : int64 array, (stages, sites)
         Counts of saturated numbers; added to.
-    tables : pair of int64 arrays
-        Powers and logarithms of two, for the loss.
+    rule : (:class:`int`, two int64 arrays, :class:`float`, :class:`int`, :class:`int`)
+        The loss: its kind; for cross-entropy, powers and logarithms of two; for squares, ``2 / classes``
+        as the plan's ``mean_factor`` has it, bits dropped of one factor, and bits that the product of
+        their sum and ``2 / classes`` has more than a loss.
     x : int64 array, (samples, channels, rows, columns)
     commands : array of :data:`COMMAND`
     limit : :class:`float`
@@ -520,7 +566,7 @@ def run_samples(
             command.op,
             command.label,
             command.mantissa,
-            tables,
+            rule,
             random[stages.size - 1],
             saturated[stages.size - 1],
         )

@@ -5,13 +5,16 @@ from math import inf, prod
 import numpy as np
 
 from streamtrain.golden import kernels
-from streamtrain.host.device import Commands, Op, Results
+from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results
+from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
 from streamtrain.numeric import Round
+from streamtrain.pipeline.numbers import DSP_WIDTHS
 from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = ["Golden"]
 
 _EXACT_BITS = 53  # of an integer in float64
+_INTEGER_BITS = 63
 _RANDOM_BITS = 32  # of a random state
 _CHUNK = 64  # samples between two chances to interrupt
 
@@ -20,6 +23,12 @@ _ROUND = {
     Round.NEAREST: kernels.NEAREST,
     Round.NEAREST_EVEN: kernels.NEAREST_EVEN,
     Round.STOCHASTIC: kernels.STOCHASTIC,
+}
+
+_LOSSES = {
+    CrossEntropy: kernels.CROSS_ENTROPY,
+    MSELoss: kernels.SQUARED_ERROR,
+    SquaredHinge: kernels.SQUARED_HINGE,
 }
 
 
@@ -34,7 +43,7 @@ class Golden:
     plan : :class:`~streamtrain.pipeline.Plan`
     exact : :class:`bool`
         If false, this is the *float twin*: the same computation on the same scale, with nothing
-        rounded and nothing saturated, and with an exact softmax. What are integer codes elsewhere
+        rounded and nothing saturated, and with an exact loss. What are integer codes elsewhere
         are then float64 numbers in the same units: ``fmt.decode`` gives the values of weights and
         scores, and losses count ``2**-12``. Samples are codes as ever.
 
@@ -51,7 +60,7 @@ class Golden:
         self._dtype = np.int64 if self.exact else np.float64
         if self.exact:
             _check_widths(plan)
-        self._tables = _loss_tables()
+        self._loss = _loss_rule(plan, self.exact)
         self._stages, size = _layout(plan, self.exact)
         self._arena = np.zeros(size)
         sites = kernels.SITES
@@ -201,7 +210,7 @@ class Golden:
             self._arena,
             self._random,
             self._saturated,
-            self._tables,
+            self._loss,
             np.ascontiguousarray(x, np.int64),
             table,
             limit,
@@ -298,19 +307,43 @@ class Golden:
         return self._at(s["w_stored"], (rows, cols, n, m)).transpose(3, 2, 0, 1)
 
 
-def _loss_tables():
-    """2**15 * 2**(-f/1024); and log2 of the middle of each 1024th of an octave, in 12 bits."""
+def _loss_rule(plan, exact):
+    """What the loss is, and its constants, as :func:`kernels.run_samples` takes them.
+
+    The tables are 2**15 * 2**(-f/1024), and log2 of the middle of each 1024th of an octave, in
+    12 bits.
+    """
     f = np.arange(1024)
     powers = np.rint(2.0**15 * 2.0 ** (-f / 1024))
     logarithms = np.rint(2.0**12 * np.log2(1 + (f + 0.5) / 1024))
-    return powers.astype(np.int64), logarithms.astype(np.int64)
+    mean, mean_frac = plan.mean_factor
+    if not exact:
+        mean = 2.0 ** (mean_frac + 1) / plan.network.classes
+    logits = plan.stages[-1].output
+    spare = _square_spare(logits)
+    return (
+        _LOSSES[type(plan.network.loss)],
+        powers.astype(np.int64),
+        logarithms.astype(np.int64),
+        float(mean),
+        spare,
+        mean_frac + 1 + 2 * logits.frac - spare - LOSS_FRAC,
+    )
+
+
+def _square_spare(logits):
+    """Bits by which a difference of scores is too wide for the multiplier's 18-bit side."""
+    return max(0, logits.width + 1 - DSP_WIDTHS[1])
 
 
 def _errors_shift(plan, position):
     """Bits between a product of the sums that give a stage's errors, and these errors."""
     errors = plan.stages[position].errors
     if position == len(plan.stages) - 1:
-        return kernels.PROBABILITY_FRAC - errors.frac
+        frac = kernels.PROBABILITY_FRAC
+        if not isinstance(plan.network.loss, CrossEntropy):
+            frac = 7 + plan.mean_factor[1] + plan.stages[-1].output.frac
+        return frac - errors.frac
     after = plan.stages[position + 1]
     return after.weights.frac + after.errors.frac - errors.frac
 
@@ -350,6 +383,14 @@ def _check_widths(plan):
                     f"{stage.name}: stochastic rounding of the {what} drops {shift} bits, "
                     f"but there are {_RANDOM_BITS} random ones"
                 )
+    if not isinstance(plan.network.loss, CrossEntropy):
+        classes, logits = plan.network.classes, plan.stages[-1].output
+        bits = ((classes << 2 * logits.width) * plan.mean_factor[0]).bit_length()
+        if bits > _INTEGER_BITS:
+            raise ValueError(
+                f"{plan.stages[-1].name}: the loss of {classes:,} classes may need {bits} bits, "
+                f"but the golden model's integers have {_INTEGER_BITS}"
+            )
 
 
 def _layout(plan, exact):

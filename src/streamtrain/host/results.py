@@ -37,7 +37,7 @@ class Evaluation:
     Parameters
     ----------
     loss : :class:`float`
-        Mean cross-entropy.
+        Mean loss.
     accuracy : :class:`float`
         Correctly classified part, 0 to 1.
     count : :class:`int`
@@ -68,7 +68,7 @@ class History:
     Parameters
     ----------
     losses : float64 array, (samples,)
-        Cross-entropy of each sample, in the order of training.
+        Loss of each sample, in the order of training.
     correct : bool array, (samples,)
         Whether each sample was classified correctly.
     seconds : :class:`float`

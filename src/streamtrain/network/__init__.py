@@ -7,9 +7,12 @@ from streamtrain.network.layers import (
     Flatten,
     Layer,
     Linear,
+    Loss,
     MaxPool2d,
+    MSELoss,
     ReLU,
     ShapeError,
+    SquaredHinge,
 )
 from streamtrain.network.network import Network, network_text
 
@@ -20,9 +23,12 @@ __all__ = [
     "Flatten",
     "Layer",
     "Linear",
+    "Loss",
+    "MSELoss",
     "MaxPool2d",
     "Network",
     "ReLU",
     "ShapeError",
+    "SquaredHinge",
     "network_text",
 ]

@@ -14,9 +14,12 @@ __all__ = [
     "Flatten",
     "Layer",
     "Linear",
+    "Loss",
+    "MSELoss",
     "MaxPool2d",
     "ReLU",
     "ShapeError",
+    "SquaredHinge",
 ]
 
 
@@ -205,9 +208,44 @@ class Linear(Layer):
         return (self.features, shape[0])
 
 
+class Loss(Record):
+    """Base of the losses: how far the scores ``z`` of n classes are from a sample's class."""
+
+    #: What it is called in reports.
+    title: ClassVar[str] = ""
+
+
 @dataclass(frozen=True)
-class CrossEntropy(Record):
+class CrossEntropy(Loss):
     """Softmax cross-entropy of the logits with a class index, natural logarithm."""
+
+    title: ClassVar[str] = "cross-entropy"
+
+
+@dataclass(frozen=True)
+class MSELoss(Loss):
+    """Mean squared error: the mean over the classes of ``(z - t)**2``.
+
+    The target ``t`` is 1 for the sample's class and 0 for the others. The gradient is
+    ``2 / n * (z - t)``, as of ``torch.nn.MSELoss()`` on one sample.
+    """
+
+    title: ClassVar[str] = "squared error"
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """Squared hinge, one class against the others: the mean of ``max(0, 1 - t * z)**2``.
+
+    The target ``t`` is 1 for the sample's class and -1 for the others. The gradient is
+    ``-2 / n * t * max(0, 1 - t * z)``: scores beyond their margin are left alone.
+
+    Source: Tang, "Deep learning using linear support vector machines", ICML 2013 workshop,
+    equations 5 and 11 (L2-SVM). There it is the sum over the classes; the mean keeps errors and
+    learning rates alike, whatever the number of classes.
+    """
+
+    title: ClassVar[str] = "squared hinge"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from operator import index
 
 import numpy as np
 
-from streamtrain.network.layers import SGD, CrossEntropy, Layer, ShapeError
+from streamtrain.network.layers import SGD, CrossEntropy, Layer, Loss, ShapeError
 from streamtrain.records import Record
 
 __all__ = ["Network", "network_text"]
@@ -24,7 +24,7 @@ class Network(Record):
         Shape of one sample.
     layers : sequence of :class:`Layer`
         From the input to the logits. Unnamed layers are named by kind and number, such as ``conv1``.
-    loss : :class:`CrossEntropy`
+    loss : :class:`CrossEntropy`, :class:`MSELoss` or :class:`SquaredHinge`
     optimizer : :class:`SGD`
     seed : :class:`int`
         Of the weights' initial values.
@@ -39,7 +39,7 @@ class Network(Record):
 
     input_shape: tuple
     layers: tuple
-    loss: CrossEntropy = CrossEntropy()
+    loss: Loss = CrossEntropy()
     optimizer: SGD = SGD()
     seed: int = 0
 
@@ -55,8 +55,10 @@ class Network(Record):
                 f"Input shape must be (channels, rows, columns), each at least 1, "
                 f"not {self.input_shape!r}"
             )
-        if not isinstance(self.loss, CrossEntropy):
-            raise TypeError(f"Loss must be CrossEntropy(), not {self.loss!r}")
+        if not isinstance(self.loss, Loss):
+            raise TypeError(
+                f"Loss must be CrossEntropy(), MSELoss() or SquaredHinge(), not {self.loss!r}"
+            )
         if not isinstance(self.optimizer, SGD):
             raise TypeError(f"Optimizer must be SGD(lr), not {self.optimizer!r}")
         object.__setattr__(self, "input_shape", shape)
@@ -77,7 +79,7 @@ class Network(Record):
         if shapes[-1][0] < 2:
             raise ValueError(
                 f"The last layer ({self.layers[-1].name}) gives 1 score; "
-                f"cross-entropy needs at least 2 classes"
+                f"{self.loss.title} needs at least 2 classes"
             )
 
     def _named(self, layers):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, log2, prod
 from operator import index
 
-from streamtrain.network import Network
+from streamtrain.network import CrossEntropy, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
 from streamtrain.records import Record
@@ -21,6 +21,7 @@ __all__ = [
     "ACCUMULATOR_WIDTH",
     "GUARD_BITS",
     "MAX_LUTRAM_DEPTH",
+    "MEAN_BITS",
     "RATE_UNIT",
     "Plan",
     "Stage",
@@ -37,8 +38,13 @@ GUARD_BITS = 8
 MAX_LUTRAM_DEPTH = 1024
 """Most words that a memory in LUT RAM may have: of 18 bits, they fill half a block RAM."""
 
+MEAN_BITS = 16
+"""Bits of ``2 / classes``, a factor of the errors of a mean of squares."""
+
 RATE_UNIT = 128
 """Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
+
+_LOSSES = (CrossEntropy, MSELoss, SquaredHinge)
 
 _LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
 
@@ -247,11 +253,26 @@ class Plan(Record):
                     )
                 if shift > 32 and stage.round_weights is Round.STOCHASTIC:
                     raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
-        logits = self.stages[-1].output
-        if logits.width - logits.frac > _LOGIT_INTEGER_BITS:
+        self._check_loss()
+
+    def _check_loss(self):
+        loss, last = self.network.loss, self.stages[-1]
+        if type(loss) not in _LOSSES:
             raise ValueError(
-                f"{self.stages[-1].name}: logits are {logits}, but a loss has room for at most "
-                f"{_LOGIT_INTEGER_BITS} integer bits"
+                f"The loss is {loss!r}, which the pipeline cannot compute; it computes "
+                f"{', '.join(known.__name__ for known in _LOSSES)}"
+            )
+        logits = last.output
+        if isinstance(loss, CrossEntropy):
+            if logits.width - logits.frac > _LOGIT_INTEGER_BITS:
+                raise ValueError(
+                    f"{last.name}: logits are {logits}, but a loss has room for at most "
+                    f"{_LOGIT_INTEGER_BITS} integer bits"
+                )
+        elif logits.frac < 0 or logits.width - logits.frac < 2:
+            raise ValueError(
+                f"{last.name}: logits are {logits}, but {type(loss).__name__} drives scores to 1, "
+                f"which must be a code of theirs: 2 integer bits or more, and no fewer than 0 others"
             )
 
     @property
@@ -316,6 +337,15 @@ class Plan(Record):
             if mantissa <= RATE_UNIT:
                 return mantissa, shift
         raise AssertionError("rate_range and rate_code disagree")
+
+    @property
+    def mean_factor(self):
+        """``2 / classes`` as ``(code, frac)``: ``code / 2**frac``, a code of :data:`MEAN_BITS` bits.
+
+        The gradient of a mean of squares over the classes has this factor.
+        """
+        frac = MEAN_BITS - 2 + ceil_log2(self.network.classes)
+        return round(2 ** (frac + 1) / self.network.classes), frac
 
     def weight_shift(self, stage):
         """Bits between a weight gradient's accumulator and a stored weight."""

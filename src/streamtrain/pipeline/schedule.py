@@ -146,7 +146,7 @@ def estimate(plan, batch=1):
         raise ValueError(
             f"Batch must be 1 to {plan.max_batch}, the plan's max_batch, not {batch!r}"
         )
-    geometry = timing.geometry(plan.stages)
+    geometry = timing.geometry(plan.stages, plan.network.loss)
     table = timing.durations(plan.stages)
     options = {"in_flight": plan.in_flight, "accumulates": plan.max_batch > 1}
     # The first table is the plan's; in each of the others one phase of one stage is a little longer.
@@ -213,7 +213,7 @@ def balanced_foldings(network, multipliers, *, in_flight=2, numbers=None):
             f"{len(stages)} layers with weights ({names}) take a multiplier each, "
             f"{len(stages)} in all, but the budget is {multipliers}"
         )
-    search = _Search(stages, multipliers, in_flight)
+    search = _Search(stages, network.loss, multipliers, in_flight)
     found = search.best([search.improved(start) for start in search.starts()])
     return {stage.name: folding for stage, folding in zip(stages, found, strict=True)}
 
@@ -221,7 +221,7 @@ def balanced_foldings(network, multipliers, *, in_flight=2, numbers=None):
 class _Search:
     """Foldings of ``stages`` within a budget, as tuples of one (Pm, Pn, Pk) for each."""
 
-    def __init__(self, stages, multipliers, in_flight):
+    def __init__(self, stages, loss, multipliers, in_flight):
         self.stages, self.multipliers, self.in_flight = stages, multipliers, in_flight
         self.options = []  # by stage: foldings by size, those with the fewest lanes first
         for stage in stages:
@@ -232,7 +232,7 @@ class _Search:
                     sizes.setdefault(prod(folding), []).append(folding)
             self.options.append({size: sorted(sizes[size], key=_lanes) for size in sorted(sizes)})
         self.costs = {}
-        self.geometry = timing.geometry(stages)
+        self.geometry = timing.geometry(stages, loss)
 
     def best(self, candidates):
         """The candidate with the fewest cycles; of those alike with the least hardware."""

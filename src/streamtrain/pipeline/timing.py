@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from streamtrain.network import CrossEntropy
 from streamtrain.pipeline.array import MultiplierArray, tree_latency
 from streamtrain.stream import DISTRIBUTED_DEPTH, WindowStore
 
@@ -77,7 +78,9 @@ _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 2  # from the end of BP to the first operation of WU
 _OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
 _COMMAND = 5  # from a command at the edge to the first operation of FP
-_LOSS = 28  # from the last score to the first error, besides one cycle for each class
+_SOFTMAX = 28  # from the last score to the first error, besides one cycle for each class
+_SQUARES = 6  # likewise, with nothing besides
+_SQUARES_DONE = 22  # from the last score until it takes scores again, or later if errors still leave
 
 
 class Geometry(NamedTuple):
@@ -100,6 +103,8 @@ class Geometry(NamedTuple):
         The pooled pixel that an output completes, or -1.
     channels : integer array (stages, 2)
         Of the inputs, and of the outputs.
+    loss : integer array (2,)
+        Cycles from the last score to the first error, and from this to the next sample's scores.
     """
 
     outputs: np.ndarray
@@ -112,28 +117,25 @@ class Geometry(NamedTuple):
     wu_needs: np.ndarray
     corner: np.ndarray
     channels: np.ndarray
-
-    @property
-    def classes(self):
-        """Outputs of the last stage."""
-        return int(self.channels[-1, 1])
+    loss: np.ndarray
 
 
-def geometry(stages):
-    """The :class:`Geometry` of a sequence of :class:`~streamtrain.pipeline.plan.Stage`."""
+def geometry(stages, loss):
+    """The :class:`Geometry` of a sequence of :class:`~streamtrain.pipeline.plan.Stage`, and a loss."""
     return _geometry(
+        isinstance(loss, CrossEntropy),
         tuple(
             (
                 stage.rows, stage.cols, stage.out_rows, stage.out_cols,
                 stage.kernel, stage.pad, stage.pool, stage.channels,
             )
             for stage in stages
-        )
+        ),
     )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
-def _geometry(maps):
+def _geometry(softmax, maps):
     size = max(max(rows * cols, out_rows * out_cols) for rows, cols, out_rows, out_cols, *_ in maps)
     fp_needs, bp_needs, wu_needs, corner = np.zeros((4, len(maps), size), np.int64)
     corner[:] = -1
@@ -153,8 +155,12 @@ def _geometry(maps):
         row = (np.arange(pooled[0]) + 1) * pool - 1
         col = (np.arange(pooled[1]) + 1) * pool - 1
         corner[at, (row[:, None] * out_cols + col).ravel()] = np.arange(prod(pooled))
+    classes = channels[-1, 1]
+    first = classes + _SOFTMAX if softmax else _SQUARES
+    again = classes + 1 if softmax else max(classes + 1, _SQUARES_DONE - first)
+    loss = np.array([first, again])
     return Geometry(
-        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels
+        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels, loss
     )
 
 
@@ -342,7 +348,6 @@ def _forward(geo, table, start, room, x):
 @njit(cache=True)
 def _step(geo, tables, in_flight, extra, updates):
     stages, size = geo.fp_needs.shape
-    classes = geo.channels[stages - 1, 1]
     dz = np.empty((stages, size))
     x = np.empty((stages + 1, size))
     room = np.full(stages + 1, -np.inf)
@@ -357,7 +362,7 @@ def _step(geo, tables, in_flight, extra, updates):
             room[:stages] = updated - _OPEN
             for p in range(geo.inputs[0]):
                 x[0, p] = room[0] + (p + 1) * table[0, _READS]
-        cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
+        cycles[row] = _forward(geo, table, updated, room, x) + geo.loss[0]
     return cycles
 
 
@@ -409,7 +414,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
     Units are begun in order of time. A time that is not known yet is infinite.
     """
-    outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels = geo
+    outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels, loss = geo
     stages, size = fp_needs.shape
     # When inputs and errors can be read. Stage number `stages` is the loss, which takes scores. Of
     # an input that there is no memory for yet, when it could be.
@@ -565,9 +570,9 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                 fp_sample[s], fp_unit[s] = k + 1, 0
                 fp_done[s, k] = free[s]
                 if s + 1 == stages:
-                    first_error = x[stages, k, 0] + channels[s, 1] + _LOSS
+                    first_error = x[stages, k, 0] + loss[0]
                     dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
-                    x_written[stages] = first_error + channels[s, 1] + 1  # it takes scores again
+                    x_written[stages] = first_error + loss[1]  # it takes scores again
         else:
             k, unit = wu_sample[s], wu_unit[s]
             steps = outputs[0] if s == 0 else 1  # that the first word takes
@@ -603,5 +608,5 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
         sample.
     """
     scored, released = _flow(geo, table, in_flight, batch, 2 * batch, float(accumulates))
-    first_error = scored[-1] + geo.classes + _LOSS
+    first_error = scored[-1] + geo.loss[0]
     return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + _OPEN - first_error
