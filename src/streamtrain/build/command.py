@@ -84,7 +84,8 @@ def _parser():
     parser.add_argument(
         "--data",
         default="digits",
-        help="digits, mnist:DIR, cifar10:DIR or svhn:DIR (default: %(default)s)",
+        help="digits, mnist:DIR, cifar10:DIR, svhn:DIR, npz:FILE or images:DIR "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--samples",
