@@ -17,6 +17,7 @@ from streamtrain import data
 from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
 from streamtrain.explore.search import explore
+from streamtrain.host.replay import Replay
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
     SGD,
@@ -47,6 +48,7 @@ __all__ = [
     "Network",
     "Numbers",
     "ReLU",
+    "Replay",
     "Round",
     "ShapeError",
     "SquaredHinge",

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamtrain.host.device import LOSS_FRAC, Commands, Op
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
+from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Evaluation, History, Step
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
@@ -48,6 +49,7 @@ class Trainer:
         seed=0,
         progress=True,
         callback=None,
+        replay=None,
     ):
         """Train on all samples, in order or shuffled.
 
@@ -75,8 +77,11 @@ class Trainer:
         callback : callable, optional
             Is given the :class:`~streamtrain.host.results.History` so far after each chunk. What it
             raises ends the training.
+        replay : :class:`~streamtrain.host.replay.Replay`, optional
+            Past samples, which are trained with between the new ones. The new ones are put into it.
 
-        Returns a :class:`~streamtrain.host.results.History`.
+        Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
+        only take time there.
 
         Raises
         ------
@@ -93,23 +98,37 @@ class Trainer:
         order = np.concatenate(orders)
         parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
         commands = _joined(parts)
+        rehearsal = None
+        if replay is not None:
+            if not isinstance(replay, Replay):
+                raise TypeError(f"replay must be a Replay, not {replay!r}")
+            rehearsal = Rehearsal(replay, x, y, order, commands)
+            x, order, commands = rehearsal, rehearsal.order, rehearsal.commands
 
         began = perf_counter()
+        reached = 0
 
         def history(done):
+            new = slice(None) if rehearsal is None else rehearsal.new[: len(done)]
             return History(
-                losses=done.losses,
-                correct=done.predicted == commands.label[: len(done)],
+                losses=done.losses[new],
+                correct=(done.predicted == commands.label[: len(done)])[new],
                 seconds=perf_counter() - began,
-                cycles=done.cycles,
+                cycles=None if done.cycles is None else done.cycles[new],
                 epochs=epochs,
             )
 
         def report(done):
+            nonlocal reached
+            reached = len(done)
             if callback is not None:
                 callback(history(done))
 
-        return history(self._run("training", x, order, commands, progress, report))
+        try:
+            return history(self._run("training", x, order, commands, progress, report))
+        finally:
+            if rehearsal is not None:
+                rehearsal.finish(reached)
 
     def step(self, x, y, lr=None):
         """Train on one mini-batch of all the samples given: one update of the weights.
