@@ -16,6 +16,7 @@ from importlib.metadata import version
 from streamtrain import data
 from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
+from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
 from streamtrain.host.replay import Replay
 from streamtrain.host.trainer import Trainer
@@ -57,6 +58,7 @@ __all__ = [
     "explore",
     "load_board",
     "plan",
+    "study_formats",
 ]
 
 __version__ = version("streamtrain")
