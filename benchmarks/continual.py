@@ -49,16 +49,14 @@ def main(arguments=None):
         "runs": runs,
     }
     print(describe(result), flush=True)
-    status = 0
-    if options.rtl:
-        status = not rehearse_in_hardware(
-            net, data, options.capacity[0], options.rtl, options.samples
-        )
-    if options.figure:
-        plot(result, options.figure)
     if options.json:
         options.json.write_text(dumps(result, indent=2) + "\n", encoding="utf-8")
-    return int(status)
+    if options.figure:
+        plot(result, options.figure)
+    if not options.rtl:
+        return 0
+    capacity = options.capacity[0]
+    return int(not rehearse_in_hardware(net, data, capacity, options.rtl, options.samples))
 
 
 def _parser():
@@ -163,8 +161,8 @@ def rehearse_in_hardware(net, data, capacity, steps, samples=None):
     x, y = data.train_x[second[:steps]], data.train_y[second[:steps]]
     expected = golden.fit(x, y, replay=replay)
     given = hardware.fit(x, y, replay=copy)
-    hardware.close()
     own, other = golden.state_dict(), hardware.state_dict()
+    hardware.close()
     equal = (
         all(np.array_equal(own[name], other[name]) for name in own)
         and np.array_equal(expected.losses, given.losses)
