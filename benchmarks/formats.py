@@ -26,7 +26,7 @@ def main(arguments=None):
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=0.02,
+        default=0.05,
         metavar="PART",
         help="by which the loss may exceed that in floating point (default: %(default)s)",
     )

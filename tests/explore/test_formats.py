@@ -184,8 +184,11 @@ def test_best_is_the_smallest_that_is_good_enough(study):
     good = [trial for trial in study.trials if trial.loss <= most]
     assert good
     assert sorted(trial.name for trial in study.good) == sorted(trial.name for trial in good)
-    keys = [(trial.usage.dsp, trial.usage.bram18, trial.usage.lut) for trial in study.good]
-    assert keys == sorted(keys)
+    device = load_board("pynq_z2").device
+    for trial in good:
+        parts = (trial.usage.dsp / device.dsp, trial.usage.bram36 / device.bram36)
+        assert trial.share == pytest.approx((sum(parts) + trial.usage.lut / device.lut) / 3)
+    assert min(trial.share for trial in good) == study.good[0].share
     assert study.best is study.good[0]
     assert st.plan(NET, multipliers=8, numbers=study.best.numbers).plan.stages[0].weights == (
         study.best.numbers.weights
@@ -200,7 +203,7 @@ def test_shows_itself(study):
     assert [row[0] for row in rows if row[-1] == "best"] == [study.best.name]
     text = str(study)
     assert f"Best: {study.best.name}. weights {study.best.numbers.weights}" in text
-    assert max(map(len, text.splitlines()[: len(rows) + 2])) <= 100
+    assert max(map(len, text.splitlines()[: len(rows) + 2])) <= 110
     assert study._repr_html_().count("<table>") == 2
     kinds = [row[0] for row in study.range_table()[1]]
     assert kinds == sorted(
@@ -230,7 +233,7 @@ def test_formats_of_ones_own(samples):
     assert "stored weights fixed<32,3> are finer than" in impossible.reason
     assert study.good == ()
     with pytest.raises(
-        ValueError, match=r"is within 2.0% of floating .* nearest, coarse, has \+\d"
+        ValueError, match=r"is within 5.0% of floating .* nearest, coarse, has \+\d"
     ):
         _ = study.best
     assert "the nearest, coarse" in str(study)

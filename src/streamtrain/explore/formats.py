@@ -25,6 +25,7 @@ _NARROW_SHARE = 99.9  # percent of the numbers that it holds then
 
 # Widths of weights, activations, errors and master weights, and how weights are rounded.
 _WIDTHS = (
+    (18, 18, 18, 32, Round.NEAREST),  # the widest there is: what is left is not the formats' doing
     (18, 18, 18, None, Round.NEAREST),
     (16, 16, 16, None, Round.NEAREST),
     (12, 12, 16, None, Round.NEAREST),
@@ -53,6 +54,9 @@ class Trial:
         Numbers that were saturated, by site: ``"output"``, ``"errors"``, ``"weights"``.
     usage : :class:`~streamtrain.pipeline.resources.Usage`, optional
         What the design takes, estimated.
+    share : :class:`float`, optional
+        Part of the board that it takes, 1 for all of it: the mean for DSP slices, block RAMs and
+        LUTs.
     reason : :class:`str`
         Why these formats cannot be trained with; empty if they can.
     """
@@ -63,6 +67,7 @@ class Trial:
     accuracy: float | None = None
     saturated: dict | None = None
     usage: Usage | None = None
+    share: float | None = None
     reason: str = ""
 
 
@@ -101,13 +106,11 @@ class FormatStudy:
     def good(self):
         """The trials whose loss is within the tolerance, smallest design first.
 
-        Smaller is one with fewer DSP slices; then block RAMs; then LUTs.
+        Smaller is one that takes a smaller share of the board.
         """
         most = self.loss * (1 + self.tolerance)
         good = [trial for trial in self.trials if not trial.reason and trial.loss <= most]
-        return tuple(
-            sorted(good, key=lambda trial: (trial.usage.dsp, trial.usage.bram18, trial.usage.lut))
-        )
+        return tuple(sorted(good, key=lambda trial: trial.share))
 
     @property
     def best(self):
@@ -134,11 +137,11 @@ class FormatStudy:
 
     def table(self):
         """Header and rows: loss and accuracy, numbers that were saturated, and resources."""
-        rows = [("float", f"{self.loss:.4f}", "", f"{self.accuracy:.2%}", "", "", "", "", "")]
+        rows = [("float", f"{self.loss:.4f}", "", f"{self.accuracy:.2%}", *[""] * 6)]
         best = self.good[0] if self.good else None
         for trial in self.trials:
             if trial.reason:
-                rows.append((trial.name, *[""] * 7, trial.reason))
+                rows.append((trial.name, *[""] * 8, trial.reason))
                 continue
             note = "best" if trial is best else "within" if trial in self.good else ""
             rows.append((
@@ -150,19 +153,11 @@ class FormatStudy:
                 trial.usage.dsp,
                 trial.usage.bram36,
                 round(trial.usage.lut),
+                f"{trial.share:.1%}",
                 note,
             ))
-        header = (
-            "formats",
-            "loss",
-            "to float",
-            "accuracy",
-            "saturated",
-            "DSP",
-            "BRAM36",
-            "LUT",
-            "",
-        )
+        header = ("formats", "loss", "to float", "accuracy", "saturated")
+        header += ("DSP", "BRAM36", "LUT", "of board", "")
         return header, rows
 
     def range_table(self):
@@ -287,7 +282,7 @@ def study_formats(
     epochs=1,
     batch_size=1,
     lr=None,
-    tolerance=0.02,
+    tolerance=0.05,
     multipliers=None,
     foldings=None,
     formats=None,
@@ -403,11 +398,15 @@ def _try(name, numbers, design, x, y, options, bar, position):
     for sites in trainer.saturations().values():
         for site, count in sites.items():
             saturated[site] = saturated.get(site, 0) + count
+    device = load_board(design.board).device
+    usage = estimate_resources(tried.plan, device).total
+    parts = [getattr(usage, name) / device.resources[name] for name in ("dsp", "bram36", "lut")]
     return Trial(
         name,
         numbers,
         loss=float(history.losses[last].mean()),
         accuracy=float(history.correct[last].mean()),
         saturated=saturated,
-        usage=estimate_resources(tried.plan, load_board(design.board).device).total,
+        usage=usage,
+        share=float(np.mean(parts)),
     )
