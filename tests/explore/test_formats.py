@@ -240,6 +240,18 @@ def test_formats_of_ones_own(samples):
     assert "finer than" in str(study)
 
 
+def test_formats_that_cannot_learn_so_slowly_are_told(samples):
+    x, y = (255 * samples[0] / samples[0].max()).astype(np.uint8), samples[1]
+    wide = st.Numbers(
+        weights="fixed<18,3>", activations="fixed<18,5>"
+    )  # leave less room for a shift
+    study = st.study_formats(
+        NET, x, y, multipliers=8, lr=1e-5, formats={"wide": wide}, progress=False
+    )
+    (trial,) = study.trials
+    assert trial.reason.startswith("Learning rate 1e-05 over a batch of 1 is 1e-05 a sample")
+
+
 def test_ctrl_c_keeps_what_is_done(samples, monkeypatch):
     attempt, names = formats._try, []
 
@@ -271,6 +283,7 @@ def test_samples_beyond_the_usual_range(samples):
     "arguments, error, message",
     [
         ({"tolerance": -1}, ValueError, r"^tolerance must be at least 0, not -1$"),
+        ({"lr": "fast"}, TypeError, r"^lr must be a number, not 'fast'$"),
         ({"observed": 0}, ValueError, r"^observed must be at least 1, not 0$"),
         ({"epochs": 0}, ValueError, r"^epochs must be at least 1, not 0$"),
         ({"formats": {"a": "fixed<8,3>"}}, TypeError, r"^Formats must be Numbers, but 'a' is "),

@@ -1,6 +1,7 @@
 """Which number formats train as well as floating point, and what they cost."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 from operator import index
 
 import numpy as np
@@ -331,6 +332,8 @@ def study_formats(
     for name, numbers in (formats or {}).items():
         if not isinstance(numbers, Numbers):
             raise TypeError(f"Formats must be Numbers, but {name!r} is {numbers!r}")
+    if lr is not None and not isinstance(lr, Real):
+        raise TypeError(f"lr must be a number, not {lr!r}")
     for what, value in (("epochs", epochs), ("batch_size", batch_size), ("observed", observed)):
         if index(value) < 1:
             raise ValueError(f"{what} must be at least 1, not {value!r}")
@@ -376,23 +379,25 @@ def _wide(x):
 
 def _try(name, numbers, design, x, y, options, bar, position):
     """Train with one choice of formats."""
-    try:
-        tried = plan_design(
-            design.network, design.board, numbers=numbers, foldings=design.foldings,
-            max_batch=design.plan.max_batch,
-        )  # fmt: skip
-        trainer = tried.golden()
-        if options["lr"] is not None:
-            tried.plan.rate_code(options["lr"], options["batch_size"])
-    except ValueError as error:
-        return Trial(name, numbers, reason=str(error))
 
     def show(history):
         loss = history.losses[-1000:].mean()
         total = len(x) * options["epochs"]
         bar.update(position * total + len(history), f"{name}  loss {loss:.3f}")
 
-    history = trainer.fit(x, y, **options, progress=False, callback=show)
+    try:
+        tried = plan_design(
+            design.network, design.board, numbers=numbers, foldings=design.foldings,
+            max_batch=design.plan.max_batch,
+        )  # fmt: skip
+        trainer = tried.golden()
+        history = trainer.fit(x, y, **options, progress=False, callback=show)
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # the arguments are right: floating point took them
+        return Trial(name, numbers, reason=str(error))
+
     last = slice(len(history) * 3 // 4, None)
     saturated = {}
     for sites in trainer.saturations().values():

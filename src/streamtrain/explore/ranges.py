@@ -167,10 +167,13 @@ def _look(tallies, plan, probe, codes, command):
     trace = probe.trace(codes[0], command)
     rate = command.mantissa[0] / RATE_UNIT  # it is in the errors
     for before, stage in zip([None, *plan.stages], plan.stages, strict=False):
-        x = stage.input.decode(trace[stage.name]["x"])
-        dz = stage.errors.decode(trace[stage.name]["dz"])
+        seen = trace[stage.name]
+        x = stage.input.decode(seen["x"])
         if before is not None:
             _tally(tallies, before.name, "activations").add(x)
+        if "dz" not in seen:
+            continue
+        dz = stage.errors.decode(seen["dz"])
         _tally(tallies, stage.name, "errors").add(dz)
         gradients = _tally(tallies, stage.name, "gradients")
         gradients.add(_weight_gradients(stage, x, dz) / rate)
