@@ -242,9 +242,8 @@ def test_formats_of_ones_own(samples):
 
 def test_formats_that_cannot_learn_so_slowly_are_told(samples):
     x, y = (255 * samples[0] / samples[0].max()).astype(np.uint8), samples[1]
-    wide = st.Numbers(
-        weights="fixed<18,3>", activations="fixed<18,5>"
-    )  # leave less room for a shift
+    # Less room for a shift of the products.
+    wide = st.Numbers(weights="fixed<18,3>", activations="fixed<18,5>", errors="fixed<18,3>")
     study = st.study_formats(
         NET, x, y, multipliers=8, lr=1e-5, formats={"wide": wide}, progress=False
     )
