@@ -87,6 +87,13 @@ class _Updates:
         return self
 
 
+class _Closed:
+    """In place of the library once the simulation is closed, for it would follow a null pointer."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("The simulation is closed")
+
+
 class SimulatedDevice:
     """A design's RTL, compiled and running.
 
@@ -138,11 +145,11 @@ class SimulatedDevice:
         self.write_weights(plan.encode_weights(plan.network.initial_weights()))
 
     def close(self):
-        """End the simulation and finish its waveforms."""
+        """End the simulation and finish its waveforms. Using it afterwards is a :exc:`RuntimeError`."""
         if self._model is not None:
             self._library.st_trace(self._model, None)
             self._library.st_free(self._model)
-            self._model = None
+            self._model, self._library = None, _Closed()
 
     def __del__(self):
         self.close()
