@@ -3,8 +3,8 @@
     python benchmarks/formats.py
     python benchmarks/formats.py --net C --epochs 3 --figure formats.svg
 
-Trains the net's float twin once, in the files' order at batch 1, and the golden model with each choice
-of formats that its ranges suggest.
+Trains the net's float twin in the files' order at batch 1, and the golden model with each choice of
+formats that its ranges suggest. Each seed has first weights of its own.
 """
 
 import sys
@@ -22,6 +22,7 @@ def main(arguments=None):
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=NETS, default="M", help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=1, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--samples", type=int, metavar="N", help="only the first N training images")
     parser.add_argument(
         "--tolerance",
@@ -45,6 +46,7 @@ def main(arguments=None):
         epochs=options.epochs,
         foldings=net.design().foldings,
         tolerance=options.tolerance,
+        seeds=options.seeds,
     )
     print(f"{net.name}: {net.text}, learning rate {net.lr:g}, batch 1\n")
     print(text_table(*study.range_table()), study, sep="\n\n")

@@ -1,6 +1,7 @@
 """Which number formats train as well as floating point, and what they cost."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from operator import index
 
@@ -38,6 +39,7 @@ _WIDTHS = (
     (6, 6, 10, 20, Round.NEAREST),
 )
 _LOGIT_BITS = 16
+_RECENT = 1000  # samples that the progress bar's loss is averaged over
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Trial:
     name : :class:`str`
         Such as ``"8/8/16 + 24"``: bits of weights, activations and errors, and of master weights.
     numbers : :class:`~streamtrain.pipeline.numbers.Numbers`
-    loss, accuracy : :class:`float`, optional
-        Online, over the last quarter of the training; None if these formats cannot be trained with.
+    losses, accuracies : tuple of :class:`float`
+        Of each seed: online, over the last quarter of the training. Empty if these formats cannot
+        be trained with.
     saturated : :class:`dict`, optional
         Numbers that were saturated, by site: ``"output"``, ``"errors"``, ``"weights"``.
     usage : :class:`~streamtrain.pipeline.resources.Usage`, optional
@@ -64,12 +67,22 @@ class Trial:
 
     name: str
     numbers: Numbers
-    loss: float | None = None
-    accuracy: float | None = None
+    losses: tuple = ()
+    accuracies: tuple = ()
     saturated: dict | None = None
     usage: Usage | None = None
     share: float | None = None
     reason: str = ""
+
+    @property
+    def loss(self):
+        """Mean of the losses; None if there are none."""
+        return float(np.mean(self.losses)) if self.losses else None
+
+    @property
+    def accuracy(self):
+        """Mean of the accuracies, 0 to 1; None if there are none."""
+        return float(np.mean(self.accuracies)) if self.accuracies else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +94,9 @@ class FormatStudy:
     network : :class:`~streamtrain.network.Network`
     board : :class:`str`
     ranges : tuple of :class:`~streamtrain.explore.ranges.TensorRange`
-        Of the training in floating point.
-    loss, accuracy : :class:`float`
-        In floating point, online, over the last quarter of the training.
+        Of the first training in floating point.
+    losses, accuracies : tuple of :class:`float`
+        In floating point, of each seed: online, over the last quarter of the training.
     trials : tuple of :class:`Trial`
     tolerance : :class:`float`
         Part by which the loss may exceed that in floating point.
@@ -96,12 +109,22 @@ class FormatStudy:
     network: Network
     board: str
     ranges: tuple
-    loss: float
-    accuracy: float
+    losses: tuple
+    accuracies: tuple
     trials: tuple
     tolerance: float
     samples: int
     stopped: int = 0
+
+    @property
+    def loss(self):
+        """Mean of the losses in floating point."""
+        return float(np.mean(self.losses))
+
+    @property
+    def accuracy(self):
+        """Mean of the accuracies in floating point, 0 to 1."""
+        return float(np.mean(self.accuracies))
 
     @property
     def good(self):
@@ -136,6 +159,10 @@ class FormatStudy:
             f"other formats"
         )
 
+    def _spread(self, trial):
+        """Half the range, over seeds, of a trial's loss as a part of that in floating point."""
+        return float(np.ptp(np.divide(trial.losses, self.losses))) / 2
+
     def table(self):
         """Header and rows: loss and accuracy, numbers that were saturated, and resources."""
         rows = [("float", f"{self.loss:.4f}", "", f"{self.accuracy:.2%}", *[""] * 6)]
@@ -148,7 +175,7 @@ class FormatStudy:
             rows.append((
                 trial.name,
                 f"{trial.loss:.4f}",
-                f"{trial.loss / self.loss - 1:+.1%}",
+                f"{trial.loss / self.loss - 1:+.1%} ± {100 * self._spread(trial):.1f}",
                 f"{trial.accuracy:.2%}",
                 sum(trial.saturated.values()),
                 trial.usage.dsp,
@@ -181,7 +208,10 @@ class FormatStudy:
         return header, rows
 
     def _summary(self):
-        lines = [f"{self.samples:,} samples; loss and accuracy online, over the last quarter."]
+        seeds = f"{len(self.losses)} seed" + "s" * (len(self.losses) > 1)
+        lines = [
+            f"{self.samples:,} samples, {seeds}; loss and accuracy online, over the last quarter."
+        ]
         if self.stopped:
             lines.append(f"Stopped: {self.stopped} candidates were not tried.")
         if self.good:
@@ -287,14 +317,18 @@ def study_formats(
     multipliers=None,
     foldings=None,
     formats=None,
+    seeds=3,
     observed=500,
     progress=True,
 ):
     """Find formats that train a network as well as floating point does, and tell what they cost.
 
-    The network is trained once in floating point, which shows how large its numbers are. From that
-    come formats to try; the golden model is trained with each, on the same samples in the same order
+    The network is trained in floating point, which shows how large its numbers are. From that come
+    formats to try; the golden model is trained with each, on the same samples in the same order
     from the same first weights. Ctrl-C ends the trials, and what has been tried is returned.
+
+    All is done with several first weights, for what one training gives wanders: two that differ in
+    one bit soon go different ways, and their losses differ by some percent.
 
     Parameters
     ----------
@@ -313,8 +347,10 @@ def study_formats(
         As :func:`~streamtrain.design.plan` takes them. All designs have the same foldings.
     formats : dict of :class:`~streamtrain.pipeline.numbers.Numbers` by name, optional
         What to try; without it, what :func:`candidates` proposes.
+    seeds : :class:`int`
+        First weights to train from: those of the network's seed, and of the seeds that follow.
     observed : :class:`int`
-        Steps of the training in floating point that are looked at.
+        Steps of the first training in floating point that are looked at.
     progress : :class:`bool`
         Whether to show progress bars.
 
@@ -334,7 +370,8 @@ def study_formats(
             raise TypeError(f"Formats must be Numbers, but {name!r} is {numbers!r}")
     if lr is not None and not isinstance(lr, Real):
         raise TypeError(f"lr must be a number, not {lr!r}")
-    for what, value in (("epochs", epochs), ("batch_size", batch_size), ("observed", observed)):
+    counts = {"epochs": epochs, "batch_size": batch_size, "seeds": seeds, "observed": observed}
+    for what, value in counts.items():
         if index(value) < 1:
             raise ValueError(f"{what} must be at least 1, not {value!r}")
     x, y = np.asarray(x), np.asarray(y)
@@ -343,28 +380,71 @@ def study_formats(
         max_batch=batch_size,
     )  # fmt: skip
     options = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-    history, ranges = observe(design, x, y, **options, observed=observed, progress=progress)
+    first, ranges = observe(design, x, y, **options, observed=observed, progress=progress)
     if formats is None:
         formats = candidates(ranges, design)
-    last = slice(len(history) * 3 // 4, None)
-    trials = []
-    with ProgressBar("trying formats", len(formats) * len(history), enabled=progress) as bar:
+    count, trials = len(first), []
+    with ProgressBar("trying formats", (len(formats) + 1) * seeds * count, enabled=progress) as bar:
+
+        def train(designs, text, before, exact):
+            """Histories of designs that differ in their first weights, and all that saturated."""
+            histories, saturated = [], {}
+            for number, one in enumerate(designs):
+                trainer = one.golden(exact=exact)
+                done = (before + number) * count
+
+                def show(history, done=done):
+                    loss = history.losses[-_RECENT:].mean()
+                    bar.update(done + len(history), f"{text}  loss {loss:.3f}")
+
+                histories.append(trainer.fit(x, y, **options, progress=False, callback=show))
+                for sites in trainer.saturations().values():
+                    for site, clipped in sites.items():
+                        saturated[site] = saturated.get(site, 0) + clipped
+            return histories, saturated
+
+        others, _ = train(_seeded(design, seeds, _wide(x))[1:], "float", 0, False)
         try:
             for name, numbers in formats.items():
-                trials.append(_try(name, numbers, design, x, y, options, bar, len(trials)))
+                before = (len(trials) + 1) * seeds
+                trials.append(_try(name, numbers, design, seeds, partial(train, before=before)))
         except KeyboardInterrupt:
             pass
+    losses, accuracies = _online([first, *others])
     return FormatStudy(
         network=network,
         board=design.board,
         ranges=ranges,
-        loss=float(history.losses[last].mean()),
-        accuracy=float(history.correct[last].mean()),
+        losses=losses,
+        accuracies=accuracies,
         trials=tuple(trials),
         tolerance=tolerance,
-        samples=len(history),
+        samples=count,
         stopped=len(formats) - len(trials),
     )
+
+
+def _online(histories):
+    """Loss and accuracy of each over the last quarter."""
+    last = slice(len(histories[0]) * 3 // 4, None)
+    losses = (float(history.losses[last].mean()) for history in histories)
+    accuracies = (float(history.correct[last].mean()) for history in histories)
+    return tuple(losses), tuple(accuracies)
+
+
+def _seeded(design, seeds, numbers=None):
+    """A design with other formats, for each of the first weights."""
+    own = design.network
+    return [
+        plan_design(
+            replace(own, seed=own.seed + number),
+            design.board,
+            numbers=numbers,
+            foldings=design.foldings,
+            max_batch=design.plan.max_batch,
+        )
+        for number in range(seeds)
+    ]
 
 
 def _wide(x):
@@ -377,41 +457,15 @@ def _wide(x):
     return Numbers(activations=Fixed(width, width - min(max(bits, 5), width)))
 
 
-def _try(name, numbers, design, x, y, options, bar, position):
+def _try(name, numbers, design, seeds, train):
     """Train with one choice of formats."""
-
-    def show(history):
-        loss = history.losses[-1000:].mean()
-        total = len(x) * options["epochs"]
-        bar.update(position * total + len(history), f"{name}  loss {loss:.3f}")
-
     try:
-        tried = plan_design(
-            design.network, design.board, numbers=numbers, foldings=design.foldings,
-            max_batch=design.plan.max_batch,
-        )  # fmt: skip
-        trainer = tried.golden()
-        history = trainer.fit(x, y, **options, progress=False, callback=show)
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # the arguments are right: floating point took them
+        designs = _seeded(design, seeds, numbers)
+        histories, saturated = train(designs, name, exact=True)
+    except (ValueError, OverflowError) as error:  # of the formats: floating point took the rest
         return Trial(name, numbers, reason=str(error))
-
-    last = slice(len(history) * 3 // 4, None)
-    saturated = {}
-    for sites in trainer.saturations().values():
-        for site, count in sites.items():
-            saturated[site] = saturated.get(site, 0) + count
+    losses, accuracies = _online(histories)
     device = load_board(design.board).device
-    usage = estimate_resources(tried.plan, device).total
+    usage = estimate_resources(designs[0].plan, device).total
     parts = [getattr(usage, name) / device.resources[name] for name in ("dsp", "bram36", "lut")]
-    return Trial(
-        name,
-        numbers,
-        loss=float(history.losses[last].mean()),
-        accuracy=float(history.correct[last].mean()),
-        saturated=saturated,
-        usage=usage,
-        share=float(np.mean(parts)),
-    )
+    return Trial(name, numbers, losses, accuracies, saturated, usage, float(np.mean(parts)))
