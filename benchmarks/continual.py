@@ -229,8 +229,8 @@ def plot(result, path):
             axis.fill_between(x, y.min(axis=0), y.max(axis=0), color=color, alpha=0.2, linewidth=0)
         axis.axvline(runs[0]["change"], color="#66707f", linestyle="--", linewidth=1)
         axis.annotate(
-            "the digits change", (runs[0]["change"], 50), (4, 0), color="#66707f", fontsize=8,
-            textcoords="offset points", va="center",
+            "the digits change", (runs[0]["change"], 50), (-4, 0), color="#66707f", fontsize=8,
+            textcoords="offset points", ha="right", va="center",
         )  # fmt: skip
         axis.set(title=f"Test accuracy, {title}", xlabel="samples of the stream", ylim=(0, 100))
         axis.grid(alpha=0.3)
