@@ -28,10 +28,15 @@ from streamtrain.network import (
     Linear,
     MaxPool2d,
     MSELoss,
+    ModelError,
     Network,
     ReLU,
     ShapeError,
     SquaredHinge,
+    from_onnx,
+    from_torch,
+    to_onnx,
+    to_torch,
 )
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
@@ -46,6 +51,7 @@ __all__ = [
     "Linear",
     "MSELoss",
     "MaxPool2d",
+    "ModelError",
     "Network",
     "Numbers",
     "ReLU",
@@ -56,9 +62,13 @@ __all__ = [
     "Trainer",
     "data",
     "explore",
+    "from_onnx",
+    "from_torch",
     "load_board",
     "plan",
     "study_formats",
+    "to_onnx",
+    "to_torch",
 ]
 
 __version__ = version("streamtrain")

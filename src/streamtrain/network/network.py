@@ -9,6 +9,7 @@ from operator import index
 import numpy as np
 
 from streamtrain.network.layers import SGD, CrossEntropy, Layer, Loss, ShapeError
+from streamtrain.network.weights import Weights
 from streamtrain.records import Record
 
 __all__ = ["Network", "network_text"]
@@ -28,13 +29,16 @@ class Network(Record):
     optimizer : :class:`SGD`
     seed : :class:`int`
         Of the weights' initial values.
+    weights : dict of arrays, optional
+        The weights that training starts with, instead of random ones: named and shaped as
+        :meth:`initial_weights` has them, finite, all of them. Kept as :class:`Weights`.
 
     Raises
     ------
     ShapeError
         If a layer cannot take the shape that reaches it.
     ValueError
-        If two layers share a name, or there is nothing to train.
+        If two layers share a name, there is nothing to train, or the weights are not this network's.
     """
 
     input_shape: tuple
@@ -42,6 +46,7 @@ class Network(Record):
     loss: Loss = CrossEntropy()
     optimizer: SGD = SGD()
     seed: int = 0
+    weights: Weights | None = None
 
     def __post_init__(self):
         try:
@@ -81,6 +86,25 @@ class Network(Record):
                 f"The last layer ({self.layers[-1].name}) gives 1 score; "
                 f"{self.loss.title} needs at least 2 classes"
             )
+        if self.weights is not None:
+            object.__setattr__(self, "weights", self._checked(self.weights))
+
+    def _checked(self, weights):
+        if isinstance(weights, dict):
+            weights = Weights.of(weights)
+        if not isinstance(weights, Weights):
+            raise TypeError(f"Weights must be a dictionary of arrays, not {weights!r}")
+        given = dict(zip(weights.names, weights.shapes, strict=True))
+        expected = {name: value.shape for name, value in self.initial_weights(self.seed).items()}
+        for name, shape in expected.items():
+            if name not in given:
+                raise ValueError(f"Weights lack {name} {shape}")
+            if given[name] != shape:
+                raise ValueError(f"Weights have {name} of {given[name]}, but it must be {shape}")
+        unknown = [name for name in given if name not in expected]
+        if unknown:
+            raise ValueError(f"Weights have {unknown[0]}, but the network has {', '.join(expected)}")
+        return weights
 
     def _named(self, layers):
         counts, taken, named = Counter(), set(), []
@@ -121,13 +145,18 @@ class Network(Record):
         raise KeyError(name)
 
     def initial_weights(self, seed=None):
-        """Random initial values: He (normal, variance 2 / fan-in) weights, zero biases.
+        """What training starts with.
+
+        That is the network's own ``weights``, if it has some and no ``seed`` is given; else random
+        values: He (normal, variance 2 / fan-in) weights, zero biases.
 
         Returns a dictionary of float64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns)
         or (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes.
 
         Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
         """
+        if self.weights is not None and seed is None:
+            return self.weights.arrays()
         rng = np.random.default_rng(self.seed if seed is None else seed)
         weights = {}
         for layer, shape in zip(self.layers, self.shapes, strict=False):

@@ -253,6 +253,8 @@ class Plan(Record):
                     )
                 if shift > 32 and stage.round_weights is Round.STOCHASTIC:
                     raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
+        if self.network.weights is not None:
+            self._check_weights()
         self._check_loss()
 
     def _check_loss(self):
@@ -273,6 +275,23 @@ class Plan(Record):
             raise ValueError(
                 f"{last.name}: logits are {logits}, but {type(loss).__name__} drives scores to 1, "
                 f"which must be a code of theirs: 2 integer bits or more, and no fewer than 0 others"
+            )
+
+    def _check_weights(self):
+        """Refuse formats that would clip the weights that training starts with."""
+        stages = {stage.name: stage for stage in self.stages}
+        for name, array in self.network.weights.arrays().items():
+            fmt = stages[name.partition(".")[0]].weights
+            low, high = array.min(), array.max()
+            half = 2.0 ** -(fmt.frac + 1)
+            if fmt.lowest - half <= low and high <= fmt.highest + half:
+                continue
+            integer = fmt.width - fmt.frac
+            while not (-(2.0 ** (integer - 1)) <= low and high < 2.0 ** (integer - 1) - half):
+                integer += 1
+            raise ValueError(
+                f"{name} reaches from {low:.4g} to {high:.4g}, but {fmt} ends at {fmt.lowest:g} and "
+                f"{fmt.highest:.4g}; plan with numbers=Numbers(weights='fixed<{fmt.width},{integer}>')"
             )
 
     @property
