@@ -5,6 +5,7 @@ has a method here; whatever is not supported becomes a :class:`~streamtrain.netw
 and the walk goes on, so that a verdict names everything at once.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from math import prod
 
@@ -222,9 +223,11 @@ class _Walk:
             waits.append(len(before))
             for other in before:
                 followers.setdefault(other, []).append(position)
-        ready = [position for position, count in enumerate(waits) if not count]
-        for position in ready:
-            for follower in followers.get(position, ()):
+        ready = deque(position for position, count in enumerate(waits) if not count)
+        order = []
+        while ready:
+            order.append(ready.popleft())
+            for follower in followers.get(order[-1], ()):
                 waits[follower] -= 1
                 if not waits[follower]:
                     ready.append(follower)
@@ -233,7 +236,7 @@ class _Walk:
                 self.problem(
                     self.graph.nodes[position], "input", "is in a cycle, or behind one", _CHAIN
                 )
-        return ready
+        return order
 
     def _fold(self, position, node):
         """Compute a node of constants. Returns whether it was one."""

@@ -99,7 +99,6 @@ def warn_of_frozen(source, imported):
 def _onnx():
     try:
         import onnx
-        import onnx.reference
     except ImportError:
         raise ImportError(
             "ONNX models need the package onnx: pip install 'streamtrain[onnx]'"
@@ -260,6 +259,8 @@ class _Reader:
 
     def _fold(self, position, arrays, opset):
         """First output of a node of constants, by ONNX's reference implementation."""
+        from onnx.reference import ReferenceEvaluator
+
         onnx, node = self.onnx, self.onnx.NodeProto()
         node.CopyFrom(self.proto.graph.node[position])
         del node.output[1:]
@@ -274,7 +275,7 @@ class _Reader:
                 )
                 versions = [onnx.helper.make_opsetid("", opset)]
                 model = onnx.helper.make_model(graph, opset_imports=versions)
-                (result,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+                (result,) = ReferenceEvaluator(model).run(None, feeds)
                 result = np.asarray(result)
         except Exception as error:  # whatever a wrong node makes NumPy raise
             raise ValueError(" ".join(str(error).split()) or type(error).__name__) from None

@@ -289,9 +289,12 @@ class Plan(Record):
             integer = fmt.width - fmt.frac
             while not (-(2.0 ** (integer - 1)) <= low and high < 2.0 ** (integer - 1) - half):
                 integer += 1
+            instead = "scale the model's weights down"
+            if integer < fmt.width:
+                instead = f"plan with numbers=Numbers(weights='fixed<{fmt.width},{integer}>')"
             raise ValueError(
                 f"{name} reaches from {low:.4g} to {high:.4g}, but {fmt} ends at {fmt.lowest:g} and "
-                f"{fmt.highest:.4g}; plan with numbers=Numbers(weights='fixed<{fmt.width},{integer}>')"
+                f"{fmt.highest:.4g}; {instead}"
             )
 
     @property

@@ -1,0 +1,55 @@
+"""Say whether a model can be trained on a board, before anything is planned or built."""
+
+import json
+import sys
+import warnings
+from contextlib import redirect_stdout
+
+from streamtrain.description import load_description
+from streamtrain.design import Design
+from streamtrain.explore.search import shortfall
+from streamtrain.network import ModelError, Problem
+from streamtrain.tables import text_table
+
+__all__ = ["check"]
+
+
+def check(description, board, *, as_json=False):
+    """Check a model, and print the verdict.
+
+    Parameters
+    ----------
+    description : path
+        As :func:`~streamtrain.description.load_description` takes it.
+    board : :class:`str`
+    as_json : :class:`bool`
+        Print JSON: ``source``, ``supported``, ``problems``, ``notes``.
+
+    Returns whether the model can be trained there.
+
+    Raises
+    ------
+    ValueError, OSError, ImportError
+        If there is no verdict: no such board, or a file that cannot be read.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            with redirect_stdout(sys.stderr):  # whatever a description prints
+                network = load_description(description)
+            network = network.network if isinstance(network, Design) else network
+            reason = shortfall(network, board)
+            if reason:
+                smaller = "a larger board, or a smaller network"
+                raise ModelError(str(description), [Problem("", "", f"board {board}", reason, smaller)])
+        except ModelError as error:
+            print(error.to_json() if as_json else error)
+            return False
+    notes = [str(warning.message) for warning in caught]
+    if as_json:
+        verdict = {"source": str(description), "supported": True, "problems": [], "notes": notes}
+        print(json.dumps(verdict, indent=2))
+    else:
+        header, rows = network.table()
+        print(f"{description} can be trained on {board}", *notes, text_table(header, rows), sep="\n")
+    return True
