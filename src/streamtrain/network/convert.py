@@ -187,6 +187,8 @@ class _Walk:
         self.readers = {}  # names of the nodes that read a value of the sample
         self.extra = set()  # outputs besides a node's first
         self.tensors = {}  # node that a weight tensor belongs to
+        self.begun = False  # whether a layer with weights, or what may stand for one, was there
+        self.pooled = False  # whether a pool was there since
         self.ended = None  # the softmax
         self.map_shape = graph.shape  # what was flattened
 
@@ -241,8 +243,11 @@ class _Walk:
     def _fold(self, position, node):
         """Compute a node of constants. Returns whether it was one."""
         known = [self.constants.get(name) for name in node.inputs]
-        if node.operator == "Shape" and self.shapes.get(*node.inputs[:1], None) is not None:
-            known = [np.empty((self.graph.batch, *self.shapes[node.inputs[0]]), bool)]
+        if node.operator in ("Shape", "CastLike") and node.inputs:  # of a map, but not of its numbers
+            shape = self.shapes.get(node.inputs[-1])
+            if shape is not None:
+                batch = (self.graph.batch, *shape)
+                known[-1] = np.broadcast_to(np.float32(0), batch)
         if node.operator not in FOLDABLE or any(array is None for array in known):
             return False
         if self.graph.fold is None or not node.outputs:
@@ -270,6 +275,8 @@ class _Walk:
             if earlier:
                 self.problem(node, "input", f"{name} is read by {earlier[0]} as well", _CHAIN)
             earlier.append(node.name)
+        if node.operator not in OPERATORS or OPERATORS[node.operator].becomes in ("Conv2d", "Linear"):
+            self.begun, self.pooled = True, False
         if node.operator not in OPERATORS:
             supported = ", ".join(OPERATORS)
             instead = INSTEAD.get(node.operator.rpartition(".")[2], f"one of {supported}")
@@ -535,7 +542,7 @@ class _Walk:
         return shape
 
     def _relu(self, position, node, shape, attributes):
-        if not self.weighted:
+        if not self.begun:
             self.problem(node, "input", "comes before any weights", "a Conv or Gemm before it")
         return self._add_layer(ReLU(self._name(ReLU)), shape)
 
@@ -543,12 +550,11 @@ class _Walk:
         if attributes["kernel_shape"] is None:
             self.problem(node, "kernel_shape", "is not given", "2x2")
             return None
-        pools = [i for i, layer in enumerate(self.layers) if type(layer) is MaxPool2d]
-        weights = [i for i, layer in enumerate(self.layers) if type(layer) in (Conv2d, Linear)]
-        if not weights:
+        if not self.begun:
             self.problem(node, "input", "comes before any weights", "a Conv before it")
-        elif pools and pools[-1] > weights[-1]:
+        elif self.pooled:
             self.problem(node, "input", "pools what is pooled already", "a Conv between the two")
+        self.pooled = True
         return self._add_layer(MaxPool2d(2, self._name(MaxPool2d)), shape)
 
     def _flatten(self, position, node, shape, attributes):

@@ -128,10 +128,14 @@ OPERATORS = {
 """What is supported, by ONNX's names."""
 
 FOLDABLE = (
-    "Add", "Cast", "Concat", "Constant", "Div", "Flatten", "Gather", "Identity", "Mul", "Neg",
-    "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Add", "Cast", "CastLike", "Concat", "Constant", "Div", "Expand", "Flatten", "Gather",
+    "Identity", "Mul", "Neg", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose",
+    "Unsqueeze",
 )  # fmt: skip
-"""Operators that are computed at import if all their inputs are constants."""
+"""Operators that are computed at import if all their inputs are constants.
+
+Of ``Shape`` and ``CastLike`` the input may be a map: its shape and type are constants, too.
+"""
 
 _NEAREST = {
     "MaxPool with a 2x2 kernel and strides of 2": (
