@@ -50,10 +50,9 @@ def around(nodes, initializers=(), *, before=False):
     proto = small()
     proto.graph.initializer.extend(initializers)
     old = list(proto.graph.node)
-    for position, reader in enumerate(old):
-        if list(reader.input)[0] == ("x" if before else "r"):
-            reader.input[0] = "t"
-            break
+    read = "x" if before else "r"
+    position = next(i for i, reader in enumerate(old) if reader.input[0] == read)
+    old[position].input[0] = "t"
     del proto.graph.node[:]
     proto.graph.node.extend([*old[:position], *nodes, *old[position:]])
     return proto

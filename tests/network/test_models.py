@@ -130,24 +130,24 @@ def test_a_step_is_pytorchs_within_rounding(case):
         np.testing.assert_allclose(mine, gradient, rtol=rtol, atol=rtol * abs(gradient).max(), err_msg=key)
     assert step.within, f"{name}\n{step}"
     norms = {row[0]: row[1] for row in step.table()[1]}
-    small = [key for key, bound in step.bounds.items() if bound < norms[key] / 4]
-    assert len(small) > len(norms) / 2, f"the bound says little\n{step}"
+    assert step.bounds["scores"] < norms["scores"] / 10, f"the bound says little\n{step}"
+    telling = [key for key, bound in step.bounds.items() if bound < norms[key] / 4]
+    assert len(telling) >= len(norms) / 2, f"the bound says little\n{step}"
 
 
 def test_predictions_are_pytorchs_unless_two_classes_are_within_rounding(case):
     name, model, path = case
     net = imported(name, lambda: st.from_onnx(path))
-    planned = plan(net)
-    limit = rounding_of_step(planned, model.samples(1)[0], LABEL).bounds["scores"]
     trainer = st.plan(net, "zynq7100", numbers=NUMBERS, multipliers=200).golden()
-    x = model.samples(40)
+    x = model.samples(100)
     with torch.no_grad():
         expected = model.module(torch.tensor(x)).numpy()
-    best = np.sort(expected, axis=1)
-    clear = best[:, -1] - best[:, -2] > 2 * limit
-    assert clear.sum() > 10
     predicted = trainer.predict(x, progress=False)
-    np.testing.assert_array_equal(predicted[clear], expected.argmax(axis=1)[clear])
+    differ = np.flatnonzero(predicted != expected.argmax(axis=1))
+    assert len(differ) < 5
+    for i in differ:
+        limit = rounding_of_step(trainer.plan, x[i], LABEL).bounds["scores"]
+        assert expected[i].max() - expected[i, predicted[i]] <= 2 * limit
 
 
 def test_trained_weights_go_back(case, tmp_path):
@@ -170,7 +170,7 @@ def test_trained_weights_go_back(case, tmp_path):
         np.testing.assert_allclose(module(torch.tensor(encoded)), written, rtol=1e-4, atol=1e-4)
 
     exact = plan(replace(net, weights=trained))
-    for i in range(3):
+    for i in range(1):
         limit = rounding_of_step(exact, encoded[i], int(y[i])).bounds["scores"]
         distance = np.linalg.norm(logits(name, found[i : i + 1]) - written[i])
         assert distance <= 2 * limit + 1e-4  # a log-softmax stretches by two at most

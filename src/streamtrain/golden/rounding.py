@@ -3,8 +3,9 @@
 A bound has two parts. Numbers that are rounded before anything is computed with them (weights, the
 sample, and for the gradients what the forward pass has put out) are known, so their effect is computed
 in real numbers. Each rounding after that is off by at most half a unit of its format (a whole one
-where numbers are truncated or rounded at random), and no layer stretches a difference by more than
-the norm of its matrix. ``docs/numbers.md`` derives it. Norms are Euclidean.
+where numbers are truncated or rounded at random). How far outputs' roundings move the scores follows
+from the scores' derivatives; how far errors' roundings move the gradients, from the norms of the layers'
+matrices. ``docs/numbers.md`` derives it. Norms are Euclidean.
 """
 
 from dataclasses import dataclass
@@ -97,12 +98,12 @@ def rounding_of_step(plan, x, label):
     real = _backward(plan, weights, real_inputs, real_gates, real_scores, label)
 
     run = _Run(plan, x, label)
-    _, _, scores = _forward(plan, run.weights, run.inputs[0])
+    exact_inputs, exact_gates, scores = _forward(plan, run.weights, run.inputs[0])
     gates = _decided(plan, run.weights, run)
     exact = _backward(plan, run.weights, run.inputs, gates, run.scores, label)
 
-    bounds = {"scores": _score_rounding(plan, run.weights)}
-    bounds["scores"] += np.linalg.norm(scores - real_scores)
+    rounding = _score_rounding(plan, run, exact_inputs, exact_gates, scores)
+    bounds = {"scores": np.linalg.norm(rounding) + np.linalg.norm(scores - real_scores)}
     distances = {"scores": np.linalg.norm(run.scores - real_scores)}
     limits = _gradient_rounding(plan, run.weights, run)
     for name, gradient in real.items():
@@ -180,13 +181,14 @@ def _sums(stage, weight, bias, x):
 
 
 def _input_errors(stage, weight, dz):
-    """BP."""
+    """BP, of several errors (errors, M, out_rows, out_cols) at once."""
     pad, rows, cols = stage.pad, stage.out_rows, stage.out_cols
-    dx = np.zeros((weight.shape[1], stage.rows + 2 * pad, stage.cols + 2 * pad))
+    size = (stage.rows + 2 * pad, stage.cols + 2 * pad)
+    dx = np.zeros((weight.shape[1], len(dz), *size))
     for i in range(stage.kernel):
         for j in range(stage.kernel):
-            dx[:, i : i + rows, j : j + cols] += np.tensordot(weight[:, :, i, j], dz, (0, 0))
-    return dx[:, pad : pad + stage.rows, pad : pad + stage.cols]
+            dx[:, :, i : i + rows, j : j + cols] += np.tensordot(weight[:, :, i, j], dz, (0, 1))
+    return dx[:, :, pad : pad + stage.rows, pad : pad + stage.cols].swapaxes(0, 1)
 
 
 def _squares(stage, z):
@@ -196,11 +198,17 @@ def _squares(stage, z):
 
 
 def _unpooled(stage, gates, dy):
-    """The errors of the sums: ``dy`` at the gates' places, 0 elsewhere."""
+    """The errors of the sums: ``dy`` (errors, M, ...) at the gates' places, 0 elsewhere."""
     p, (rows, cols) = stage.pool, stage.pooled
     dz = np.where(np.arange(p * p) == gates[..., np.newaxis], dy[..., np.newaxis], 0.0)
-    dz = dz.reshape(-1, rows, cols, p, p).transpose(0, 1, 3, 2, 4)
-    return dz.reshape(-1, stage.out_rows, stage.out_cols)
+    dz = dz.reshape(len(dy), -1, rows, cols, p, p).transpose(0, 1, 2, 4, 3, 5)
+    return dz.reshape(len(dy), -1, stage.out_rows, stage.out_cols)
+
+
+def _passed(stage, gates, z):
+    """Of the sums, those that the gates let through; 0 where there are none."""
+    there = np.take_along_axis(_squares(stage, z), np.maximum(gates, 0)[..., np.newaxis], -1)[..., 0]
+    return np.where(gates >= 0, there, 0.0)
 
 
 def _forward(plan, weights, x):
@@ -226,14 +234,14 @@ def _backward(plan, weights, inputs, gates, scores, label):
     gradients = {}
     for i in reversed(range(len(plan.stages))):
         stage = plan.stages[i]
-        dz = _unpooled(stage, gates[i], dy.reshape(gates[i].shape))
+        (dz,) = _unpooled(stage, gates[i], dy.reshape(1, *gates[i].shape))
         dw = dz.reshape(len(dz), -1) @ _windows(stage, inputs[i])
         name = f"{stage.name}.weight"
         gradients[name] = dw.reshape(weights[name].shape)
         if stage.bias:
             gradients[f"{stage.name}.bias"] = dz.sum(axis=(1, 2))
         if i:
-            dy = _input_errors(stage, _tensors(stage, weights)[0], dz)
+            (dy,) = _input_errors(stage, _tensors(stage, weights)[0], dz[np.newaxis])
     return {name: gradients[name] for name in weights}
 
 
@@ -272,13 +280,33 @@ def _softmax_bound(scores):
     return (np.linalg.norm(off) + np.linalg.norm(probabilities) * off.sum()) / total + division
 
 
-def _score_rounding(plan, weights):
-    """How far roundings of outputs may move the scores."""
-    moved = 0.0
-    for stage in plan.stages:
-        outputs = stage.channels[1] * stage.pixels
-        moved *= _gain(stage, _tensors(stage, weights)[0])
-        moved += _unit(stage.output, stage.round_output) * sqrt(outputs)
+def _score_rounding(plan, run, inputs, gates, scores):
+    """How far roundings of outputs may have moved each score from those of real arithmetic.
+
+    ``inputs``, ``gates`` and ``scores`` are those of real arithmetic on the same weights. Where the
+    golden model takes another branch of a ReLU or a pool, the difference that makes is known; ``branch``
+    carries it to the scores. A rounding's way to them is linear: ``reach`` is its factor.
+    """
+    branch = np.zeros_like(inputs[0])
+    following = [*inputs[1:], scores]
+    for i, stage in enumerate(plan.stages):
+        weight, bias = _tensors(stage, run.weights)
+        sums = _sums(stage, weight, bias, run.inputs[i])
+        squares = _squares(stage, sums).max(axis=-1)
+        output = np.maximum(squares, 0) if stage.relu else squares
+        along = _sums(stage, weight, bias, inputs[i])
+        residue = output - following[i].reshape(output.shape) - _passed(stage, gates[i], sums - along)
+        branch = branch.reshape(inputs[i].shape)
+        branch = _passed(stage, gates[i], _sums(stage, weight, 0.0, branch)) + residue
+    last = plan.stages[-1]
+    moved = abs(branch.ravel()) + _unit(last.output, last.round_output)
+    reach = np.eye(len(scores))
+    for i in reversed(range(1, len(plan.stages))):
+        stage, before = plan.stages[i], plan.stages[i - 1]
+        dz = _unpooled(stage, gates[i], reach.reshape(len(scores), *gates[i].shape))
+        reach = _input_errors(stage, _tensors(stage, run.weights)[0], dz)
+        unit = _unit(before.output, before.round_output)
+        moved += unit * abs(reach).reshape(len(scores), -1).sum(axis=1)
     return moved
 
 
