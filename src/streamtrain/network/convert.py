@@ -243,11 +243,16 @@ class _Walk:
     def _fold(self, position, node):
         """Compute a node of constants. Returns whether it was one."""
         known = [self.constants.get(name) for name in node.inputs]
-        if node.operator in ("Shape", "CastLike") and node.inputs:  # of a map, but not of its numbers
-            shape = self.shapes.get(node.inputs[-1])
+        if node.operator in ("Shape", "CastLike") and node.inputs and node.outputs:
+            shape = self.shapes.get(node.inputs[-1])  # of a map, but its numbers do not matter
+            if shape is not None and node.operator == "Shape":
+                ends = [node.attributes.get(name) for name in ("start", "end")]
+                ends = [end if type(end) is int else None for end in ends]
+                sizes = (self.graph.batch, *shape)[slice(*ends)]
+                self.constants[node.outputs[0]] = np.array(sizes, np.int64)
+                return True
             if shape is not None:
-                batch = (self.graph.batch, *shape)
-                known[-1] = np.broadcast_to(np.float32(0), batch)
+                known[-1] = np.zeros(1, np.float32)
         if node.operator not in FOLDABLE or any(array is None for array in known):
             return False
         if self.graph.fold is None or not node.outputs:
