@@ -1,11 +1,7 @@
 import json
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
-
 from onnx_models import around, node, small
 
 from streamtrain.build import command
@@ -61,6 +57,15 @@ def test_a_model_that_does_not_fit_names_layer_and_resource(capsys, tmp_path):
     assert "board zynq7100" in out
     assert "linear1's weights alone need" in out
     assert "BRAM36; there are 755" in out
+
+
+def test_weights_that_no_format_holds_are_a_verdict(capsys, tmp_path):
+    network = Network((1, 4, 4), [Flatten(), Linear(2)])
+    weights = {name: array + 9 for name, array in network.initial_weights().items()}
+    (tmp_path / "wide.json").write_text(replace(network, weights=weights).to_json())
+    status, out, _ = run(capsys, "--check", tmp_path / "wide.json")
+    assert status == 1
+    assert "numbers=Numbers(weights=" in out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, around, constant, model, node, small, tensor
 
 import streamtrain as st
+from streamtrain.host.device import Commands
 from streamtrain.network import Network
 from streamtrain.network.support import FOLDABLE, INSTEAD, OPERATORS
 
@@ -41,8 +42,6 @@ def twin_scores(net, x):
     golden = st.plan(net, multipliers=20).golden(exact=False)
     fmt = golden.plan.stages[0].input
     none = np.zeros(len(x), int)
-    from streamtrain.host.device import Commands
-
     results = golden.device.run(fmt.encode(x), Commands(none, none, none, none, none))
     return golden.plan.stages[-1].output.decode(results.scores)
 
@@ -447,6 +446,12 @@ def test_wrong_trainers_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^Weights have conv1.weight of \(5, 1, 3, 3\), but it must be"):
         st.to_onnx(st.plan(other, multipliers=20).golden(), small(), tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_softmax_is_part_of_cross_entropy_only():
+    assert isinstance(st.from_onnx(small(), loss=st.MSELoss()).loss, st.MSELoss)
+    with pytest.raises(st.ModelError, match="is no part of MSELoss"):
+        st.from_onnx(SAME["Softmax"](), loss=st.MSELoss())
 
 
 def test_labels_beyond_the_models_classes():

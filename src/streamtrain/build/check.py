@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 
 from streamtrain.description import load_description
 from streamtrain.design import Design
+from streamtrain.explore import load_board
 from streamtrain.explore.search import shortfall
 from streamtrain.network import ModelError, Problem
 from streamtrain.tables import text_table
@@ -38,10 +39,10 @@ def check(description, board, *, as_json=False):
             with redirect_stdout(sys.stderr):  # whatever a description prints
                 network = load_description(description)
             network = network.network if isinstance(network, Design) else network
-            reason = shortfall(network, board)
-            if reason:
-                smaller = "a larger board, or a smaller network"
-                raise ModelError(str(description), [Problem("", "", f"board {board}", reason, smaller)])
+            found, instead = _obstacle(network, board)
+            if found:
+                problem = Problem("", "", f"board {board}", found, instead)
+                raise ModelError(str(description), [problem])
         except ModelError as error:
             print(error.to_json() if as_json else error)
             return False
@@ -53,3 +54,12 @@ def check(description, board, *, as_json=False):
         header, rows = network.table()
         print(f"{description} can be trained on {board}", *notes, text_table(header, rows), sep="\n")
     return True
+
+
+def _obstacle(network, board):
+    """What is in the way of every plan, and what would help; empty if nothing."""
+    load_board(board)  # an unknown board is no verdict on the model
+    try:
+        return shortfall(network, board), "a larger board, or a smaller network"
+    except ValueError as error:  # an order of layers, or formats
+        return str(error), "see docs/models.md"

@@ -6,7 +6,7 @@ and the walk goes on, so that a verdict names everything at once.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -24,6 +24,7 @@ from streamtrain.network.layers import (
 from streamtrain.network.network import Network
 from streamtrain.network.support import FOLDABLE, INSTEAD, OPERATORS
 from streamtrain.network.verdict import ModelError, Problem
+from streamtrain.network.weights import Weights
 
 __all__ = ["Imported", "convert"]
 
@@ -130,7 +131,7 @@ class Imported:
         Raises :exc:`ValueError` if they are not this network's.
         """
         checked = Network(
-            self.network.input_shape, self.network.layers, weights=dict(weights)
+            self.network.input_shape, self.network.layers, weights=Weights.of(weights)
         ).initial_weights()
         tensors = {}
         for layer in self.layers:
@@ -164,9 +165,9 @@ def convert(graph, source, problems=(), *, loss, optimizer):
             weights[f"{layer.name}.weight"] = weight
             if bias is not None:
                 weights[f"{layer.name}.bias"] = bias
-        layers = [walk.described(layer) for layer in walk.layers]
+        layers = tuple(walk.described(layer) for layer in walk.layers)
         try:
-            network = Network(graph.shape, layers, loss, optimizer, weights=weights)
+            network = Network(graph.shape, layers, loss, optimizer, weights=Weights.of(weights))
             return Imported(network, walk.weighted)
         except ValueError as error:
             walk.problems.append(Problem("", "", "layers", str(error), "see the message"))
@@ -431,10 +432,7 @@ class _Walk:
         """The layer, with a bias if its tensors have one by now."""
         for weighted in self.weighted:
             if weighted.name == layer.name:
-                bias = weighted.folded()[1] is not None
-                if weighted.kind is Conv2d:
-                    return Conv2d(layer.channels, layer.kernel, layer.padding, bias, layer.name)
-                return Linear(layer.features, bias, layer.name)
+                return replace(layer, bias=weighted.folded()[1] is not None)
         return layer
 
     def _add_weighted(self, position, node, layer, weight, *, transposed=False):

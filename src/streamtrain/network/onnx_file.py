@@ -204,12 +204,14 @@ class _Reader:
 
     def _array(self, tensor):
         """(array, "", ""), or (None, found, instead)."""
+        from onnx.external_data_helper import load_external_data_for_tensor
+
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
             if self.folder is None:
                 return None, f"is in the file {place!r}", "a path, or a model that holds its weights"
             try:
-                self.onnx.external_data_helper.load_external_data_for_tensor(tensor, str(self.folder))
+                load_external_data_for_tensor(tensor, str(self.folder))
             except Exception as error:  # each release of onnx has its own kinds
                 reason = " ".join(str(error).split())
                 return None, f"is in the file {place!r}: {reason}", "that file beside the model, whole"

@@ -3,6 +3,7 @@
 from base64 import b64decode, b64encode
 from binascii import Error
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from operator import index
 
@@ -56,6 +57,13 @@ class Weights(Record):
         real = {name: np.asarray(array, "<f8") for name, array in arrays.items()}
         data = b64encode(b"".join(array.tobytes() for array in real.values())).decode("ascii")
         return cls(tuple(real), tuple(array.shape for array in real.values()), data)
+
+    @cached_property
+    def ranges(self):
+        """Smallest and largest number of each array, by name."""
+        return {
+            name: (float(array.min()), float(array.max())) for name, array in self.arrays().items()
+        }
 
     def arrays(self):
         """A dictionary of float64 arrays, for the caller to change."""

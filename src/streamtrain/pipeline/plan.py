@@ -280,9 +280,8 @@ class Plan(Record):
     def _check_weights(self):
         """Refuse formats that would clip the weights that training starts with."""
         stages = {stage.name: stage for stage in self.stages}
-        for name, array in self.network.weights.arrays().items():
+        for name, (low, high) in self.network.weights.ranges.items():
             fmt = stages[name.partition(".")[0]].weights
-            low, high = array.min(), array.max()
             half = 2.0 ** -(fmt.frac + 1)
             if fmt.lowest - half <= low and high <= fmt.highest + half:
                 continue
