@@ -15,7 +15,9 @@ def constant(name, values):
     return numpy_helper.from_array(np.asarray(values), name)
 
 
-def model(nodes, initializers, *, shape=("N", 1, 8, 8), kind=FLOAT, inputs=None, outputs=None, opset=18):
+def model(
+    nodes, initializers, *, shape=("N", 1, 8, 8), kind=FLOAT, inputs=None, outputs=None, opset=18
+):
     """A model of ``x`` to ``y``."""
     inputs = inputs or [helper.make_tensor_value_info("x", kind, shape)]
     outputs = outputs or [helper.make_tensor_value_info("y", FLOAT, ("N", "K"))]

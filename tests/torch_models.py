@@ -106,7 +106,10 @@ class Model:
 
 BUILDERS = {
     "LeNet-5": ((1, 28, 28), lenet),
-    **{f"net {name}": (SHAPES[name], lambda n=name: sequential(SHAPES[n], TEXTS[n])) for name in "EMCX"},
+    **{
+        f"net {name}": (SHAPES[name], lambda n=name: sequential(SHAPES[n], TEXTS[n]))
+        for name in "EMCX"
+    },
     "all convolutional": ((3, 9, 9), all_convolutional),
     "bottlenecks": ((3, 8, 8), bottlenecks),
     "batch norm": ((2, 8, 8), normalized),

@@ -56,7 +56,9 @@ def test_coarse_formats_are_within_theirs():
 
 def test_finer_formats_have_a_smaller_bound():
     fine = Numbers(weights="fixed<18,3>", activations="fixed<18,5>", errors="fixed<18,3>")
-    coarse, finer = (rounding_of_step(plan(numbers), sample(0), 0).bounds for numbers in (None, fine))
+    coarse, finer = (
+        rounding_of_step(plan(numbers), sample(0), 0).bounds for numbers in (None, fine)
+    )
     assert all(finer[name] < coarse[name] for name in coarse)
 
 
@@ -100,5 +102,7 @@ def test_table():
 def test_misuse():
     with pytest.raises(ValueError, match=r"^The bound is for CrossEntropy, not MSELoss$"):
         rounding_of_step(plan(loss=MSELoss()), sample(0), 0)
-    with pytest.raises(ValueError, match=r"^conv1 saturated \d+ of its output; take wider formats$"):
+    with pytest.raises(
+        ValueError, match=r"^conv1 saturated \d+ of its output; take wider formats$"
+    ):
         rounding_of_step(plan(Numbers(activations="fixed<16,1>")), sample(0) * 0.9, 0)

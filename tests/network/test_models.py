@@ -51,7 +51,9 @@ def case(request, tmp_path_factory):
 def imported(name, read):
     """The network, from a reader that warns of batch norms where there are some."""
     if name == "batch norm":
-        with pytest.warns(UserWarning, match="batch normalization is folded into conv1, conv2, linear1"):
+        with pytest.warns(
+            UserWarning, match="batch normalization is folded into conv1, conv2, linear1"
+        ):
             return read()
     return read()
 
@@ -129,7 +131,9 @@ def test_a_step_is_pytorchs_within_rounding(case):
     np.testing.assert_allclose(logits(name, step.scores[np.newaxis]), output, rtol=rtol, atol=1e-9)
     assert len(gradients) == len(step.gradients)
     for gradient, (key, mine) in zip(gradients, step.gradients.items(), strict=True):
-        np.testing.assert_allclose(mine, gradient, rtol=rtol, atol=rtol * abs(gradient).max(), err_msg=key)
+        np.testing.assert_allclose(
+            mine, gradient, rtol=rtol, atol=rtol * abs(gradient).max(), err_msg=key
+        )
     assert step.within, f"{name}\n{step}"
     norms = {row[0]: row[1] for row in step.table()[1]}
     assert step.bounds["scores"] < norms["scores"] / 10, f"the bound says little\n{step}"
@@ -159,7 +163,9 @@ def test_trained_weights_go_back(case, tmp_path):
     x, y = model.samples(8), np.arange(8) % net.classes
     trainer.fit(x, y, progress=False)
     trained = trainer.plan.decode_weights(trainer.state_dict())
-    assert any((abs(array - net.initial_weights()[key]) > 0.01).any() for key, array in trained.items())
+    assert any(
+        (abs(array - net.initial_weights()[key]) > 0.01).any() for key, array in trained.items()
+    )
 
     st.to_onnx(trainer, path, tmp_path / "trained.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "trained.onnx")

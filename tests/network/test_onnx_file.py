@@ -18,9 +18,7 @@ from streamtrain.host.device import Commands
 from streamtrain.network import Network
 from streamtrain.network.support import FOLDABLE, INSTEAD, OPERATORS
 
-NET = Network(
-    (1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)]
-)
+NET = Network((1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
 CHAIN = "a chain of layers, each read by the next"
 
 
@@ -79,9 +77,7 @@ def linear(nodes, initializers):
 
 SAME = {
     "Gemm without transpose": lambda: linear([node("Gemm", "f g d", "y")], [tensor("g", 64, 3)]),
-    "Gemm with a row": lambda: linear(
-        [node("Gemm", "f v e", "y", transB=1)], [tensor("e", 1, 3)]
-    ),
+    "Gemm with a row": lambda: linear([node("Gemm", "f v e", "y", transB=1)], [tensor("e", 1, 3)]),
     "MatMul and Add": lambda: linear(
         [node("MatMul", "f g", "m"), node("Add", "m d", "y")], [tensor("g", 64, 3)]
     ),
@@ -89,10 +85,16 @@ SAME = {
         [node("MatMul", "f g", "m"), node("Add", "d m", "y")], [tensor("g", 64, 3)]
     ),
     "transposed constant": lambda: linear(
-        [node("Transpose", "v", "g", perm=[1, 0]), node("MatMul", "f g", "m"), node("Add", "m d", "y")],
+        [
+            node("Transpose", "v", "g", perm=[1, 0]),
+            node("MatMul", "f g", "m"),
+            node("Add", "m d", "y"),
+        ],
         [],
     ),
-    "Softmax": lambda: linear([node("Gemm", "f v d", "g", transB=1), node("Softmax", "g", "y")], []),
+    "Softmax": lambda: linear(
+        [node("Gemm", "f v d", "g", transB=1), node("Softmax", "g", "y")], []
+    ),
     "LogSoftmax": lambda: linear(
         [node("Gemm", "f v d", "g", transB=1), node("LogSoftmax", "g", "y", axis=1)], []
     ),
@@ -442,8 +444,12 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_wrong_trainers_are_refused(tmp_path):
-    other = Network((1, 8, 8), [st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
-    with pytest.raises(ValueError, match=r"^Weights have conv1.weight of \(5, 1, 3, 3\), but it must be"):
+    other = Network(
+        (1, 8, 8), [st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)]
+    )
+    with pytest.raises(
+        ValueError, match=r"^Weights have conv1.weight of \(5, 1, 3, 3\), but it must be"
+    ):
         st.to_onnx(st.plan(other, multipliers=20).golden(), small(), tmp_path / "out.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -456,7 +462,9 @@ def test_a_softmax_is_part_of_cross_entropy_only():
 
 def test_labels_beyond_the_models_classes():
     trainer = st.plan(st.from_onnx(small()), multipliers=20).golden()
-    with pytest.raises(ValueError, match="Label of sample 1 is 3, but the network's classes are 0 to 2"):
+    with pytest.raises(
+        ValueError, match="Label of sample 1 is 3, but the network's classes are 0 to 2"
+    ):
         trainer.fit(samples(2), np.array([0, 3]))
 
 
@@ -464,7 +472,10 @@ def test_weights_that_no_format_holds():
     proto = small()
     proto.graph.initializer[0].CopyFrom(constant("w", np.full((4, 1, 3, 3), 5.5, np.float32)))
     net = st.from_onnx(proto)
-    with pytest.raises(ValueError, match=r"^conv1.weight reaches from 5.5 to 5.5, but fixed<16,3> .* numbers=Numbers\(weights='fixed<16,4>'\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^conv1.weight reaches from 5.5 to 5.5, but fixed<16,3> .* numbers=Numbers\(weights='fixed<16,4>'\)$",
+    ):
         st.plan(net, multipliers=20)
     st.plan(net, multipliers=20, numbers=st.Numbers(weights="fixed<16,4>"))
 
@@ -515,7 +526,11 @@ def test_random_bytes(content):
     survives(content)
 
 
-@given(some.lists(some.tuples(some.integers(0, len(BYTES) - 1), some.integers(0, 255)), min_size=1, max_size=6))
+@given(
+    some.lists(
+        some.tuples(some.integers(0, len(BYTES) - 1), some.integers(0, 255)), min_size=1, max_size=6
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_flipped_bytes(flips):
     content = bytearray(BYTES)
@@ -524,11 +539,27 @@ def test_flipped_bytes(flips):
     survives(bytes(content))
 
 
-NAMES = some.sampled_from(["x", "y", "c", "r", "p", "f", "w", "b", "v", "d", "g", "m", "", "nowhere"])
+NAMES = some.sampled_from([
+    "x",
+    "y",
+    "c",
+    "r",
+    "p",
+    "f",
+    "w",
+    "b",
+    "v",
+    "d",
+    "g",
+    "m",
+    "",
+    "nowhere",
+])
 KINDS = some.sampled_from([*OPERATORS, *FOLDABLE, "Sigmoid", "If", "Loop", "Split", ""])
 SIZES = some.integers(-3, 9) | some.sampled_from([-(2**63), 2**40, 2**63 - 1])
 ATTRIBUTES = some.sampled_from(
-    [rule.attribute for operator in OPERATORS.values() for rule in operator.rules] + ["perm", "value"]
+    [rule.attribute for operator in OPERATORS.values() for rule in operator.rules]
+    + ["perm", "value"]
 )
 VALUES = some.one_of(
     SIZES, some.floats(width=32), some.text(max_size=3), some.lists(SIZES, min_size=1, max_size=5),
@@ -544,7 +575,18 @@ def test_mutated_models(data):
     graph = proto.graph
     for _ in range(data.draw(some.integers(1, 4))):
         at = graph.node[data.draw(some.integers(0, len(graph.node) - 1))]
-        match data.draw(some.sampled_from(["input", "output", "kind", "attribute", "dims", "node", "shape", "drop"])):
+        match data.draw(
+            some.sampled_from([
+                "input",
+                "output",
+                "kind",
+                "attribute",
+                "dims",
+                "node",
+                "shape",
+                "drop",
+            ])
+        ):
             case "input":
                 at.input[:] = data.draw(some.lists(NAMES, max_size=4))
             case "output":

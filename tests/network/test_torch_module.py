@@ -11,9 +11,7 @@ from torch import nn
 import streamtrain as st
 from streamtrain.network import Network
 
-NET = Network(
-    (1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)]
-)
+NET = Network((1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +61,9 @@ def refused(module, shape=(1, 8, 8)):
         lambda: small(nn.ReLU(inplace=True)),
         lambda: Forward(lambda m, x: m.linear(pooled(m, x).flatten(1))),
         lambda: Forward(lambda m, x: m.linear(pooled(m, x).reshape(len(x), -1))),
-        lambda: Forward(lambda m, x: m.linear(pooled(m, x).contiguous().view(-1, 64)).log_softmax(-1)),
+        lambda: Forward(
+            lambda m, x: m.linear(pooled(m, x).contiguous().view(-1, 64)).log_softmax(-1)
+        ),
         lambda: Forward(lambda m, x: m.linear(pooled(m, x).clone().flatten(1)).detach()),
     ],
 )
@@ -138,7 +138,9 @@ def test_misuse(module, shape, error, message):
 
 
 def test_wrong_trainers_change_nothing():
-    other = Network((1, 8, 8), [st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
+    other = Network(
+        (1, 8, 8), [st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)]
+    )
     module = small()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(ValueError, match=r"^Weights have conv1.weight of \(5, 1, 3, 3\)"):

@@ -75,5 +75,7 @@ def test_damaged_descriptions_are_refused(names, shapes, data, message):
 
 def test_formats_hold_the_weights():
     net = replace(NET, weights=changed("linear1.weight", np.full((3, 32), 100_000.0)))
-    with pytest.raises(ValueError, match=r"^linear1.weight reaches from 1e\+05 .*scale the model's weights down$"):
+    with pytest.raises(
+        ValueError, match=r"^linear1.weight reaches from 1e\+05 .*scale the model's weights down$"
+    ):
         st.plan(net, multipliers=10)

@@ -52,7 +52,9 @@ def check(description, board, *, as_json=False):
         print(json.dumps(verdict, indent=2))
     else:
         header, rows = network.table()
-        print(f"{description} can be trained on {board}", *notes, text_table(header, rows), sep="\n")
+        print(
+            f"{description} can be trained on {board}", *notes, text_table(header, rows), sep="\n"
+        )
     return True
 
 

@@ -194,7 +194,9 @@ def _input_errors(stage, weight, dz):
 def _squares(stage, z):
     """(M, pooled rows, pooled cols, places)."""
     p, (rows, cols) = stage.pool, stage.pooled
-    return z.reshape(len(z), rows, p, cols, p).transpose(0, 1, 3, 2, 4).reshape(-1, rows, cols, p * p)
+    return (
+        z.reshape(len(z), rows, p, cols, p).transpose(0, 1, 3, 2, 4).reshape(-1, rows, cols, p * p)
+    )
 
 
 def _unpooled(stage, gates, dy):
@@ -207,7 +209,9 @@ def _unpooled(stage, gates, dy):
 
 def _passed(stage, gates, z):
     """Of the sums, those that the gates let through; 0 where there are none."""
-    there = np.take_along_axis(_squares(stage, z), np.maximum(gates, 0)[..., np.newaxis], -1)[..., 0]
+    there = np.take_along_axis(_squares(stage, z), np.maximum(gates, 0)[..., np.newaxis], -1)[
+        ..., 0
+    ]
     return np.where(gates >= 0, there, 0.0)
 
 
@@ -295,7 +299,9 @@ def _score_rounding(plan, run, inputs, gates, scores):
         squares = _squares(stage, sums).max(axis=-1)
         output = np.maximum(squares, 0) if stage.relu else squares
         along = _sums(stage, weight, bias, inputs[i])
-        residue = output - following[i].reshape(output.shape) - _passed(stage, gates[i], sums - along)
+        residue = (
+            output - following[i].reshape(output.shape) - _passed(stage, gates[i], sums - along)
+        )
         branch = branch.reshape(inputs[i].shape)
         branch = _passed(stage, gates[i], _sums(stage, weight, 0.0, branch)) + residue
     last = plan.stages[-1]

@@ -23,82 +23,13 @@ from streamtrain.network.layers import (
 )
 from streamtrain.network.network import Network
 from streamtrain.network.support import FOLDABLE, INSTEAD, OPERATORS
+from streamtrain.network.tensors import Norm, Weighted
 from streamtrain.network.verdict import ModelError, Problem
 from streamtrain.network.weights import Weights
 
 __all__ = ["Imported", "convert"]
 
 _CHAIN = "a chain of layers, each read by the next"
-_LEAST_SCALE = 1e-12  # of a batch norm's channel that trained weights can be divided by
-
-
-@dataclass
-class _Norm:
-    """A batch norm behind a layer: its parameters, and where they are read."""
-
-    gamma: np.ndarray
-    beta: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray  # sqrt(variance + epsilon)
-    slots: tuple  # of gamma, beta and mean; None where there is none
-
-
-@dataclass
-class _Weighted:
-    """A layer with weights, and where its tensors are read."""
-
-    name: str
-    node: str
-    kind: type
-    output: str  # the value that a bias or a batch norm may still follow
-    weight: np.ndarray
-    weight_slot: Slot
-    transposed: bool
-    bias: np.ndarray | None = None
-    bias_slot: Slot | None = None
-    norm: _Norm | None = None
-
-    def folded(self):
-        """Weight and bias (or None) with the batch norm in them, in float64."""
-        if self.norm is None:
-            return self.weight, self.bias
-        norm = self.norm
-        scale = norm.gamma / norm.deviation
-        bias = 0.0 if self.bias is None else self.bias
-        return _rows(scale, self.weight) * self.weight, (bias - norm.mean) * scale + norm.beta
-
-    def unfolded(self, weight, bias):
-        """Tensors by slot with which the model computes what ``weight`` and ``bias`` do.
-
-        A batch norm keeps its scale, and its statistics where it has a beta: the layer's weights
-        are divided by the scale, and beta takes the whole change of the bias. A channel whose scale
-        is 0, so that no weights could pass it, gets the scale 1.
-        """
-        tensors = {}
-        if self.norm is None:
-            if self.bias_slot is not None:
-                tensors[self.bias_slot] = bias
-        else:
-            norm = self.norm
-            gamma_slot, beta_slot, mean_slot = norm.slots
-            scale = norm.gamma / norm.deviation
-            dead = abs(scale) < _LEAST_SCALE
-            if dead.any():
-                tensors[gamma_slot] = np.where(dead, norm.deviation, norm.gamma)
-                scale = np.where(dead, 1.0, scale)
-            own = 0.0 if self.bias is None else self.bias
-            if beta_slot is None:
-                tensors[mean_slot] = own - bias / scale
-            else:
-                tensors[beta_slot] = bias - (own - norm.mean) * scale
-            weight = weight / _rows(scale, weight)
-        tensors[self.weight_slot] = weight.T if self.transposed else weight
-        return tensors
-
-
-def _rows(values, weight):
-    """One value for each output channel, shaped to go with the weights."""
-    return values.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
 @dataclass
@@ -182,7 +113,7 @@ class _Walk:
         self.loss = loss
         self.problems = []
         self.layers = []
-        self.weighted = []  # _Weighted, in order
+        self.weighted = []  # Weighted, in order
         self.constants = dict(graph.constants)
         self.shapes = {graph.input: graph.shape}  # of a sample, by value; None if unknown
         self.readers = {}  # names of the nodes that read a value of the sample
@@ -212,7 +143,9 @@ class _Walk:
         for position, node in enumerate(self.graph.nodes):
             for name in filter(None, node.outputs):
                 if name in producers or name in self.constants or name == self.graph.input:
-                    self.problem(node, "output", f"{name} is computed twice", "one node for each value")
+                    self.problem(
+                        node, "output", f"{name} is computed twice", "one node for each value"
+                    )
                 else:
                     producers[name] = position
         return producers
@@ -273,7 +206,9 @@ class _Walk:
         read = [name for name in given if name in self.shapes]
         for name in given:
             if name in self.extra:
-                self.problem(node, "input", f"{name} is no first output", "only first outputs are read")
+                self.problem(
+                    node, "input", f"{name} is no first output", "only first outputs are read"
+                )
             elif not (name in self.shapes or name in self.constants or name in self.graph.broken):
                 self.problem(node, "input", f"{name} is computed by no node", _CHAIN)
         for name in read:
@@ -281,7 +216,10 @@ class _Walk:
             if earlier:
                 self.problem(node, "input", f"{name} is read by {earlier[0]} as well", _CHAIN)
             earlier.append(node.name)
-        if node.operator not in OPERATORS or OPERATORS[node.operator].becomes in ("Conv2d", "Linear"):
+        if node.operator not in OPERATORS or OPERATORS[node.operator].becomes in (
+            "Conv2d",
+            "Linear",
+        ):
             self.begun, self.pooled = True, False
         if node.operator not in OPERATORS:
             supported = ", ".join(OPERATORS)
@@ -436,8 +374,14 @@ class _Walk:
         return layer
 
     def _add_weighted(self, position, node, layer, weight, *, transposed=False):
-        weighted = _Weighted(
-            layer.name, node.name, type(layer), node.outputs[0], weight, Slot(position, 1), transposed
+        weighted = Weighted(
+            layer.name,
+            node.name,
+            type(layer),
+            node.outputs[0],
+            weight,
+            Slot(position, 1),
+            transposed,
         )
         if len(node.inputs) > 2 and node.inputs[2]:
             weighted.bias = self._vector(node, 2, "bias", len(weight))
@@ -467,11 +411,16 @@ class _Walk:
         elif attributes["auto_pad"] == "VALID":
             pad = 0
         if pad >= size:
-            self.problem(node, "pads", f"{pad} around a {size}x{size} kernel", "less than the kernel")
+            self.problem(
+                node, "pads", f"{pad} around a {size}x{size} kernel", "less than the kernel"
+            )
             return None
         if shape is not None and (len(shape) != 3 or shape[0] != inputs):
             self.problem(
-                node, "input", f"is {_sizes(shape)}", f"a map of {inputs} channels, as the weights say"
+                node,
+                "input",
+                f"is {_sizes(shape)}",
+                f"a map of {inputs} channels, as the weights say",
             )
             return None
         padding = "same" if pad == size // 2 else "valid" if pad == 0 else pad
@@ -539,8 +488,12 @@ class _Walk:
             self.problem(node, "var", f"has {variance.min():g}", "positive variances")
             return shape
         slots = [Slot(position, 1 + at) if there else None for at, there in enumerate(given)]
-        layer.norm = _Norm(
-            gamma, beta, mean, np.sqrt(variance + attributes["epsilon"]), (*slots, Slot(position, 3))
+        layer.norm = Norm(
+            gamma,
+            beta,
+            mean,
+            np.sqrt(variance + attributes["epsilon"]),
+            (*slots, Slot(position, 3)),
         )
         return shape
 

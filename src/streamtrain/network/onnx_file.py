@@ -123,7 +123,9 @@ def _load(model):
     try:
         proto.ParseFromString(content)
     except DecodeError:
-        raise _whole(source, "file", f"{len(content):,} bytes, no ONNX", "an ONNX file, whole") from None
+        raise _whole(
+            source, "file", f"{len(content):,} bytes, no ONNX", "an ONNX file, whole"
+        ) from None
     return source, proto, folder
 
 
@@ -176,7 +178,9 @@ class _Reader:
 
     def _opset(self):
         newest = self.onnx.defs.onnx_opset_version()
-        versions = [entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")]
+        versions = [
+            entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")
+        ]
         version = versions[0] if versions else 0
         if not _OLDEST_OPSET <= version <= newest:
             instead = f"{_OLDEST_OPSET} to {newest}, such as opset_version=18"
@@ -199,7 +203,9 @@ class _Reader:
         for tensor in graph.sparse_initializer:
             name = tensor.values.name
             broken.add(name)
-            self.problems.append(Problem(name, "initializer", "", "is sparse", "a dense initializer"))
+            self.problems.append(
+                Problem(name, "initializer", "", "is sparse", "a dense initializer")
+            )
         return constants, broken
 
     def _array(self, tensor):
@@ -207,14 +213,24 @@ class _Reader:
         from onnx.external_data_helper import load_external_data_for_tensor
 
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
-            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            place = next(
+                (entry.value for entry in tensor.external_data if entry.key == "location"), ""
+            )
             if self.folder is None:
-                return None, f"is in the file {place!r}", "a path, or a model that holds its weights"
+                return (
+                    None,
+                    f"is in the file {place!r}",
+                    "a path, or a model that holds its weights",
+                )
             try:
                 load_external_data_for_tensor(tensor, str(self.folder))
             except Exception as error:  # each release of onnx has its own kinds
                 reason = " ".join(str(error).split())
-                return None, f"is in the file {place!r}: {reason}", "that file beside the model, whole"
+                return (
+                    None,
+                    f"is in the file {place!r}: {reason}",
+                    "that file beside the model, whole",
+                )
             tensor.data_location = self.onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
         try:
@@ -300,7 +316,9 @@ def _replace(graph, slot, array):
         if tensor.name == name and readers == 1:
             tensor.CopyFrom(numpy_helper.from_array(array.reshape(tuple(tensor.dims)), name))
             return
-    taken = {tensor.name for tensor in graph.initializer} | {o for n in graph.node for o in n.output}
+    taken = {tensor.name for tensor in graph.initializer} | {
+        o for n in graph.node for o in n.output
+    }
     fresh = next(
         candidate
         for count in range(len(taken) + 1)

@@ -101,9 +101,7 @@ def _imported(module, shape, loss, optimizer):
     except TypeError:
         raise TypeError(f"Shape must be three integers, not {shape!r}") from None
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(
-            f"Shape must be (channels, rows, columns), each at least 1, not {shape!r}"
-        )
+        raise ValueError(f"Shape must be (channels, rows, columns), each at least 1, not {shape!r}")
     source = type(module).__name__
     problems = []
     constants = _constants(torch, module, problems)
