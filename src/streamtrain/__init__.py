@@ -18,6 +18,7 @@ from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
 from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
+from streamtrain.host.checkpoint import CheckpointError, load_checkpoint
 from streamtrain.host.replay import Replay
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
@@ -43,6 +44,7 @@ from streamtrain.pipeline.numbers import Numbers
 
 __all__ = [
     "SGD",
+    "CheckpointError",
     "Conv2d",
     "CrossEntropy",
     "Design",
@@ -65,6 +67,7 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "load_board",
+    "load_checkpoint",
     "plan",
     "study_formats",
     "to_onnx",

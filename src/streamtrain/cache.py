@@ -61,8 +61,10 @@ def content_key(*parts):
     return digest.hexdigest()
 
 
-def write_atomic(path, content):
+def write_atomic(path, content, *, durable=False):
     """Write ``content`` (:class:`str` or :class:`bytes`); no reader ever sees a part of it.
+
+    If ``durable``, what was there or what is written survives even a power failure.
 
     Raises :exc:`OSError` if it cannot be written, and leaves nothing then.
     """
@@ -73,10 +75,19 @@ def write_atomic(path, content):
     try:
         with open(handle, "wb") as file:  # a full disk may show only when it is closed
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         os.unlink(partial)
         raise
+    if durable and os.name == "posix":  # the folder's entry, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def keep(path, content):

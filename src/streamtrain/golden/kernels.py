@@ -28,13 +28,14 @@ from math import exp, log
 import numpy as np
 from numba import njit
 
+from streamtrain.pipeline.plan import PROBABILITY_FRAC
+
 __all__ = [
     "COMMAND",
     "CROSS_ENTROPY",
     "FLOAT",
     "NEAREST",
     "NEAREST_EVEN",
-    "PROBABILITY_FRAC",
     "SITES",
     "SQUARED_ERROR",
     "SQUARED_HINGE",
@@ -58,8 +59,6 @@ OUTPUT, ERRORS, WEIGHTS = range(3)
 LOG2_E = 5909  # log2(e), 12 fractional bits
 LN_2 = 2839  # ln(2), 12 fractional bits
 CROSS_ENTROPY, SQUARED_ERROR, SQUARED_HINGE = range(3)  # streamtrain.network's losses
-
-PROBABILITY_FRAC = 38  # fractional bits of e**z / sum e**z times the learning rate's mantissa
 
 STAGE = np.dtype([
     # As in streamtrain.pipeline.Stage.

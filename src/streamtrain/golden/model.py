@@ -5,7 +5,7 @@ from math import inf, prod
 import numpy as np
 
 from streamtrain.golden import kernels
-from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results
+from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results, check_random
 from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS
@@ -191,6 +191,26 @@ class Golden:
             view[...] = codes.reshape(view.shape)
         kernels.refresh_operands(self._stages, self._arena)
 
+    def read_random(self):
+        """States of the random bits of stochastic rounding, by the plan's ``random_sites``."""
+        return {
+            f"{stage.name}.{site}": int(self._random[self._site(stage, site)])
+            for _, stage, site in self.plan.random_sites
+        }
+
+    def write_random(self, states):
+        """Replace all states that :meth:`read_random` gives.
+
+        Raises :exc:`ValueError` if one is missing or unknown, or not 1 to ``2**32 - 1``. Nothing has
+        been changed then.
+        """
+        check_random(self.plan, states)
+        for _, stage, site in self.plan.random_sites:
+            self._random[self._site(stage, site)] = states[f"{stage.name}.{site}"]
+
+    def _site(self, stage, site):
+        return self.plan.stages.index(stage), kernels.SITES.index(site)
+
     def saturations(self):
         """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``.
 
@@ -336,29 +356,13 @@ def _square_spare(logits):
     return max(0, logits.width + 1 - DSP_WIDTHS[1])
 
 
-def _errors_shift(plan, position):
-    """Bits between a product of the sums that give a stage's errors, and these errors."""
-    errors = plan.stages[position].errors
-    if position == len(plan.stages) - 1:
-        frac = kernels.PROBABILITY_FRAC
-        if not isinstance(plan.network.loss, CrossEntropy):
-            frac = 7 + plan.mean_factor[1] + plan.stages[-1].output.frac
-        return frac - errors.frac
-    after = plan.stages[position + 1]
-    return after.weights.frac + after.errors.frac - errors.frac
-
-
-def _output_shift(stage):
-    return stage.input.frac + stage.weights.frac - stage.output.frac
-
-
 def _check_widths(plan):
     """Raise :exc:`ValueError` if a sum may not be exact, or a rounding has too few random bits."""
     for position, stage in enumerate(plan.stages):
         (n, m), taps = stage.channels, stage.kernel**2
         x, w, d = (1 << fmt.width - 1 for fmt in (stage.input, stage.weights, stage.errors))
         sums = [
-            ("outputs", n * taps * x * w + (w << stage.input.frac), _output_shift(stage)),
+            ("outputs", n * taps * x * w + (w << stage.input.frac), plan.output_shift(stage)),
             (
                 "weight gradients",
                 stage.pixels * x * d << plan.rate_shifts,
@@ -366,7 +370,7 @@ def _check_widths(plan):
             ),
         ]
         if stage.back:
-            sums.append(("input errors", m * taps * d * w, _errors_shift(plan, position - 1)))
+            sums.append(("input errors", m * taps * d * w, plan.errors_shift(plan.stages[position - 1])))
         for what, largest, shift in sums:
             bits = (largest + (1 << max(0, shift - 1))).bit_length()
             if bits > _EXACT_BITS:
@@ -375,8 +379,8 @@ def _check_widths(plan):
                     f"sums are exact to {_EXACT_BITS}"
                 )
         for what, mode, shift in (
-            ("outputs", stage.round_output, _output_shift(stage)),
-            ("errors", stage.round_errors, _errors_shift(plan, position)),
+            ("outputs", stage.round_output, plan.output_shift(stage)),
+            ("errors", stage.round_errors, plan.errors_shift(stage)),
         ):
             if mode is Round.STOCHASTIC and shift > _RANDOM_BITS:
                 raise ValueError(
@@ -419,8 +423,8 @@ def _layout(plan, exact):
         s["pm"], s["pn"], s["pk"] = stage.folding
 
         last = position == len(plan.stages) - 1
-        s["output_shift"] = _output_shift(stage)
-        s["errors_shift"] = _errors_shift(plan, position)
+        s["output_shift"] = plan.output_shift(stage)
+        s["errors_shift"] = plan.errors_shift(stage)
         s["errors_lanes"] = 1 if last else plan.stages[position + 1].folding[1]
         s["operand_shift"] = stage.stored.frac - stage.weights.frac
         s["weight_update_shift"] = plan.weight_shift(stage)

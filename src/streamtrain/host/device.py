@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results"]
+__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results", "check_random"]
 
 LOSS_FRAC = 12
 """Fractional bits of a loss."""
@@ -78,6 +78,19 @@ class Results:
     cycles: np.ndarray | None = None
 
 
+def check_random(plan, states):
+    """Raise :exc:`ValueError` unless ``states`` are those of a plan's random bits."""
+    names = [f"{stage.name}.{site}" for _, stage, site in plan.random_sites]
+    if sorted(names) != sorted(states):
+        raise ValueError(
+            f"Random states must be those of {', '.join(names) or 'none'}, "
+            f"not of {', '.join(states) or 'none'}"
+        )
+    for name, state in states.items():
+        if not 0 < state < 1 << 32:
+            raise ValueError(f"Random state of {name} must be 1 to 2**32 - 1, not {state!r}")
+
+
 class Device(Protocol):
     """A place that trains. Tensors are integer codes; shapes are PyTorch's."""
 
@@ -91,6 +104,14 @@ class Device(Protocol):
 
     def write_weights(self, weights: dict[str, np.ndarray]) -> None:
         """Replace all stored weights."""
+        ...
+
+    def read_random(self) -> dict[str, int]:
+        """States of the random bits of stochastic rounding, ``"conv1.weights"``; empty without it."""
+        ...
+
+    def write_random(self, states: dict[str, int]) -> None:
+        """Replace all that :meth:`read_random` gives."""
         ...
 
     def saturations(self) -> dict[str, dict[str, int]]:

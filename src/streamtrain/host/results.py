@@ -7,7 +7,31 @@ import numpy as np
 
 from streamtrain.tables import html_table, text_table
 
-__all__ = ["Evaluation", "History", "Step"]
+__all__ = ["Done", "Evaluation", "History", "Step"]
+
+
+class Done:
+    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
+
+    def __init__(self, losses, predicted, cycles):
+        self.losses, self.predicted, self.cycles = losses, predicted, cycles
+
+    def __len__(self):
+        return len(self.losses)
+
+    def put(self, part, chunk):
+        """Fill in a chunk."""
+        self.losses[part] = chunk.losses
+        self.predicted[part] = chunk.predicted
+        if chunk.cycles is None or self.cycles is None:
+            self.cycles = None
+        else:
+            self.cycles[part] = chunk.cycles
+
+    def until(self, end):
+        """The first ``end`` samples."""
+        cycles = None if self.cycles is None else self.cycles[:end]
+        return Done(self.losses[:end], self.predicted[:end], cycles)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,19 @@ from time import perf_counter
 
 import numpy as np
 
-from streamtrain.host.device import LOSS_FRAC, Commands, Op
+from streamtrain.host.checkpoint import (
+    Checkpoint,
+    check_same,
+    described,
+    digest,
+    load_checkpoint,
+    write_checkpoint,
+)
+from streamtrain.host.device import LOSS_FRAC, Commands, Op, check_random
+from streamtrain.host.keeper import Keeper
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
-from streamtrain.host.results import Evaluation, History, Step
+from streamtrain.host.results import Done, Evaluation, History, Step
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -30,11 +39,19 @@ class Trainer:
         What the device was generated from.
     device : :class:`~streamtrain.host.device.Device`
         Where it has a clock, ``device.cycle`` is the number of cycles since the start.
+
+    Attributes
+    ----------
+    samples_seen, updates_seen : :class:`int`
+        Samples trained with, and updates of the weights, those before a checkpoint included.
     """
 
     def __init__(self, plan, device):
         self.plan = plan
         self.device = device
+        self.samples_seen = self.updates_seen = 0
+        self._saturated_before = {}  # what a checkpoint counted besides the device
+        self._whole = True  # no mini-batch was interrupted
 
     # -- Training -----------------------------------------------------------------------------------
 
@@ -50,6 +67,8 @@ class Trainer:
         progress=True,
         callback=None,
         replay=None,
+        checkpoint=None,
+        every=None,
     ):
         """Train on all samples, in order or shuffled.
 
@@ -79,6 +98,12 @@ class Trainer:
             raises ends the training.
         replay : :class:`~streamtrain.host.replay.Replay`, optional
             Past samples, which are trained with between the new ones. The new ones are put into it.
+        checkpoint : path, optional
+            Where to keep a checkpoint of this training: at its end, on Ctrl-C, and as it goes. If there is
+            one of the same training already, it goes on from there, and gives the bits that it would have
+            given without the interruption; ``epochs`` may have become more.
+        every : :class:`int`, optional
+            Samples between two checkpoints, rounded up to whole mini-batches; an epoch without.
 
         Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
         only take time there.
@@ -87,23 +112,41 @@ class Trainer:
         ------
         TypeError, ValueError
             If an argument is of the wrong kind, shape or value; nothing is trained then.
+        CheckpointError
+            If the checkpoint that is there is damaged, or not of this training; nothing is trained then.
+        OSError
+            If a checkpoint cannot be read or written.
         KeyboardInterrupt
             On Ctrl-C.
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
+        if every is not None and checkpoint is None:
+            raise ValueError("every says when checkpoints are written, but checkpoint says nowhere")
         epochs, batch = _positive("epochs", epochs), _positive("batch_size", batch_size)
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
         parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
         commands = _joined(parts)
-        rehearsal = None
+        rehearsal = keeper = None
+        if replay is not None and not isinstance(replay, Replay):
+            raise TypeError(f"replay must be a Replay, not {replay!r}")
+        if checkpoint is not None:
+            settings = {
+                "samples": len(x),
+                "batch_size": batch,
+                "shuffle": bool(shuffle),
+                "seed": repr(seed) if shuffle else None,
+                "data": digest(x, y),
+                "replay": None if replay is None else digest(replay.x, replay.y),
+            }
         if replay is not None:
-            if not isinstance(replay, Replay):
-                raise TypeError(f"replay must be a Replay, not {replay!r}")
             rehearsal = Rehearsal(replay, x, y, order, commands)
             x, order, commands = rehearsal, rehearsal.order, rehearsal.commands
+        if checkpoint is not None:
+            between = len(y) if every is None else _positive("every", every)
+            keeper = Keeper(self, checkpoint, between, settings, order, commands)
 
         began = perf_counter()
         reached = 0
@@ -125,7 +168,7 @@ class Trainer:
                 callback(history(done))
 
         try:
-            return history(self._run("training", x, order, commands, progress, report))
+            return history(self._run("training", x, order, commands, progress, report, keeper))
         finally:
             if rehearsal is not None:
                 rehearsal.finish(reached)
@@ -268,7 +311,84 @@ class Trainer:
 
         Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts.
         """
-        return self.device.saturations()
+        counts = self.device.saturations()
+        for name, sites in self._saturated_before.items():
+            for site, count in sites.items():
+                counts[name][site] += count
+        return counts
+
+    def save(self, path):
+        """Write a checkpoint: all that training goes on from, to go on here or on another device.
+
+        If it cannot be written, what was at ``path`` before stays.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        RuntimeError
+            If training was interrupted within a mini-batch, by a second Ctrl-C.
+        """
+        write_checkpoint(path, self._checkpoint())
+
+    def load(self, path):
+        """Go on from a checkpoint.
+
+        It may be of another design for the same network, with the same formats: simulated, on a board, or
+        the golden model. Where numbers are rounded stochastically the foldings must be the same, too.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        CheckpointError
+            If it is no whole checkpoint, or one of another network or other formats; the message has the
+            differences. Nothing is changed then.
+        RuntimeError
+            If training was interrupted within a mini-batch, by a second Ctrl-C.
+        """
+        self._restore(path, load_checkpoint(path))
+
+    def _checkpoint(self, fit=None):
+        self._check_whole()
+        return Checkpoint(
+            design=described(self.plan, reals=self._holds_reals()),
+            weights=self.device.read_weights(),
+            optimizer={},
+            random=self.device.read_random(),
+            saturations=self.saturations(),
+            samples=self.samples_seen,
+            updates=self.updates_seen,
+            fit=fit,
+        )
+
+    def _restore(self, path, found):
+        self._check_whole()
+        check_same(path, described(self.plan, reals=self._holds_reals()), found.design)
+        check_random(self.plan, found.random)
+        self.load_state_dict(found.weights)
+        self.device.write_random(found.random)
+        self.samples_seen, self.updates_seen = found.samples, found.updates
+        now = self.device.saturations()
+        self._saturated_before = {
+            name: {site: count - now[name][site] for site, count in sites.items()}
+            for name, sites in found.saturations.items()
+        }
+
+    def _check_whole(self):
+        if not self._whole:
+            raise RuntimeError(
+                "Training was interrupted within a mini-batch, which cannot go on; make a new trainer "
+                "and load the last checkpoint"
+            )
 
     def _holds_reals(self):
         """Whether the device is a float twin: real numbers in units of a code, without limits."""
@@ -331,31 +451,48 @@ class Trainer:
 
     def _give(self, x, commands):
         """Run samples now. Returns what came of them."""
+        self._whole = False
         results = self.device.run(encode_samples(self.plan, x), commands)
-        return _Done(
+        self._whole = True
+        self.samples_seen += int(np.count_nonzero(commands.op == Op.TRAIN))
+        self.updates_seen += int(np.count_nonzero(commands.update))
+        return Done(
             np.ldexp(np.asarray(results.loss, np.float64), -LOSS_FRAC),
             np.asarray(results.predicted, np.int64),
             results.cycles,
         )
 
-    def _run(self, what, x, order, commands, progress, report=None):
-        """Run samples chunk by chunk. Returns what came of them; ``report`` is given it so far."""
+    def _run(self, what, x, order, commands, progress, report=None, keeper=None):
+        """Run samples chunk by chunk. Returns what came of them; ``report`` is given it so far.
+
+        A ``keeper`` says where to begin, and keeps checkpoints.
+        """
         count, size, end = len(order), 1, 0
         ends = np.flatnonzero((commands.op != Op.TRAIN) | (commands.update == 1)) + 1
-        done = _Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
-        began = perf_counter()
+        done = Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
+        if keeper is not None:
+            end = keeper.begin(done)
+            if end and report is not None:
+                report(done.until(end))
+        begin, began = end, perf_counter()
         with HeldInterrupt() as interrupt, ProgressBar(what, count, enabled=progress) as bar:
             while end < count:
                 first, started = end, perf_counter()
                 fit, least = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
                 end = int(ends[max(fit, least)])
+                if keeper is not None:
+                    end = min(end, keeper.next(ends, first))
                 part = slice(first, end)
                 chunk = self._give(x[order[part]], commands[part])
+                if keeper is not None:
+                    chunk = keeper.shifted(chunk)
                 done.put(part, chunk)
+                if keeper is not None and (keeper.due(end) or end == count or interrupt.pending):
+                    keeper.keep(done.until(end))
                 if report is not None:
                     report(done.until(end))
                 now = perf_counter()
-                bar.update(end, _figures(commands, done, end, now - began))
+                bar.update(end, _figures(commands, done, end, (end - begin) / (now - began)))
                 interrupt.check()
                 # Grow slowly: the first chunk may wait for a compiler, and the next ones do not.
                 pace = (now - started) / (end - first)
@@ -412,33 +549,8 @@ def encode_samples(plan, x):
     return fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
 
 
-class _Done:
-    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
-
-    def __init__(self, losses, predicted, cycles):
-        self.losses, self.predicted, self.cycles = losses, predicted, cycles
-
-    def __len__(self):
-        return len(self.losses)
-
-    def put(self, part, chunk):
-        """Fill in a chunk."""
-        self.losses[part] = chunk.losses
-        self.predicted[part] = chunk.predicted
-        if chunk.cycles is None:
-            self.cycles = None
-        else:
-            self.cycles[part] = chunk.cycles
-
-    def until(self, end):
-        """The first ``end`` samples."""
-        cycles = None if self.cycles is None else self.cycles[:end]
-        return _Done(self.losses[:end], self.predicted[:end], cycles)
-
-
-def _figures(commands, done, end, seconds):
-    """What a progress bar says of the work so far."""
-    pace = end / seconds
+def _figures(commands, done, end, pace):
+    """What a progress bar says of the work so far; ``pace`` in samples per second."""
     text = f"{pace:,.0f} samples/s" if pace >= 100 else f"{pace:.1f} samples/s"
     if commands.op[0] == Op.INFER:
         return text

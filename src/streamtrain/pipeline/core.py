@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from streamtrain.host.device import Op
 from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
+from streamtrain.numeric import link
 from streamtrain.pipeline.backprop import backpropagate, forward_links
 from streamtrain.pipeline.layouts import (
     command_layout,
@@ -14,6 +15,7 @@ from streamtrain.pipeline.layouts import (
     stored_width,
     token_layout,
 )
+from streamtrain.pipeline.randomness import RandomScan
 from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
 from streamtrain.pipeline.squares import MeanOfSquares
 from streamtrain.pipeline.stage import TrainingStage
@@ -47,7 +49,8 @@ class TrainingPipeline(wiring.Component):
         One result for each sample.
     weights_i, weights_o : :py:`In(...)`, :py:`Out(stream.Signature(signed(stored_width(plan))))`
         Weights of the stage that a command writes or reads, in the order that
-        :class:`~streamtrain.pipeline.stage.TrainingStage` gives.
+        :class:`~streamtrain.pipeline.stage.TrainingStage` gives; or of the random bits, as
+        :class:`~streamtrain.pipeline.randomness.RandomScan` does.
     idle : :py:`Out(1)`
         All commands are worked off.
     updated : :py:`Out(len(plan.stages))`
@@ -124,13 +127,24 @@ class TrainingPipeline(wiring.Component):
         for stage, queue in zip(stages, queues, strict=True):
             with m.If(~stage.idle | (queue.level != 0)):
                 m.d.comb += empty.eq(0)
-        scanning, scanned = Signal(), Signal(range(len(stages)))
+        scans = [(stage.scan_i, stage.scan_o) for stage in stages]
+        if plan.random_sites:
+            m.submodules.random = random = RandomScan(plan)
+            link(m, random.chain, [part.random for part in [*stages, loss] if hasattr(part, "random")])
+            scans.append((random.i, random.o))
+            with m.If(~random.idle):
+                m.d.comb += empty.eq(0)
+        scanning, scanned = Signal(), Signal(range(len(scans)))
         go = Signal()
         m.d.comb += go.eq(commands.o.valid & ~scanning & (empty | ~(reads | writes)))
         sample = ~(reads | writes)
         branches = [
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]
+        if plan.random_sites:
+            chosen = ~sample & (command.stage == len(stages))
+            branches.append((random.token, chosen))
+            m.d.comb += random.token.payload.write.eq(writes)
         m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
         for queue in queues:
             m.d.comb += [
@@ -151,16 +165,17 @@ class TrainingPipeline(wiring.Component):
         with m.Elif(scanning & empty):
             m.d.sync += scanning.eq(0)
 
-        for number, stage in enumerate(stages):
+        for number, (scan_i, scan_o) in enumerate(scans):
             chosen = scanning & (scanned == number)
             m.d.comb += [
-                stage.scan_i.payload.eq(self.weights_i.payload),
-                stage.scan_i.valid.eq(self.weights_i.valid & chosen),
-                stage.scan_o.ready.eq(self.weights_o.ready & chosen),
-                self.updated[number].eq(stage.updated),
+                scan_i.payload.eq(self.weights_i.payload),
+                scan_i.valid.eq(self.weights_i.valid & chosen),
+                scan_o.ready.eq(self.weights_o.ready & chosen),
             ]
+            if number < len(stages):
+                m.d.comb += self.updated[number].eq(stages[number].updated)
         m.d.comb += [
-            self.weights_i.ready.eq(scanning & Array(s.scan_i.ready for s in stages)[scanned]),
-            self.weights_o.valid.eq(scanning & Array(s.scan_o.valid for s in stages)[scanned]),
-            self.weights_o.payload.eq(Array(s.scan_o.payload for s in stages)[scanned]),
+            self.weights_i.ready.eq(scanning & Array(i.ready for i, _ in scans)[scanned]),
+            self.weights_o.valid.eq(scanning & Array(o.valid for _, o in scans)[scanned]),
+            self.weights_o.payload.eq(Array(o.payload for _, o in scans)[scanned]),
         ]

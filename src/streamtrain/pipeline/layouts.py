@@ -24,14 +24,17 @@ def forward_layout(fmt, lanes):
 
 
 def command_layout(plan):
-    """What the host says about one sample, or about one stage's weights."""
+    """What the host says about one sample, or about one stage's weights.
+
+    Where anything is rounded stochastically, the stage that follows the last one is the random bits.
+    """
     return data.StructLayout({
         "op": _OP,
         "label": range(plan.network.classes),
         "update": 1,
         "mantissa": range(RATE_UNIT + 1),
         "shift": range(plan.rate_shifts + 1),
-        "stage": range(len(plan.stages)),
+        "stage": range(len(plan.stages) + bool(plan.random_sites)),
     })
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "GUARD_BITS",
     "MAX_LUTRAM_DEPTH",
     "MEAN_BITS",
+    "PROBABILITY_FRAC",
     "RATE_UNIT",
     "Plan",
     "Stage",
@@ -40,6 +41,9 @@ MAX_LUTRAM_DEPTH = 1024
 
 MEAN_BITS = 16
 """Bits of ``2 / classes``, a factor of the errors of a mean of squares."""
+
+PROBABILITY_FRAC = 38
+"""Fractional bits of the softmax times the learning rate's mantissa."""
 
 RATE_UNIT = 128
 """Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
@@ -379,6 +383,44 @@ class Plan(Record):
     def batch_shift(self, shift):
         """Bits that an accumulator drops on its way to the mini-batch's gradient memory."""
         return max(0, shift - GUARD_BITS)
+
+    def output_shift(self, stage):
+        """Bits between a stage's sums of products and its outputs."""
+        return stage.input.frac + stage.weights.frac - stage.output.frac
+
+    def errors_shift(self, stage):
+        """Bits between the exact errors of a stage's outputs, wherever they are computed, and these."""
+        following = self.stages[self.stages.index(stage) + 1 :]
+        if following:
+            after = following[0]
+            frac = after.weights.frac + after.errors.frac
+        elif isinstance(self.network.loss, CrossEntropy):
+            frac = PROBABILITY_FRAC
+        else:
+            frac = 7 + self.mean_factor[1] + stage.output.frac
+        return frac - stage.errors.frac
+
+    @property
+    def random_sites(self):
+        """Where numbers are rounded stochastically, in the order in which the hardware links them.
+
+        A tuple of ``(owner, stage, site)``: the number of the stage whose hardware it is (that of
+        stages for the loss), the stage whose numbers they are, and ``"output"``, ``"errors"`` or
+        ``"weights"``.
+        """
+        found = []
+        for owner, stage in enumerate(self.stages):
+            before = self.stages[owner - 1] if stage.back else None
+            if stage.round_weights is Round.STOCHASTIC:
+                found.append((owner, stage, "weights"))
+            if stage.round_output is Round.STOCHASTIC and self.output_shift(stage) > 0:
+                found.append((owner, stage, "output"))
+            if before and before.round_errors is Round.STOCHASTIC and self.errors_shift(before) > 0:
+                found.append((owner, before, "errors"))
+        last = self.stages[-1]
+        if last.round_errors is Round.STOCHASTIC and self.errors_shift(last) > 0:
+            found.append((len(self.stages), last, "errors"))
+        return tuple(found)
 
     def random_seed(self, stage, site):
         """Seed of the random bits for ``site`` ("output", "errors" or "weights") of a stage."""

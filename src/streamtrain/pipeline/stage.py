@@ -12,7 +12,7 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.numeric import Lfsr, Round, lane_bits, requantize
+from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize
 from streamtrain.pipeline.array import MultiplierArray
 from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.layouts import forward_layout, token_layout
@@ -122,6 +122,8 @@ class TrainingStage(wiring.Component):
         No token is inside.
     saturated_output, saturated_errors, saturated_weights : :py:`Out(32)`
         Numbers saturated since reset: outputs, errors of the inputs, weights and biases.
+    random : :py:`In(Chain())`
+        States of the random bits, in the order of the plan's ``random_sites``; only if it has any here.
 
     Timing
     ------
@@ -155,6 +157,9 @@ class TrainingStage(wiring.Component):
         }
         if stage.back:
             members["dx"] = Out(stream.Signature(data.ArrayLayout(self.before.errors, pn)))
+        self.random_sites = [site for owner, _, site in plan.random_sites if owner == position]
+        if self.random_sites:
+            members["random"] = In(Chain())
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -457,7 +462,8 @@ class TrainingStage(wiring.Component):
 
         # At the sums.
         after = x.LATENCY + 1 + array.forward_latency
-        self._results(
+        chains = {"weights": getattr(weights, "random", None)}
+        chains["output"] = self._results(
             m,
             name="output",
             ops=(ops[after], ops[after + 1]),
@@ -481,7 +487,7 @@ class TrainingStage(wiring.Component):
         connect(m, outputs.o, wiring.flipped(self.o))
         if stage.back:
             after = x.LATENCY + 1 + array.backward_latency
-            self._results(
+            chains["errors"] = self._results(
                 m,
                 name="errors",
                 ops=(ops[after], ops[after + 1]),
@@ -497,6 +503,10 @@ class TrainingStage(wiring.Component):
                 saturated=self.saturated_errors,
             )
             connect(m, input_errors.o, wiring.flipped(self.dx))
+        chains = {site: chain for site, chain in chains.items() if chain is not None}
+        assert list(chains) == self.random_sites
+        if chains:
+            link(m, self.random, chains.values())
 
         quiet = ~fp_busy & (after_fp.level == 0) & (wu_tokens.level == 0)
         m.d.comb += self.idle.eq(
@@ -534,7 +544,10 @@ class TrainingStage(wiring.Component):
     def _results(
         self, m, *, name, ops, wanted, sums, bias, shift, fmt, mode, seed, queue, data, saturated
     ):
-        """Accumulate sums, round them, and put them into their queue."""
+        """Accumulate sums, round them, and put them into their queue.
+
+        Returns the chain of the random bits that they are rounded with, or None.
+        """
         summing, rounding = ops
         half = 1 << shift - 1 if mode is Round.NEAREST and shift > 0 else 0
         width = max(self.stage.sum_width, shift + 1)  # the half may be larger than any sum
@@ -561,6 +574,7 @@ class TrainingStage(wiring.Component):
         m.d.comb += queue.valid.eq(rounding[wanted] & rounding.last)
         with m.If(queue.valid):
             m.d.sync += saturated.eq(saturated + balanced_sum(flags))
+        return None if random is None else lfsr.chain
 
     def _scan(self, m, weights, quiet, scanning):
         """Move weights between memory and host when a token says so and no sample is inside."""

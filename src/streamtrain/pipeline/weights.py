@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.numeric import Lfsr, Round, lane_bits, requantize, round_value
+from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize, round_value
 from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.stream import memory_style
@@ -64,6 +64,8 @@ class WeightStore(wiring.Component):
         The last lane's next value; the first lane's value.
     saturated : :py:`Out(32)`
         Weights and biases saturated since reset.
+    random : :py:`In(Chain())`
+        State of the random bits, if updates are rounded stochastically.
 
     Timing
     ------
@@ -83,7 +85,7 @@ class WeightStore(wiring.Component):
         self.finish_latency = 4 + int(self.accumulates)
         pm, pn, pk = stage.folding
         lanes = pm * pn * pk
-        super().__init__({
+        members = {
             "read": In(1),
             "word": In(range(stage.words)),
             "w": Out(data.ArrayLayout(stage.weights, lanes)),
@@ -106,7 +108,10 @@ class WeightStore(wiring.Component):
             "scan_i": In(stage.stored),
             "scan_o": Out(stage.stored),
             "saturated": Out(32),
-        })
+        }
+        if stage.round_weights is Round.STOCHASTIC:
+            members["random"] = In(Chain())
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -215,6 +220,7 @@ class WeightStore(wiring.Component):
             m.submodules.lfsr = lfsr = Lfsr(plan.random_seed(stage, "weights"))
             m.d.comb += lfsr.advance.eq(updating.finish & updating.apply)
             random = lfsr.state
+            link(m, self.random, [lfsr.chain])
         news, saturated = [], []
         update = updating.fetch | (updating.finish & updating.apply)
         for number, (old, gradient) in enumerate(

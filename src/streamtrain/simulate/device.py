@@ -7,13 +7,16 @@ import numpy as np
 from amaranth import Shape
 from amaranth.lib import data
 
-from streamtrain.host.device import Commands, Op, Results
+from streamtrain.host.device import Commands, Op, Results, check_random
 from streamtrain.host.packing import (
+    STATE_BITS,
     pack_lanes,
     pack_samples,
+    pack_states,
     stage_weights,
     stage_words,
     unpack_lanes,
+    unpack_states,
     words32,
 )
 from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
@@ -265,6 +268,26 @@ class SimulatedDevice:
             )
             words = pack_lanes(codes.reshape(-1, 1), stored_width(self.plan))
             self._run(self._pack_commands(op=[Op.WRITE], stage=[number]), weight_in=words)
+
+    def read_random(self):
+        """States of the random bits, through the hardware's own read commands."""
+        sites = self.plan.random_sites
+        if not sites:
+            return {}
+        out = np.zeros((STATE_BITS * len(sites), words32(stored_width(self.plan))), np.uint32)
+        self._run(self._scan_random(Op.READ), weight_out=out)
+        return unpack_states(self.plan, out[:, 0] & 1)
+
+    def write_random(self, states):
+        """Replace the states of the random bits, through the hardware's own write commands."""
+        check_random(self.plan, states)
+        if states:
+            words = np.zeros((STATE_BITS * len(states), words32(stored_width(self.plan))), np.uint32)
+            words[:, 0] = pack_states(self.plan, states)
+            self._run(self._scan_random(Op.WRITE), weight_in=words)
+
+    def _scan_random(self, op):
+        return self._pack_commands(op=[op], stage=[len(self.plan.stages)])
 
     def _pack_commands(self, **fields):
         """Commands as the bits of their stream."""
