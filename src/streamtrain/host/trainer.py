@@ -451,9 +451,10 @@ class Trainer:
 
     def _give(self, x, commands):
         """Run samples now. Returns what came of them."""
-        self._whole = False
-        results = self.device.run(encode_samples(self.plan, x), commands)
-        self._whole = True
+        codes, whole = encode_samples(self.plan, x), self._whole
+        self._whole = whole and not (commands.op == Op.TRAIN).any()
+        results = self.device.run(codes, commands)
+        self._whole = whole
         self.samples_seen += int(np.count_nonzero(commands.op == Op.TRAIN))
         self.updates_seen += int(np.count_nonzero(commands.update))
         return Done(

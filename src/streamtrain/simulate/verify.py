@@ -161,6 +161,7 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
     if golden is None:
         golden = Golden(plan)
         golden.write_weights(device.read_weights())
+        golden.write_random(device.read_random())
     before = after = golden.read_weights()
     cycles, steps = [], len(commands)
     begin = 0
