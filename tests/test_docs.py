@@ -153,6 +153,7 @@ RETURNED = {
     "History": "streamtrain.host.results",
     "Step": "streamtrain.host.results",
     "Evaluation": "streamtrain.host.results",
+    "Checkpoint": "streamtrain.host.checkpoint",
     "Estimate": "streamtrain.pipeline.schedule",
     "FormatStudy": "streamtrain.explore.formats",
     "Trial": "streamtrain.explore.formats",

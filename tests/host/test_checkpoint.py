@@ -368,6 +368,27 @@ def test_a_stopped_fit_goes_on_where_it_was(path, samples, batch):
     np.testing.assert_array_equal(history.losses, golden().fit(*samples, **more).losses)
 
 
+def test_a_replay_buffer_is_filled_as_if_nothing_had_been(path, samples):
+    options = {"batch_size": 2, "progress": False, "epochs": 2}
+
+    def fit(replay, **more):
+        return golden().fit(*samples, replay=replay, **options, **more)
+
+    whole, cut, again = (st.Replay(8, seed=3) for _ in range(3))
+    expected = fit(whole)
+    with pytest.raises(Stop):
+        fit(cut, checkpoint=path, every=4, callback=stopping(15))
+    np.testing.assert_array_equal(fit(again, checkpoint=path).losses, expected.losses)
+    np.testing.assert_array_equal(again.x, whole.x)
+    assert again.seen == whole.seen
+    message = r"its replay buffer was another one, or not yet as it is now$"
+    with pytest.raises(st.CheckpointError, match=message):
+        fit(cut, checkpoint=path)
+    done = st.Replay(8, seed=3)
+    assert len(fit(done, checkpoint=path)) == 42  # nothing is left to do
+    np.testing.assert_array_equal(done.x, whole.x)
+
+
 def test_checkpoints_come_when_they_are_due(path, samples, plan, device, monkeypatch):
     kept = []
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ from small_plans import PLANS, only_convolutions, only_linear, tiny
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.host.packing import stage_words
+from streamtrain.host.packing import pack_states, stage_words
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.core import TrainingPipeline
 from streamtrain.pipeline.numbers import Numbers
@@ -58,6 +58,20 @@ class Script:
         blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
         self.sent["command"].append({"op": int(op), "stage": number, **blank})
         return self._words(self.plan.stages[number])
+
+    def _scan_states(self, op):
+        blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
+        self.sent["command"].append({"op": int(op), "stage": len(self.plan.stages), **blank})
+        return pack_states(self.plan, self.golden.read_random()).tolist()
+
+    def read_states(self):
+        self.expected["weights_o"] += self._scan_states(Op.READ)
+
+    def write_states(self):
+        states = self.golden.read_random()
+        self.golden.write_random({n: int(self.rng.integers(1, 2**32)) for n in states})
+        # The other bits do not matter.
+        self.sent["weights_i"] += [bit - 2 for bit in self._scan_states(Op.WRITE)]
 
     def read(self):
         for number in range(len(self.plan.stages)):
@@ -141,6 +155,24 @@ def test_weights_are_written_and_read_between_samples():
     script.read()
     script.read()
     script.run(stall=0.2)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_random_states_are_written_and_read_between_samples(stall):
+    script = Script(PLANS["squared hinge"])
+    script.write()
+    script.read_states()
+    script.sample()
+    script.read_states()
+    script.read_states()
+    script.sample(Op.EVALUATE)
+    script.write_states()
+    script.sample()
+    script.sample(Op.INFER)
+    script.sample()
+    script.read_states()
+    script.read()
+    script.run(stall=stall)
 
 
 def test_saturations_are_counted():

@@ -46,10 +46,12 @@ class Trainer:
         Samples trained with, and updates of the weights, those before a checkpoint included.
     """
 
+    samples_seen = 0
+    updates_seen = 0
+
     def __init__(self, plan, device):
         self.plan = plan
         self.device = device
-        self.samples_seen = self.updates_seen = 0
         self._saturated_before = {}  # what a checkpoint counted besides the device
         self._whole = True  # no mini-batch was interrupted
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from math import gcd
 
 from streamtrain.host.device import Op
+from streamtrain.host.packing import STATE_BITS
 from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.array import MultiplierArray
@@ -484,8 +485,8 @@ class _Tally:
 
     def random(self):
         """An :class:`~streamtrain.numeric.Lfsr`."""
-        self.ff += 32
-        self.luts["count"] += 45
+        self.ff += STATE_BITS
+        self.luts["count"] += 73
 
     def cursor(self, shape):
         """A :class:`~streamtrain.stream.Cursor`."""
@@ -766,7 +767,8 @@ def _shell(plan):
     tally = _Tally()
     stages, classes = plan.stages, plan.network.classes
     op, label, mantissa = ceil_log2(max(Op) + 1), ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
-    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages))
+    sites = len(plan.random_sites)
+    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
     tally.queue("commands", op + label + 1 + mantissa + shift + choice, _COMMANDS)
     for stage in stages:
         tally.queue(f"{stage.name}_tokens", 4 + shift, plan.in_flight + 1)
@@ -774,6 +776,10 @@ def _shell(plan):
     stored = max(stage.stored.width for stage in stages)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
+    if sites:  # a RandomScan
+        tally.counters(ceil_log2(STATE_BITS * sites + 1))
+        tally.ff += 1
+        tally.luts["control"] += 8
     tally.dsp += 1
     (_softmax if isinstance(plan.network.loss, CrossEntropy) else _squares)(tally, plan)
     if plan.stages[-1].round_errors is Round.STOCHASTIC:
