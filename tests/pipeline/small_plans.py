@@ -88,6 +88,27 @@ def only_convolutions():
     return lower(net, {"conv1": (1, 1, 3)})
 
 
+def partly_frozen(*names, numbers=None, overrides=None, **options):
+    """Convolutions with and without a pool, and two linear layers; the ones named are frozen."""
+    net = Network(
+        (2, 6, 6),
+        (
+            Conv2d(4, kernel=3),
+            ReLU(),
+            MaxPool2d(),
+            Conv2d(4, kernel=3, padding="valid"),
+            ReLU(),
+            Flatten(),
+            Linear(4),
+            ReLU(),
+            Linear(3),
+        ),
+        optimizer=SGD(2**-3),
+    ).freeze(*names)
+    foldings = {"conv1": (2, 1, 3), "conv2": (2, 2, 9), "linear1": (2, 2, 1), "linear2": (1, 2, 1)}
+    return lower(net, foldings, numbers, overrides, **options)
+
+
 PLANS = {
     "one in flight": tiny(),
     "two in flight": tiny(in_flight=2),

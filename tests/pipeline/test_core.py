@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from small_plans import PLANS, only_convolutions, only_linear, tiny
+from small_plans import PLANS, only_convolutions, only_linear, partly_frozen, tiny
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
@@ -26,7 +26,7 @@ class Script:
         self.sent = {"command": [], "i": [], "weights_i": []}
         self.expected = {"o": [], "weights_o": []}
 
-    def sample(self, op=Op.TRAIN, update=True):
+    def sample(self, op=Op.TRAIN, update=True, frozen=0):
         plan = self.plan
         fmt = plan.stages[0].input
         x = self.rng.integers(0, 2**fmt.frac, plan.network.input_shape, endpoint=True)
@@ -37,6 +37,7 @@ class Script:
             "update": int(update),
             "mantissa": int(self.rng.integers(64, 129)),
             "shift": int(self.rng.integers(plan.rate_shifts + 1)),
+            "frozen": frozen,
         }
         self.sent["command"].append({**command, "stage": 0})
         self.sent["i"] += x.transpose(1, 2, 0).reshape(-1, plan.stages[0].folding[1]).tolist()
@@ -55,7 +56,7 @@ class Script:
         return words.ravel().tolist()
 
     def _scan(self, op, number):
-        blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
+        blank = dict.fromkeys(("label", "update", "mantissa", "shift", "frozen"), 0)
         self.sent["command"].append({"op": int(op), "stage": number, **blank})
         return self._words(self.plan.stages[number])
 
@@ -126,6 +127,31 @@ def test_mini_batches_equal_golden(in_flight):
         script.sample(Op.EVALUATE)
     script.read()
     script.run(stall=0.1)
+
+
+FROZEN = [
+    ["conv1"],
+    ["conv2"],
+    ["linear2"],
+    ["conv1", "linear1"],
+    ["conv1", "conv2"],
+    ["conv1", "conv2", "linear1"],
+    ["conv2", "linear1", "linear2"],
+]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("frozen", FROZEN, ids="-".join)
+def test_frozen_layers_equal_golden(frozen, in_flight):
+    script = Script(partly_frozen(*frozen, in_flight=in_flight))
+    before = script.golden.read_weights()
+    script.write()
+    for op in MIXED:
+        script.sample(op)
+    script.read()
+    script.run(stall=0.3 if in_flight == 2 else 0.0)
+    for name, codes in script.golden.read_weights().items():
+        assert (codes == before[name]).all() == (name.partition(".")[0] in frozen), name
 
 
 def test_weights_are_written_and_read_between_samples():

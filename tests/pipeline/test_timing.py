@@ -280,7 +280,7 @@ def train(plan, batch, batches=4):
     stages' weights were updated, from the first error of a mini-batch's last sample on.
     """
     samples, first = batch * batches, plan.stages[0]
-    command = {"op": int(Op.TRAIN), "label": 0, "mantissa": 64, "shift": 0, "stage": 0}
+    command = {"stage": 0, "frozen": 0, "op": int(Op.TRAIN), "label": 0, "mantissa": 64, "shift": 0}
     ends = [number % batch == batch - 1 for number in range(samples)]
     beats = samples * first.rows * first.cols * first.blocks[1]
     sent = {
@@ -377,7 +377,7 @@ def test_gateware_keeps_the_estimate_of_other_plans(plan):
 def test_predictions_take_their_latency(design):
     plan = design()
     first = plan.stages[0]
-    command = dict.fromkeys(("label", "update", "mantissa", "shift", "stage"), 0)
+    command = dict.fromkeys(("label", "update", "mantissa", "shift", "stage", "frozen"), 0)
     beats = first.rows * first.cols * first.blocks[1]
     sent = {"command": [{**command, "op": int(Op.INFER)}], "i": [[0] * first.folding[1]] * beats}
     run = run_streams(TrainingPipeline(plan), sent, {"o": 1})

@@ -51,7 +51,7 @@ class TrainingPipeline(wiring.Component):
     idle : :py:`Out(1)`
         All commands are worked off.
     updated : :py:`Out(len(plan.stages))`
-        The stage's weights have just been updated.
+        The stage's weights have just been updated. Frozen stages never say so.
     saturated_NAME_output, saturated_NAME_errors, saturated_NAME_weights : :py:`Out(32)`
         For each stage: outputs, errors of its outputs, and weights that saturated since reset.
 
@@ -132,13 +132,14 @@ class TrainingPipeline(wiring.Component):
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]
         m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
-        for queue in queues:
+        for number, queue in enumerate(queues):
             m.d.comb += [
                 queue.i.payload.train.eq(command.op == Op.TRAIN),
                 queue.i.payload.update.eq(command.update),
                 queue.i.payload.shift.eq(command.shift),
                 queue.i.payload.read.eq(reads),
                 queue.i.payload.write.eq(writes),
+                queue.i.payload.frozen.eq(command.frozen[number]),
             ]
         m.d.comb += [
             loss_queue.i.payload.op.eq(command.op),

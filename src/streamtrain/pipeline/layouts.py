@@ -32,6 +32,7 @@ def command_layout(plan):
         "mantissa": range(RATE_UNIT + 1),
         "shift": range(plan.rate_shifts + 1),
         "stage": range(len(plan.stages)),
+        "frozen": len(plan.stages),  # which keep their weights, as bits
     })
 
 
@@ -43,6 +44,7 @@ def token_layout(plan):
         "shift": range(plan.rate_shifts + 1),
         "read": 1,
         "write": 1,
+        "frozen": 1,
     })
 
 
