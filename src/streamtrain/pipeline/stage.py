@@ -209,15 +209,16 @@ class TrainingStage(wiring.Component):
 
         def arrived(store, cursor, ahead):
             """Whether the cursor's window is complete; ``ahead`` counts whole maps before it."""
-            return (
-                (ahead != 0)
-                | (store.row > cursor.need_row)
-                | ((store.row == cursor.need_row) & (store.col > cursor.need_col))
+            here = (store.row > cursor.need_row) | (
+                (store.row == cursor.need_row) & (store.col > cursor.need_col)
             )
+            if ahead.shape().signed:
+                return (ahead > 0) | ((ahead == 0) & here)
+            return (ahead != 0) | here
 
-        def count(name, up, down, top):
+        def count(name, up, down, top, least=0):
             """Count what came and has not gone."""
-            level = Signal(range(top + 1), name=name)
+            level = Signal(range(least, top + 1), name=name)
             m.d.sync += level.eq(level + up - down)
             return level
 
@@ -232,7 +233,9 @@ class TrainingStage(wiring.Component):
         fp_word = Signal(range(stage.words))
         with m.If(issue_fp):
             m.d.sync += fp_word.eq(Mux(fp_pixel_done, 0, fp_word + 1))
-        x_ahead = count("x_ahead", x.complete, fp_x.slot_step, in_flight)
+        # -1 while pixels that no window needs are still to come: a pool may drop the last ones.
+        least = 0 if x_windows.reaches_end else -1
+        x_ahead = count("x_ahead", x.complete, fp_x.slot_step, in_flight, least)
         m.d.comb += [
             fp_x.step.eq(issue_fp & fp_pixel_done),
             fp_x.slot_step.eq(fp_x.step & fp_x.last),

@@ -229,13 +229,16 @@ def link_durations(stage, after):
     loss, which takes one class at a time.
     """
     (_, channels), (given, _, _) = stage.channels, stage.folding
+    forward, last = _writes(channels, given, after.folding[1] if after else 1)
+    # What waits in a queue leaves it group by group.
+    forward = max(forward, channels // given), last
     if after is None:
-        return _writes(channels, given, 1), (0, 0)
+        return forward, (0, 0)
     taken, copies = after.folding[1], stage.pool**2
     writes, last = _writes(channels, taken, given)
     # Lanes change in front of the pool, which sends each group to all places of its squares.
     writes = max(writes, copies * channels // given)
-    return _writes(channels, given, taken), (
+    return forward, (
         writes,
         max(last + copies - 1, copies * ceil(taken / given)),
     )
