@@ -11,6 +11,7 @@ from streamtrain.host.device import LOSS_FRAC, Commands, Op
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Evaluation, History, Step
+from streamtrain.network import check_layer_names
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -50,6 +51,7 @@ class Trainer:
         progress=True,
         callback=None,
         replay=None,
+        frozen=(),
     ):
         """Train on all samples, in order or shuffled.
 
@@ -79,6 +81,8 @@ class Trainer:
             raises ends the training.
         replay : :class:`~streamtrain.host.replay.Replay`, optional
             Past samples, which are trained with between the new ones. The new ones are put into it.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
 
         Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
         only take time there.
@@ -96,7 +100,7 @@ class Trainer:
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
-        parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
+        parts = [training_commands(self.plan, y[order], batch, lr, frozen) for order in orders]
         commands = _joined(parts)
         rehearsal = None
         if replay is not None:
@@ -130,7 +134,7 @@ class Trainer:
             if rehearsal is not None:
                 rehearsal.finish(reached)
 
-    def step(self, x, y, lr=None):
+    def step(self, x, y, lr=None, frozen=()):
         """Train on one mini-batch of all the samples given: one update of the weights.
 
         Parameters
@@ -139,6 +143,8 @@ class Trainer:
         y : integer array (samples,)
         lr : :class:`float`, optional
             Learning rate; that of the network's optimiser without.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
 
         Returns a :class:`~streamtrain.host.results.Step`.
 
@@ -149,7 +155,7 @@ class Trainer:
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
-        commands = training_commands(self.plan, y, len(x), lr)
+        commands = training_commands(self.plan, y, len(x), lr, frozen)
         began = getattr(self.device, "cycle", None)
         with HeldInterrupt():
             done = self._give(x, commands)
@@ -363,7 +369,7 @@ class Trainer:
         return done
 
 
-def training_commands(plan, labels, batch, lr=None):
+def training_commands(plan, labels, batch, lr=None, frozen=()):
     """Commands that train with samples in order, in mini-batches; the last one may be smaller.
 
     Parameters
@@ -374,11 +380,16 @@ def training_commands(plan, labels, batch, lr=None):
         Samples in a mini-batch.
     lr : :class:`float`, optional
         Learning rate of a mini-batch's mean gradient; the network's own by default.
+    frozen : sequence of :class:`str`
+        Layers that keep their weights, besides those that are frozen in the network.
 
     Raises
     ------
+    TypeError
+        If the learning rate is no number, or ``frozen`` is a single name.
     ValueError
-        If the design takes no such batch or learning rate.
+        If the design takes no such batch or learning rate, a name is not that of a layer with weights, or
+        no layer is left to train.
     """
     count = len(labels)
     if batch > plan.max_batch:
@@ -397,7 +408,28 @@ def training_commands(plan, labels, batch, lr=None):
     for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
         if first < end:
             mantissa[first:end], shift[first:end] = plan.rate_code(lr, size)
-    return Commands(np.full(count, Op.TRAIN), np.asarray(labels), update, mantissa, shift)
+    return Commands(
+        op=np.full(count, Op.TRAIN),
+        label=np.asarray(labels),
+        update=update,
+        mantissa=mantissa,
+        shift=shift,
+        frozen=np.full(count, _frozen_stages(plan, frozen)),
+    )
+
+
+def _frozen_stages(plan, names):
+    """Stages by their names, as bits."""
+    if isinstance(names, str):
+        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+    names = set(names)
+    check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
+    if all(stage.name in names or not stage.trainable for stage in plan.stages):
+        raise ValueError(
+            f"With {', '.join(sorted(names))} frozen, no layer is left to train; "
+            f"evaluate() changes no weights"
+        )
+    return sum(1 << number for number, stage in enumerate(plan.stages) if stage.name in names)
 
 
 def encode_samples(plan, x):

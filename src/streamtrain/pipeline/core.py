@@ -110,7 +110,7 @@ class TrainingPipeline(wiring.Component):
         # A token waits in front of each stage while the sample before it is in work there.
         queues = []
         for stage in stages:
-            queue = Queue(token_layout(plan), plan.in_flight + 1)
+            queue = Queue(token_layout(plan, stage.stage), plan.in_flight + 1)
             m.submodules[f"{stage.stage.name}_tokens"] = queue
             connect(m, queue.o, stage.token)
             queues.append(queue)
@@ -132,15 +132,19 @@ class TrainingPipeline(wiring.Component):
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]
         m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
-        for number, queue in enumerate(queues):
+        for number, (stage, queue) in enumerate(zip(stages, queues, strict=True)):
+            token = queue.i.payload
             m.d.comb += [
-                queue.i.payload.train.eq(command.op == Op.TRAIN),
-                queue.i.payload.update.eq(command.update),
-                queue.i.payload.shift.eq(command.shift),
-                queue.i.payload.read.eq(reads),
-                queue.i.payload.write.eq(writes),
-                queue.i.payload.frozen.eq(command.frozen[number]),
+                token.train.eq(command.op == Op.TRAIN),
+                token.read.eq(reads),
+                token.write.eq(writes),
             ]
+            if stage.stage.trainable:
+                m.d.comb += [
+                    token.update.eq(command.update),
+                    token.shift.eq(command.shift),
+                    token.frozen.eq(command.frozen[number]),
+                ]
         m.d.comb += [
             loss_queue.i.payload.op.eq(command.op),
             loss_queue.i.payload.label.eq(command.label),

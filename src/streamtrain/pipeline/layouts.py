@@ -36,16 +36,11 @@ def command_layout(plan):
     })
 
 
-def token_layout(plan):
+def token_layout(plan, stage):
     """What a stage is told about a sample, or that its weights are read or written."""
-    return data.StructLayout({
-        "train": 1,
-        "update": 1,
-        "shift": range(plan.rate_shifts + 1),
-        "read": 1,
-        "write": 1,
-        "frozen": 1,
-    })
+    learning = {"update": 1, "shift": range(plan.rate_shifts + 1)} if stage.trainable else {}
+    frozen = {"frozen": 1} if stage.trainable else {}
+    return data.StructLayout({"train": 1, **learning, "read": 1, "write": 1, **frozen})
 
 
 def loss_token_layout(plan):

@@ -102,7 +102,7 @@ class TrainingStage(wiring.Component):
 
     Members
     -------
-    token : :py:`In(stream.Signature(token_layout(plan)))`
+    token : :py:`In(stream.Signature(token_layout(plan, stage)))`
         ``train``: BP and WU follow FP. ``update``: the mini-batch ends with this sample. ``shift``:
         of the learning rate. ``frozen``: without WU, the weights remain. ``read``, ``write``: no
         sample, but the weights are scanned out or in.
@@ -146,7 +146,7 @@ class TrainingStage(wiring.Component):
         self.before = plan.stages[position - 1] if stage.back else None
         pm, pn, _ = stage.folding
         members = {
-            "token": In(stream.Signature(token_layout(plan))),
+            "token": In(stream.Signature(token_layout(plan, stage))),
             "i": In(stream.Signature(data.ArrayLayout(stage.input, pn))),
             "o": Out(stream.Signature(forward_layout(stage.output, pm))),
             "scan_i": In(stream.Signature(stage.stored)),
@@ -194,15 +194,15 @@ class TrainingStage(wiring.Component):
         # Tokens go from sequencer to sequencer. A queue holds all that can be on their way.
         queues = []
         if stage.back:
-            m.submodules.bp_tokens = bp_tokens = Queue(token_layout(plan), in_flight)
+            m.submodules.bp_tokens = bp_tokens = Queue(token_layout(plan, stage), in_flight)
             queues.append(bp_tokens)
         if learns:
-            m.submodules.wu_tokens = wu_tokens = Queue(token_layout(plan), in_flight)
+            m.submodules.wu_tokens = wu_tokens = Queue(token_layout(plan, stage), in_flight)
             queues.append(wu_tokens)
 
         issue_fp, issue_bp, issue_wu = Signal(), Signal(), Signal()
         fp_done, bp_done, wu_done = Signal(), Signal(), Signal()  # a token passes on
-        token = Signal(token_layout(plan))  # FP's
+        token = Signal(token_layout(plan, stage))  # FP's
         update_pending = Signal()
         just_updated = Signal()  # the last word is on its way to memory
         scanning = Signal()

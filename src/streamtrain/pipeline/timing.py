@@ -385,7 +385,10 @@ def _pace(geo, table, s, in_flight, x):
     else:
         x[s - 1] = -np.inf
         _forward_stage(geo, table, s - 1, -np.inf, 0.0, x)
-    return max(busy, _forward_stage(geo, table, s, -np.inf, -np.inf, x) + _FREE)
+    time = -np.inf
+    for p in range(geo.outputs[s]):
+        time = max(time, x[s, geo.fp_needs[s, p]]) + table[s, _FP]
+    return max(busy, time + _FREE)
 
 
 @njit(cache=True)
