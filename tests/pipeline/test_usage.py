@@ -163,13 +163,17 @@ def test_losses_of_squares_are_as_synthesised(loss):
     assert estimated.ff == pytest.approx(used.ff, rel=0.02)
 
 
-@pytest.mark.parametrize("plan", FROZEN)
-def test_frozen_layers_are_as_synthesised(plan):
+@pytest.mark.parametrize("frozen", [["conv1"], ["conv2", "linear1"]])
+def test_frozen_layers_are_as_synthesised(frozen):
+    layers = (Conv2d(2, 3), ReLU(), MaxPool2d(), Conv2d(4, 3), ReLU(), Flatten(), Linear(3))
+    net = Network((1, 8, 8), layers).freeze(*frozen)
+    foldings = {"conv1": (1, 1, 3), "conv2": (2, 2, 3), "linear1": (1, 2, 1)}
+    plan = lower(net, foldings, in_flight=2)
     estimated = estimate_resources(plan).total
     used, _ = synthesise(generate_verilog(plan), "streamtrain")
     assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36)
-    assert estimated.lut == pytest.approx(used.lut, rel=0.08)
-    assert estimated.ff == pytest.approx(used.ff, rel=0.05)
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.03)
 
 
 def multiplier(wide, narrow):

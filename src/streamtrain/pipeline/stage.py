@@ -521,7 +521,8 @@ class TrainingStage(wiring.Component):
         )
         m.d.comb += [
             weights.bias_block.eq(ops[after - 1].m),
-            outputs.i.payload.train.eq(ops[after + 1].train),
+            # Without errors nobody need remember anything.
+            outputs.i.payload.train.eq(ops[after + 1].train if takes_errors else 0),
         ]
         connect(m, outputs.o, wiring.flipped(self.o))
         if stage.back:
