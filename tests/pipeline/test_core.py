@@ -212,16 +212,16 @@ def test_masked_layers_keep_their_weights(frozen):
     assert changed(script, before) == set(names) - {frozen}
 
 
-def test_a_masked_layer_takes_no_cycles_to_update():
+def test_a_masked_layer_does_not_keep_the_next_sample_waiting():
     paces = []
     for frozen in (0, 0b01):
-        script = Script(tiny())
+        script = Script(tiny(in_flight=2))
         script.write()
         for _ in range(4):
             script.sample(frozen=frozen)
         times = script.run().times["o"]
         paces.append(times[-1] - times[-2])
-    assert paces[1] < paces[0]
+    assert paces[1] < 0.9 * paces[0]
 
 
 def test_pixels_that_a_pool_drops_may_come_late():
