@@ -29,6 +29,9 @@ NETS = {
     ),
 }  # fmt: skip
 
+NETS["frozen front"] = NETS["odd"].freeze("conv1", "conv2")
+NETS["frozen middle"] = NETS["odd"].freeze("conv2")
+
 OBJECTIVES = [
     ("cycles",),
     ("cycles", "dsp"),

@@ -5,14 +5,23 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from small_plans import PLANS, only_convolutions, only_linear, tiny
+from small_plans import (
+    PLANS,
+    mixed_formats,
+    only_convolutions,
+    only_linear,
+    partly_frozen,
+    tiny,
+)
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
 from streamtrain.host.packing import pack_states, stage_words
+from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.core import TrainingPipeline
 from streamtrain.pipeline.numbers import Numbers
+from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.schedule import estimate
 from streamtrain.simulate.bench import run_streams
 
@@ -26,7 +35,7 @@ class Script:
         self.sent = {"command": [], "i": [], "weights_i": []}
         self.expected = {"o": [], "weights_o": []}
 
-    def sample(self, op=Op.TRAIN, update=True):
+    def sample(self, op=Op.TRAIN, update=True, frozen=0):
         plan = self.plan
         fmt = plan.stages[0].input
         x = self.rng.integers(0, 2**fmt.frac, plan.network.input_shape, endpoint=True)
@@ -37,6 +46,7 @@ class Script:
             "update": int(update),
             "mantissa": int(self.rng.integers(64, 129)),
             "shift": int(self.rng.integers(plan.rate_shifts + 1)),
+            "frozen": frozen,
         }
         self.sent["command"].append({**command, "stage": 0})
         self.sent["i"] += x.transpose(1, 2, 0).reshape(-1, plan.stages[0].folding[1]).tolist()
@@ -55,7 +65,7 @@ class Script:
         return words.ravel().tolist()
 
     def _scan(self, op, number):
-        blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
+        blank = dict.fromkeys(("label", "update", "mantissa", "shift", "frozen"), 0)
         self.sent["command"].append({"op": int(op), "stage": number, **blank})
         return self._words(self.plan.stages[number])
 
@@ -140,6 +150,103 @@ def test_mini_batches_equal_golden(in_flight):
         script.sample(Op.EVALUATE)
     script.read()
     script.run(stall=0.1)
+
+
+def changed(script, before):
+    """Names of the layers whose weights are others than before."""
+    after = script.golden.read_weights()
+    return {name.partition(".")[0] for name in after if (after[name] != before[name]).any()}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "in_flight"),
+    [
+        (["conv1"], 1),
+        (["conv2"], 1),
+        (["linear2"], 2),
+        (["conv1", "linear1"], 2),
+        (["conv1", "conv2", "linear1"], 1),
+        (["conv1", "conv2", "linear1"], 2),
+        (["conv2", "linear1", "linear2"], 2),
+    ],
+)
+def test_frozen_layers_equal_golden(frozen, in_flight):
+    plan = partly_frozen(*frozen, in_flight=in_flight)
+    script = Script(plan)
+    before = script.golden.read_weights()
+    script.write()
+    for op in MIXED[:6]:
+        script.sample(op)
+    script.read()
+    script.run(stall=0.3 if in_flight == 2 else 0.0)
+    assert changed(script, before) == {s.name for s in plan.stages} - set(frozen)
+
+
+@pytest.mark.parametrize("frozen", [["conv1"], ["conv2", "linear1"], ["linear2"]], ids="-".join)
+def test_frozen_layers_of_mixed_formats_equal_golden(frozen):
+    script = Script(mixed_formats(frozen=frozen))
+    script.write()
+    for op in MIXED[:4]:
+        script.sample(op)
+    script.read()
+    script.run(stall=0.2)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_frozen_layers_equal_golden_in_mini_batches(in_flight):
+    script = Script(partly_frozen("conv1", "linear1", in_flight=in_flight, max_batch=4))
+    script.write()
+    for number in range(8):
+        script.sample(update=number % 4 == 3)
+    script.read()
+    script.run(stall=0.1)
+
+
+@pytest.mark.parametrize("plan", [tiny(in_flight=2), partly_frozen("linear1"), mixed_formats()])
+def test_layers_are_frozen_from_sample_to_sample(plan):
+    script = Script(plan)
+    script.write()
+    last = 2 ** (len(plan.stages) - 1)
+    for frozen in (0, 1, last, last, 0):
+        script.sample(frozen=frozen)
+    script.read()
+    script.run(stall=0.1)
+
+
+@pytest.mark.parametrize("frozen", ["conv1", "linear1"])
+def test_masked_layers_keep_their_weights(frozen):
+    script = Script(tiny(in_flight=2, max_batch=2))
+    before = script.golden.read_weights()
+    names = [stage.name for stage in script.plan.stages]
+    script.write()
+    for number in range(4):
+        script.sample(update=number % 2, frozen=1 << names.index(frozen))
+    script.read()
+    script.run()
+    assert changed(script, before) == set(names) - {frozen}
+
+
+def test_a_masked_layer_does_not_keep_the_next_sample_waiting():
+    paces = []
+    for frozen in (0, 0b01):
+        script = Script(tiny(in_flight=2))
+        script.write()
+        for _ in range(4):
+            script.sample(frozen=frozen)
+        times = script.run().times["o"]
+        paces.append(times[-1] - times[-2])
+    assert paces[1] < 0.9 * paces[0]
+
+
+def test_pixels_that_a_pool_drops_may_come_late():
+    net = Network((1, 3, 3), (Conv2d(2, 1), Conv2d(2, 1), MaxPool2d(), Flatten(), Linear(2)))
+    foldings = {"conv1": (1, 1, 1), "conv2": (2, 2, 1), "linear1": (1, 1, 1)}
+    script = Script(lower(net, foldings, in_flight=3, max_batch=3))
+    script.write()
+    for number in range(6):
+        script.sample(update=number % 3 == 2)
+    script.read()
+    script.run()
 
 
 def test_weights_are_written_and_read_between_samples():

@@ -64,6 +64,7 @@ STAGE = np.dtype([
     # As in streamtrain.pipeline.Stage.
     *[(field, np.int64) for field in ("n", "m", "rows", "cols", "kernel", "pad")],
     *[(field, np.int64) for field in ("out_rows", "out_cols", "pool", "relu", "bias", "back")],
+    *[(field, np.int64) for field in ("trainable", "takes_errors")],
     *[(field, np.int64) for field in ("pm", "pn", "pk")],
     # Rounding: how, and how many bits are dropped. A learning step drops the update shifts; in a
     # mini-batch of several samples, the batch shifts are dropped from each sample's running sum.
@@ -102,7 +103,10 @@ STAGE = np.dtype([
     ("b_sum", np.int64),
 ])
 
-COMMAND = np.dtype([(field, np.int64) for field in ("op", "label", "update", "mantissa", "shift")])
+COMMAND = np.dtype([
+    *[(field, np.int64) for field in ("op", "label", "update", "mantissa", "shift")],
+    ("frozen", np.int64),  # stages that keep their weights, as bits
+])
 
 
 @njit
@@ -573,9 +577,13 @@ def run_samples(
             continue
         for i in range(stages.size - 1, -1, -1):
             s = stages[i]
+            if not s.takes_errors:  # nor does any stage before it
+                break
             _unpool(s, arena)
             if s.back:
                 _backward(s, stages[i - 1], arena, random[i - 1], saturated[i - 1])
+            if not s.trainable or command.frozen >> i & 1:
+                continue
             largest = _update(
                 s, arena, command.shift, command.update, limit > 0, random[i], saturated[i]
             )

@@ -69,6 +69,7 @@ class Golden:
         )
         self._saturated = np.zeros((len(plan.stages), len(sites)), np.int64)
         self._in_batch = 0  # samples since the last update
+        self._frozen = 0  # stages that keep their weights in this mini-batch, as bits
 
         initial = plan.network.initial_weights()
         self._shapes = {name: value.shape for name, value in initial.items()}
@@ -125,8 +126,8 @@ class Golden:
         ``"x"``
             Its input, (N, rows, columns), or (N,) in stream order for a linear layer.
         ``"dz"``
-            If the sample trains: the error of its outputs (M, out_rows, out_cols), after unpooling
-            and mask, that its weights' gradients are computed from.
+            If the sample trains and the stage takes errors: the error of its outputs
+            (M, out_rows, out_cols), after unpooling and mask.
         ``"weights"``, ``"biases"``
             Its stored weights (M, N, K, K) and biases (M,), if any, afterwards; N in stream order.
 
@@ -140,7 +141,7 @@ class Golden:
             inside = slice(stage.pad, -stage.pad or None)
             x = self._at(s["x"], grown)[inside, inside].transpose(2, 0, 1)
             seen = {"x": x.ravel() if stage.linear else x}
-            if command.op[0] == Op.TRAIN:
+            if command.op[0] == Op.TRAIN and stage.takes_errors:
                 dz = self._at(s["dz"], (stage.out_rows, stage.out_cols, m))
                 seen["dz"] = dz.transpose(2, 0, 1)
             seen["weights"] = self._at(s["w_stored"], (k, k, n, m)).transpose(3, 2, 0, 1)
@@ -278,6 +279,7 @@ class Golden:
             ("update", 1, train),
             ("mantissa", RATE_UNIT, train),
             ("shift", self.plan.rate_shifts, train),
+            ("frozen", 2 ** len(self.plan.stages) - 1, train),
         ):
             wrong = matters & ((table[field] < 0) | (table[field] > limit))
             if wrong.any():
@@ -285,8 +287,24 @@ class Golden:
                 raise ValueError(
                     f"Command {at} has {field} {table[field][at]}; it must be 0 to {int(limit)}"
                 )
-        self._in_batch = self._check_batches(table["update"][train])
+        in_batch = self._check_batches(table["update"][train])
+        self._check_frozen(table[train])
+        self._in_batch = in_batch
         return table
+
+    def _check_frozen(self, table):
+        """Remember what is frozen in the last, unfinished mini-batch."""
+        if not len(table):
+            return
+        given = table["frozen"]
+        goes_on = np.append(self._in_batch > 0, table["update"][:-1] == 0)
+        wrong = goes_on & (given != np.append(self._frozen, given[:-1]))
+        if wrong.any():
+            raise ValueError(
+                f"Commands have frozen {given[wrong][0]:#b} in a mini-batch that began otherwise; all "
+                f"samples of a mini-batch must have the same"
+            )
+        self._frozen = given[-1]
 
     def _check_batches(self, update):
         """Returns how many samples the last, unfinished mini-batch has had."""
@@ -363,12 +381,10 @@ def _check_widths(plan):
         x, w, d = (1 << fmt.width - 1 for fmt in (stage.input, stage.weights, stage.errors))
         sums = [
             ("outputs", n * taps * x * w + (w << stage.input.frac), plan.output_shift(stage)),
-            (
-                "weight gradients",
-                stage.pixels * x * d << plan.rate_shifts,
-                plan.weight_shift(stage),
-            ),
         ]
+        if stage.trainable:
+            largest = stage.pixels * x * d << plan.rate_shifts
+            sums.append(("weight gradients", largest, plan.weight_shift(stage)))
         if stage.back:
             sums.append(("input errors", m * taps * d * w, plan.errors_shift(plan.stages[position - 1])))
         for what, largest, shift in sums:
@@ -417,7 +433,7 @@ def _layout(plan, exact):
         (n, m), k = stage.channels, stage.kernel
         for field in ("rows", "cols", "kernel", "pad", "out_rows", "out_cols", "pool"):
             s[field] = getattr(stage, field)
-        for field in ("relu", "bias", "back"):
+        for field in ("relu", "bias", "back", "trainable", "takes_errors"):
             s[field] = getattr(stage, field)
         s["n"], s["m"] = n, m
         s["pm"], s["pn"], s["pk"] = stage.folding
@@ -447,6 +463,7 @@ def _layout(plan, exact):
             low, high = (fmt.codes[0], fmt.codes[-1]) if exact else (-inf, inf)
             s[f"{what}_low"], s[f"{what}_high"] = low, high
 
+        batched = plan.max_batch > 1 and stage.trainable
         grown = (stage.rows + 2 * stage.pad) * (stage.cols + 2 * stage.pad) * n
         windows, weights, pooled = stage.pixels * k * k * n, k * k * n * m, prod(stage.pooled) * m
         for field, numbers in (
@@ -457,8 +474,8 @@ def _layout(plan, exact):
             ("z", stage.pixels * m),
             ("gate", pooled),
             ("dy", pooled),
-            ("w_sum", weights if plan.max_batch > 1 else 0),
-            ("b_sum", m if plan.max_batch > 1 else 0),
+            ("w_sum", weights if batched else 0),
+            ("b_sum", m if batched else 0),
         ):
             s[field] = take(numbers)
         s["dz"] = s["z"]  # which nobody reads any more once it is pooled

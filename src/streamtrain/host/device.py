@@ -40,6 +40,9 @@ class Commands:
         Whether a mini-batch ends with this sample, so that the weights are updated after it.
     mantissa, shift : arrays
         Learning rate as :meth:`streamtrain.pipeline.Plan.rate_code` gives it.
+    frozen : array, optional
+        Which stages keep their weights, as bits, the first stage lowest; the same for all samples of a
+        mini-batch. None without.
     """
 
     op: np.ndarray
@@ -47,6 +50,11 @@ class Commands:
     update: np.ndarray
     mantissa: np.ndarray
     shift: np.ndarray
+    frozen: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.frozen is None:
+            object.__setattr__(self, "frozen", np.zeros(np.shape(self.op), np.int64))
 
     def __len__(self):
         return len(self.op)

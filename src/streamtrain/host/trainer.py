@@ -20,6 +20,7 @@ from streamtrain.host.keeper import Keeper
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Done, Evaluation, History, Step
+from streamtrain.network import check_layer_names
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -71,6 +72,7 @@ class Trainer:
         replay=None,
         checkpoint=None,
         every=None,
+        frozen=(),
     ):
         """Train on all samples, in order or shuffled.
 
@@ -106,6 +108,8 @@ class Trainer:
             given without the interruption; ``epochs`` may have become more.
         every : :class:`int`, optional
             Samples between two checkpoints, rounded up to whole mini-batches; an epoch without.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
 
         Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
         only take time there.
@@ -129,7 +133,7 @@ class Trainer:
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
-        parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
+        parts = [training_commands(self.plan, y[order], batch, lr, frozen) for order in orders]
         commands = _joined(parts)
         rehearsal = keeper = None
         if replay is not None and not isinstance(replay, Replay):
@@ -175,7 +179,7 @@ class Trainer:
             if rehearsal is not None:
                 rehearsal.finish(reached)
 
-    def step(self, x, y, lr=None):
+    def step(self, x, y, lr=None, frozen=()):
         """Train on one mini-batch of all the samples given: one update of the weights.
 
         Parameters
@@ -184,6 +188,8 @@ class Trainer:
         y : integer array (samples,)
         lr : :class:`float`, optional
             Learning rate; that of the network's optimiser without.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
 
         Returns a :class:`~streamtrain.host.results.Step`.
 
@@ -194,7 +200,7 @@ class Trainer:
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
-        commands = training_commands(self.plan, y, len(x), lr)
+        commands = training_commands(self.plan, y, len(x), lr, frozen)
         began = getattr(self.device, "cycle", None)
         with HeldInterrupt():
             done = self._give(x, commands)
@@ -503,7 +509,7 @@ class Trainer:
         return done
 
 
-def training_commands(plan, labels, batch, lr=None):
+def training_commands(plan, labels, batch, lr=None, frozen=()):
     """Commands that train with samples in order, in mini-batches; the last one may be smaller.
 
     Parameters
@@ -514,11 +520,16 @@ def training_commands(plan, labels, batch, lr=None):
         Samples in a mini-batch.
     lr : :class:`float`, optional
         Learning rate of a mini-batch's mean gradient; the network's own by default.
+    frozen : sequence of :class:`str`
+        Layers that keep their weights, besides those that are frozen in the network.
 
     Raises
     ------
+    TypeError
+        If the learning rate is no number, or ``frozen`` is a single name.
     ValueError
-        If the design takes no such batch or learning rate.
+        If the design takes no such batch or learning rate, a name is not that of a layer with weights, or
+        no layer is left to train.
     """
     count = len(labels)
     if batch > plan.max_batch:
@@ -537,7 +548,28 @@ def training_commands(plan, labels, batch, lr=None):
     for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
         if first < end:
             mantissa[first:end], shift[first:end] = plan.rate_code(lr, size)
-    return Commands(np.full(count, Op.TRAIN), np.asarray(labels), update, mantissa, shift)
+    return Commands(
+        op=np.full(count, Op.TRAIN),
+        label=np.asarray(labels),
+        update=update,
+        mantissa=mantissa,
+        shift=shift,
+        frozen=np.full(count, _frozen_stages(plan, frozen)),
+    )
+
+
+def _frozen_stages(plan, names):
+    """Stages by their names, as bits."""
+    if isinstance(names, str):
+        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+    names = set(names)
+    check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
+    if all(stage.name in names or not stage.trainable for stage in plan.stages):
+        raise ValueError(
+            f"With {', '.join(sorted(names))} frozen, no layer is left to train; "
+            f"evaluate() changes no weights"
+        )
+    return sum(1 << number for number, stage in enumerate(plan.stages) if stage.name in names)
 
 
 def encode_samples(plan, x):

@@ -14,7 +14,7 @@ from streamtrain.network.layers import (
     ShapeError,
     SquaredHinge,
 )
-from streamtrain.network.network import Network, network_text
+from streamtrain.network.network import Network, check_layer_names, network_text
 from streamtrain.network.onnx_file import from_onnx, to_onnx
 from streamtrain.network.support import support_table
 from streamtrain.network.torch_module import from_torch, to_torch
@@ -38,6 +38,7 @@ __all__ = [
     "ShapeError",
     "SquaredHinge",
     "Weights",
+    "check_layer_names",
     "from_onnx",
     "from_torch",
     "network_text",

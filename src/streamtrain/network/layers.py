@@ -40,6 +40,12 @@ def _size(record, field, low=1):
     object.__setattr__(record, field, value)
 
 
+def _flag(record, field):
+    value = getattr(record, field)
+    if not isinstance(value, bool):
+        raise TypeError(f"{type(record).__name__} {field} must be True or False, not {value!r}")
+
+
 def _map_shape(layer, shape):
     if len(shape) != 3:
         raise ShapeError(
@@ -79,6 +85,8 @@ class Conv2d(Layer):
         Zeros around the map, less than ``kernel``.
     bias : :class:`bool`
     name : :class:`str`, optional
+    trainable : :class:`bool`
+        Whether its weights are trained. A frozen layer gets no hardware to change them.
     """
 
     channels: int
@@ -86,12 +94,14 @@ class Conv2d(Layer):
     padding: str | int = "same"
     bias: bool = True
     name: str | None = None
+    trainable: bool = True
 
     stem: ClassVar[str] = "conv"
 
     def __post_init__(self):
         _size(self, "channels")
         _size(self, "kernel")
+        _flag(self, "trainable")
         if self.kernel not in (1, 3, 5):
             raise ValueError(f"Conv2d kernel must be 1, 3 or 5, not {self.kernel!r}")
         if isinstance(self.padding, str):
@@ -188,16 +198,20 @@ class Linear(Layer):
         Output features.
     bias : :class:`bool`
     name : :class:`str`, optional
+    trainable : :class:`bool`
+        Whether its weights are trained. A frozen layer gets no hardware to change them.
     """
 
     features: int
     bias: bool = True
     name: str | None = None
+    trainable: bool = True
 
     stem: ClassVar[str] = "linear"
 
     def __post_init__(self):
         _size(self, "features")
+        _flag(self, "trainable")
 
     def output_shape(self, shape):
         if len(shape) != 1:

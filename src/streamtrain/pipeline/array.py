@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from streamtrain.pipeline.gates import balanced_sum, delayed
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, ceil_log2
 
-__all__ = ["MultiplierArray", "tree_latency"]
+__all__ = ["MultiplierArray", "operand_widths", "tree_latency"]
 
 _LEVELS_PER_REGISTER = 2  # adders in a row between two registers of a tree
 
@@ -37,6 +37,15 @@ def _tree(m, terms, valid, name):
     return terms[0]
 
 
+def operand_widths(stage, shifts):
+    """Bits of a multiplier's two operands: x or errors, and weights or errors."""
+    if stage.trainable:
+        wide = max(stage.input.width + shifts, stage.errors.width)
+        return wide, max(stage.weights.width, stage.errors.width)
+    wide = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
+    return wide, stage.weights.width
+
+
 class MultiplierArray(wiring.Component):
     """``Pm x Pn x Pk`` multipliers, shared by forward pass, back-propagation and weight update.
 
@@ -51,6 +60,8 @@ class MultiplierArray(wiring.Component):
     ``~pk`` is the tap turned by 180 degrees. A multiplier is one DSP slice: operand registers, product
     register, and an accumulator that FP and BP load anew each time and WU adds up in.
 
+    In a frozen stage there is no WU, and nothing is added up over time.
+
     Parameters
     ----------
     stage : :class:`~streamtrain.pipeline.plan.Stage`
@@ -60,20 +71,22 @@ class MultiplierArray(wiring.Component):
     Members
     -------
     valid, bp, wu, load : :py:`In(1)`
-        There are operands; they are for BP or WU (else for FP); the accumulators start anew.
+        There are operands; they are for BP or WU (else for FP); the accumulators start anew. The last
+        two only in trainable stages.
     shift : :py:`In(range(shifts + 1))`
-        In WU; 0 otherwise.
+        In WU; 0 otherwise. Only in trainable stages.
     w : :py:`In(ArrayLayout(stage.weights, Pm * Pn * Pk))`
         In the order pm, pn, pk.
     x : :py:`In(ArrayLayout(ArrayLayout(stage.input, Pk), Pn))`
     dz_window : :py:`In(ArrayLayout(ArrayLayout(stage.errors, Pk), Pm))`
         Taps of an error window, in raster order. Only in stages with ``back``.
     dz : :py:`In(ArrayLayout(stage.errors, Pm))`
-        One pixel of the error.
+        One pixel of the error. Only in trainable stages.
     forward : :py:`Out(ArrayLayout(signed(...), Pm))`
     backward : :py:`Out(ArrayLayout(signed(...), Pn))`
         Only in stages with ``back``.
     gradient : :py:`Out(ArrayLayout(signed(...), Pm * Pn * Pk))`
+        Only in trainable stages.
 
     Timing
     ------
@@ -85,7 +98,7 @@ class MultiplierArray(wiring.Component):
 
     def __init__(self, stage, *, shifts):
         self.stage = stage
-        self.shifts = shifts
+        self.shifts = shifts if stage.trainable else 0
         pm, pn, pk = stage.folding
         self.product_width = stage.weights.width + (
             max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
@@ -93,22 +106,26 @@ class MultiplierArray(wiring.Component):
         taps, channels = ceil_log2(pk), ceil_log2(pn)
         self.gradient_width = min(
             ACCUMULATOR_WIDTH,
-            stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels),
+            stage.input.width + self.shifts + stage.errors.width + ceil_log2(stage.pixels),
         )
         self.forward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pn)
         self.backward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pm)
         members = {
             "valid": In(1),
             "bp": In(1),
-            "wu": In(1),
-            "load": In(1),
-            "shift": In(range(shifts + 1)),
             "w": In(data.ArrayLayout(stage.weights, pm * pn * pk)),
             "x": In(data.ArrayLayout(data.ArrayLayout(stage.input, pk), pn)),
-            "dz": In(data.ArrayLayout(stage.errors, pm)),
             "forward": Out(data.ArrayLayout(signed(self.product_width + taps + channels), pm)),
-            "gradient": Out(data.ArrayLayout(signed(self.gradient_width), pm * pn * pk)),
         }
+        if stage.trainable:
+            gradients = data.ArrayLayout(signed(self.gradient_width), pm * pn * pk)
+            members |= {
+                "wu": In(1),
+                "load": In(1),
+                "shift": In(range(self.shifts + 1)),
+                "dz": In(data.ArrayLayout(stage.errors, pm)),
+                "gradient": Out(gradients),
+            }
         if stage.back:
             sums = signed(self.product_width + taps + ceil_log2(pm))
             members["dz_window"] = In(data.ArrayLayout(data.ArrayLayout(stage.errors, pk), pm))
@@ -121,21 +138,25 @@ class MultiplierArray(wiring.Component):
         pm, pn, pk = stage.folding
 
         valid = delayed(m, self.valid, 3, "valid")
-        load = delayed(m, self.load, 2, "load", reset_less=True)
+        learns = stage.trainable
+        if learns:
+            load = delayed(m, self.load, 2, "load", reset_less=True)
         # Sums are wanted in FP and BP, not in WU: trees stand still there.
         latency = max(self.forward_latency, self.backward_latency)
-        summed = delayed(m, self.valid & ~self.wu, latency, "summed")
+        summed = delayed(
+            m, self.valid & ~self.wu if learns else self.valid, latency, "summed"
+        )
 
         shifted = {}
         for n in range(pn):
             for k in range(pk):
                 shifted[n, k] = Signal(signed(stage.input.width + self.shifts), name=f"x{n}_{k}")
-                m.d.comb += shifted[n, k].eq(self.x[n][k] << self.shift)
+                x = self.x[n][k]
+                m.d.comb += shifted[n, k].eq(x << self.shift if learns else x)
 
         products = {}
-        wide = max(stage.input.width + self.shifts, stage.errors.width)
-        narrow = max(stage.weights.width, stage.errors.width)
-        total_width = max(self.gradient_width, self.product_width)
+        wide, narrow = operand_widths(stage, self.shifts)
+        total_width = max(self.gradient_width, self.product_width) if learns else wide + narrow
         for i in range(pm):
             for n in range(pn):
                 for k in range(pk):
@@ -151,13 +172,15 @@ class MultiplierArray(wiring.Component):
                     with m.If(valid[0]):
                         m.d.sync += [
                             a.eq(operand),
-                            b.eq(Mux(self.wu, self.dz[i], self.w[lane])),
+                            b.eq(Mux(self.wu, self.dz[i], self.w[lane]) if learns else self.w[lane]),
                         ]
                     with m.If(valid[1]):
                         m.d.sync += product.eq(a * b)
                     with m.If(valid[2]):
-                        m.d.sync += total.eq(Mux(load[2], 0, total) + product)
-                    m.d.comb += self.gradient[lane].eq(total)
+                        before = Mux(load[2], 0, total) if learns else 0
+                        m.d.sync += total.eq(before + product)
+                    if learns:
+                        m.d.comb += self.gradient[lane].eq(total)
                     products[i, n, k] = total[: self.product_width].as_signed()
 
         summed = summed[self.PRODUCT_LATENCY :]

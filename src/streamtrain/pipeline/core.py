@@ -54,7 +54,7 @@ class TrainingPipeline(wiring.Component):
     idle : :py:`Out(1)`
         All commands are worked off.
     updated : :py:`Out(len(plan.stages))`
-        The stage's weights have just been updated.
+        The stage's weights have just been updated. Frozen stages never say so.
     saturated_NAME_output, saturated_NAME_errors, saturated_NAME_weights : :py:`Out(32)`
         For each stage: outputs, errors of its outputs, and weights that saturated since reset.
 
@@ -113,7 +113,7 @@ class TrainingPipeline(wiring.Component):
         # A token waits in front of each stage while the sample before it is in work there.
         queues = []
         for stage in stages:
-            queue = Queue(token_layout(plan), plan.in_flight + 1)
+            queue = Queue(token_layout(plan, stage.stage), plan.in_flight + 1)
             m.submodules[f"{stage.stage.name}_tokens"] = queue
             connect(m, queue.o, stage.token)
             queues.append(queue)
@@ -146,14 +146,19 @@ class TrainingPipeline(wiring.Component):
             branches.append((random.token, chosen))
             m.d.comb += random.token.payload.write.eq(writes)
         m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
-        for queue in queues:
+        for number, (stage, queue) in enumerate(zip(stages, queues, strict=True)):
+            token = queue.i.payload
             m.d.comb += [
-                queue.i.payload.train.eq(command.op == Op.TRAIN),
-                queue.i.payload.update.eq(command.update),
-                queue.i.payload.shift.eq(command.shift),
-                queue.i.payload.read.eq(reads),
-                queue.i.payload.write.eq(writes),
+                token.train.eq(command.op == Op.TRAIN),
+                token.read.eq(reads),
+                token.write.eq(writes),
             ]
+            if stage.stage.trainable:
+                m.d.comb += [
+                    token.update.eq(command.update),
+                    token.shift.eq(command.shift),
+                    token.frozen.eq(command.frozen[number]),
+                ]
         m.d.comb += [
             loss_queue.i.payload.op.eq(command.op),
             loss_queue.i.payload.label.eq(command.label),

@@ -35,18 +35,15 @@ def command_layout(plan):
         "mantissa": range(RATE_UNIT + 1),
         "shift": range(plan.rate_shifts + 1),
         "stage": range(len(plan.stages) + bool(plan.random_sites)),
+        "frozen": len(plan.stages),  # which keep their weights, as bits
     })
 
 
-def token_layout(plan):
+def token_layout(plan, stage):
     """What a stage is told about a sample, or that its weights are read or written."""
-    return data.StructLayout({
-        "train": 1,
-        "update": 1,
-        "shift": range(plan.rate_shifts + 1),
-        "read": 1,
-        "write": 1,
-    })
+    learning = {"update": 1, "shift": range(plan.rate_shifts + 1)} if stage.trainable else {}
+    frozen = {"frozen": 1} if stage.trainable else {}
+    return data.StructLayout({"train": 1, **learning, "read": 1, "write": 1, **frozen})
 
 
 def loss_token_layout(plan):

@@ -85,11 +85,14 @@ class Stage(Record):
         Rows and columns of the pooling window; 1 for none.
     relu, bias : :class:`bool`
     back : :class:`bool`
-        Whether the error is propagated to the stage before.
+        Whether the error is propagated to the stage before: if that one, or one in front of it, is
+        trained.
     input, weights, stored, output, errors : :class:`Fixed`
         Formats of x, of w as multiplied and as stored, of z, and of dL/dz.
     round_output, round_errors, round_weights : :class:`Round`
         ``round_errors`` rounds this stage's own dL/dz, wherever it is computed.
+    trainable : :class:`bool`
+        Whether its weights are updated. A frozen stage stores them as they are multiplied.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Stage(Record):
     round_output: Round
     round_errors: Round
     round_weights: Round
+    trainable: bool = True
 
     def __post_init__(self):
         for field in ("round_output", "round_errors", "round_weights"):
@@ -161,6 +165,11 @@ class Stage(Record):
         return (self.out_rows // self.pool, self.out_cols // self.pool)
 
     @property
+    def takes_errors(self):
+        """Whether errors of its outputs come: for its own weights, or for the stage before."""
+        return self.trainable or self.back
+
+    @property
     def weight_shape(self):
         """Weight tensor: (M, N, K, K)."""
         n, m = self.channels
@@ -179,7 +188,7 @@ class Stage(Record):
         return {
             "FP": self.pixels * self.words,
             "BP": self.rows * self.cols * self.words if self.back else 0,
-            "WU": self.pixels * self.words,
+            "WU": self.pixels * self.words if self.trainable else 0,
         }
 
 
@@ -242,6 +251,8 @@ class Plan(Record):
                 raise ValueError(
                     f"{stage.name}: inputs are {stage.input}, but need at least 0 fractional bits"
                 )
+            if not stage.trainable:
+                continue
             if _gradient_bits(stage) > ACCUMULATOR_WIDTH:
                 raise ValueError(
                     f"{stage.name}: weight gradients of inputs {stage.input} and errors {stage.errors} "
@@ -327,8 +338,9 @@ class Plan(Record):
     @property
     def rate_shifts(self):
         """Largest left shift of x in WU: what the multiplier's operand and accumulator leave."""
-        room = [DSP_WIDTHS[0] - stage.input.width for stage in self.stages]
-        room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in self.stages]
+        trained = [stage for stage in self.stages if stage.trainable]
+        room = [DSP_WIDTHS[0] - stage.input.width for stage in trained]
+        room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in trained]
         return max(0, min(7, *room))
 
     @property
@@ -529,15 +541,16 @@ def lower(
                 pool=pool,
                 relu=any(follower.stem == "relu" for follower in followers),
                 bias=layer.bias,
-                back=position > 0,
+                back=any(stage.trainable for stage in stages),
                 input=data,
                 weights=own.weights,
-                stored=own.stored,
+                stored=own.stored if layer.trainable else own.weights,
                 output=own.logits if last else own.activations,
                 errors=own.errors,
                 round_output=own.round_activations,
                 round_errors=own.round_errors,
                 round_weights=own.round_weights,
+                trainable=layer.trainable,
             )
         )
         data = stages[-1].output

@@ -18,7 +18,7 @@ from streamtrain.host.device import Op
 from streamtrain.host.packing import STATE_BITS
 from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
-from streamtrain.pipeline.array import MultiplierArray
+from streamtrain.pipeline.array import MultiplierArray, operand_widths
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
 from streamtrain.pipeline.squares import square_sum_width
@@ -562,11 +562,16 @@ def _stage(plan, stage):
     shifts = plan.rate_shifts
     x, dz = input_windows(plan, stage), error_windows(plan, stage)
     tally.windows(f"{stage.name}.inputs", stage.input.width, x)
-    tally.windows(f"{stage.name}.errors", stage.errors.width, dz)
-    _weights(tally, plan, stage, shifts)
+    if stage.takes_errors:
+        tally.windows(f"{stage.name}.errors", stage.errors.width, dz)
+    if stage.trainable:
+        _weights(tally, plan, stage, shifts)
+    else:
+        _frozen_weights(tally, plan, stage)
     _sequencers(tally, plan, stage, x, dz, shifts, _array(tally, stage, shifts))
     pm, pn, _ = stage.folding
-    train = 1 if stage.relu or stage.pool > 1 else 0  # goes with outputs if there is someone to ask
+    # Goes with outputs if there is someone to ask.
+    train = 1 if stage.takes_errors and (stage.relu or stage.pool > 1) else 0
     shift = stage.input.frac + stage.weights.frac - stage.output.frac
     _results(tally, stage, "outputs", pm, shift, stage.output, stage.round_output, train)
     if stage.back:
@@ -605,21 +610,21 @@ def _array(tally, stage, shifts):
     """The multiplier array. Returns the latencies of forward and backward sums."""
     pm, pn, pk = stage.folding
     lanes = stage.multipliers
-    wide = max(stage.input.width + shifts, stage.errors.width)
-    narrow = max(stage.weights.width, stage.errors.width)
+    wide, narrow = operand_widths(stage, shifts)
     if wide + narrow >= _LEAST_PRODUCT:
         tally.dsp += lanes
     else:  # its three registers, and its partial products
         tally.ff += lanes * 3 * (wide + narrow)
         tally.luts["operand"] += lanes * wide * narrow
-    tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
-    tally.luts["operand"] += lanes * (narrow + wide if stage.back else narrow)
+    if stage.trainable:
+        tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
+    tally.luts["operand"] += lanes * (narrow * stage.trainable + wide * stage.back)
     operand = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
     width, taps = _tree(tally, pm * pn, pk, stage.weights.width + operand)
     _, forward = _tree(tally, pm, pn, width)
     _, backward = _tree(tally, pn, pm, width) if stage.back else (width, 0)
     latency = MultiplierArray.PRODUCT_LATENCY + taps
-    tally.ff += 5 + latency + max(forward, backward)
+    tally.ff += 3 + 2 * stage.trainable + latency + max(forward, backward)
     return latency + forward, latency + backward
 
 
@@ -663,43 +668,59 @@ def _weights(tally, plan, stage, shifts):
         tally.luts["update"] += lanes * (adders + saturates)
 
 
+def _frozen_weights(tally, plan, stage):
+    """Weights and biases that no gradient changes."""
+    width, blocks, pm = stage.stored.width, stage.blocks[0], stage.folding[0]
+    kind = {"lutram_depth": plan.lutram_depth}
+    lanes = stage.multipliers
+    tally.memory(f"{stage.name}.weights.words", width, stage.words, lanes=lanes, **kind)
+    if stage.bias:
+        tally.memory(f"{stage.name}.weights.biases", width, blocks, lanes=pm, **kind)
+        lanes += pm
+    tally.ff += 1 + stage.bias + lanes * width
+    tally.luts["update"] += lanes * width
+    tally.luts["control"] += ceil_log2(stage.words) + ceil_log2(blocks)
+
+
 def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     """What decides which operation comes next, and goes with it through the array."""
-    back, pm = stage.back, stage.folding[0]
+    back, learns, pm = stage.back, stage.trainable, stage.folding[0]
     m_blocks, n_blocks, groups = stage.blocks
     word, block = ceil_log2(stage.words), ceil_log2(m_blocks)
-    token = 2 + ceil_log2(shifts + 1)
-    tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
-    tally.cursor(x)  # of FP
-    tally.cursor(x)  # of WU
-    tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
-    phases = 2
+    token = 3 + ceil_log2(shifts + 1) if learns else 1
+    phases = 1 + learns + back
+    tally.cursor(x)
+    if learns:
+        tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
+        tally.cursor(x)
+        tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
     if back:
-        phases = 3
         tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight)
         tally.cursor(dz)
         rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
         tally.counters(rows)
     bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
-    bits += 3 * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
+    bits += (2 + learns) * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
     bits += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
-    bits += 2 * ceil_log2(plan.in_flight + 1) + ceil_log2(_RESULTS + 1) * (phases - 1)
+    bits += (1 + stage.takes_errors) * ceil_log2(plan.in_flight + 1)
+    bits += ceil_log2(_RESULTS + 1) * (1 + back)
     tally.counters(bits)
     # What goes along: word, block and bias to the update, the others to where the sums are.
     forward, backward = latencies
     last = max(forward, backward)
-    line = 5 * word + max(5, forward + 3) * block + 9
+    line = (5 if learns else 2) * word + max(5, forward + 3) * block + 9 * learns
     line += 2 * (5 + forward) + 2 * last + 9 + (5 + backward if back else 0)
+    windows = [x, dz] if stage.takes_errors else [x]
     reads = sum(
         ceil_log2(shape.depth)
         + _place_bits(shape)
         + ceil_log2(shape.blocks)
         + ceil_log2(shape.kernel**2 // shape.taps)
-        for shape in (x, dz)
+        for shape in windows
     )
     tally.ff += line + reads + token + 23
-    tally.luts["control"] += 60 + 20 * back + 3 * word + reads
-    if stage.bias:
+    tally.luts["control"] += 40 + 20 * learns + 20 * back + (2 + learns) * word + reads
+    if stage.bias and learns:
         width = stage.errors.width + shifts
         total = width + ceil_log2(stage.pixels)
         tally.ff += 4 + pm * (2 * width + total)
@@ -731,23 +752,27 @@ def _link(plan, before, after):
     recorded, kind = rows * cols * blocks * plan.in_flight, {"lutram_depth": plan.lutram_depth}
     if before.pool > 1:
         row = cols * blocks
-        tally.memory(f"{name}_pool.best", output.width + 2, row, lanes=lanes, single_port=True)
-        tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
+        place = 2 if before.takes_errors else 0
+        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, single_port=True)
+        if place:
+            tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
         last = "relu" if before.relu else "pool"
         tally.queue(f"{name}_{last}_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(row) + 3)
         tally.ff += 4
-        tally.luts["link"] += lanes * (2 * output.width + 4)
+        tally.luts["link"] += lanes * (2 * output.width + 2 + place)
     if before.relu:
-        tally.queue(f"{name}_relu_record", lanes, recorded, **kind)
         tally.ff += 2
         tally.luts["link"] += lanes * (output.width + 4)
-    if before.relu or before.pool > 1:
-        tally.luts["link"] += lanes * errors.width
     following = 1 if after is None else after.folding[1]
-    tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
     _resize(tally, output.width, lanes, following)
-    _resize(tally, errors.width, following, lanes)
+    if before.takes_errors:
+        if before.relu:
+            tally.queue(f"{name}_relu_record", lanes, recorded, **kind)
+        if before.relu or before.pool > 1:
+            tally.luts["link"] += lanes * errors.width
+        tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
+        _resize(tally, errors.width, following, lanes)
     return tally
 
 
@@ -769,9 +794,11 @@ def _shell(plan):
     op, label, mantissa = ceil_log2(max(Op) + 1), ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
     sites = len(plan.random_sites)
     shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
-    tally.queue("commands", op + label + 1 + mantissa + shift + choice, _COMMANDS)
+    tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS)
     for stage in stages:
-        tally.queue(f"{stage.name}_tokens", 4 + shift, plan.in_flight + 1)
+        tally.queue(
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
+        )
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages))
     stored = max(stage.stored.width for stage in stages)
     tally.ff += 3 + choice + len(stages)

@@ -52,7 +52,7 @@ class Estimate(Record):
         Cycles of a prediction: from a sample's first pixel to its class, with all else idle.
     updated : tuple of :class:`int`
         For each stage, cycles from a sample's first error (the last sample's of a mini-batch) to
-        the first one in which FP may multiply with the updated weights.
+        the first one in which FP may multiply with the updated weights; 0 for a frozen one.
     path : tuple of (FP, BP, WU)
         For each stage, the part of ``cycles`` that its phases decide: what a sample would take
         longer if that phase alone took twice as long, to first order. 0 where others hide it. In a
@@ -168,7 +168,7 @@ def estimate(plan, batch=1):
         batch=batch,
         cycles=round(float(cycles)),
         latency=ceil(timing.latency(geometry, table[None])[0]),
-        updated=tuple(np.rint(updated).astype(int).tolist()),
+        updated=tuple(np.rint(np.maximum(updated, 0)).astype(int).tolist()),
         path=tuple(tuple(own) for own in np.rint(path).astype(int).tolist()),
     )
 
@@ -256,7 +256,7 @@ class _Search:
         balanced = []
         for ratio in _RATIOS:
             work = [
-                stage.pixels * prod(stage.weight_shape) / ratio**position
+                _phases(stage) * stage.pixels * prod(stage.weight_shape) / ratio**position
                 for position, stage in enumerate(self.stages)
             ]
             sizes = [1] * len(work)
@@ -313,6 +313,11 @@ class _Search:
         changed = tuple(changes.get(at, folding) for at, folding in enumerate(found))
         if all(_fit(*pair) for pair in pairwise(changed)):
             yield changed
+
+
+def _phases(stage):
+    """Phases of a stage; three for the first one that is trained, which has WU besides FP and waits."""
+    return 3 if stage.trainable else 2 if stage.back else 1
 
 
 def _divisors(n):

@@ -83,6 +83,7 @@ class WeightStore(wiring.Component):
         self.accumulates = plan.max_batch > 1
         self.finish_read = int(self.accumulates)
         self.finish_latency = 4 + int(self.accumulates)
+        self.fetch_latency = self.finish_latency - 1
         pm, pn, pk = stage.folding
         lanes = pm * pn * pk
         members = {

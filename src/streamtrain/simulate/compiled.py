@@ -82,10 +82,10 @@ def memories(plan):
         if stage.bias:
             pm, depth = stage.folding[0], stage.blocks[0]
             found.append(Memory(number, "biases", f"{root}weights__DOT__biases", lane * pm, depth))
-        for what, shape, fmt in (
-            ("inputs", input_windows(plan, stage), stage.input),
-            ("errors", error_windows(plan, stage), stage.errors),
-        ):
+        stores = [("inputs", input_windows(plan, stage), stage.input)]
+        if stage.takes_errors:
+            stores.append(("errors", error_windows(plan, stage), stage.errors))
+        for what, shape, fmt in stores:
             for row in range(shape.bank_rows):
                 for col in range(shape.bank_cols):
                     found.append(

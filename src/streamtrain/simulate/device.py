@@ -66,6 +66,9 @@ class _Updates:
     def __init__(self, device, commands, *, weights=False):
         self.count = int(np.count_nonzero(commands.update))
         stages = len(device.plan.stages)
+        trained = ~commands.frozen[commands.update != 0, None] >> np.arange(stages) & 1
+        trained *= [stage.trainable for stage in device.plan.stages]
+        self.expected = trained.sum(axis=0)
         self.cycles = np.zeros((self.count, stages), np.uint64)
         self.seen = np.zeros(stages, np.uint64)
         self.snapshots = None
@@ -83,9 +86,10 @@ class _Updates:
 
     def checked(self):
         """Itself. Raises :exc:`HangError` if there were more updates or fewer."""
-        if (self.seen != self.count).any():
+        if (self.seen != self.expected).any():
             raise HangError(
-                f"Stages updated their weights {self.seen.tolist()} times, not {self.count}"
+                f"Stages updated their weights {self.seen.tolist()} times, not "
+                f"{self.expected.tolist()}"
             )
         return self
 
@@ -175,7 +179,8 @@ class SimulatedDevice:
 
         Returns the results, and the cycle of each update: an integer array (updates, stages). It is
         the cycle in which the stage's bit of the design's port ``updated`` is 1, counted as
-        :attr:`~streamtrain.host.device.Results.cycles` are.
+        :attr:`~streamtrain.host.device.Results.cycles` are. A stage's updates come first in its
+        column; zeros stand for those that it did not make because it was frozen.
 
         Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
         """
@@ -187,7 +192,8 @@ class SimulatedDevice:
         """Process samples that are trained with, and record the weights after each update.
 
         Returns the results, and ``(stage number, "words" or "biases", codes)`` for each memory that
-        holds weights; the codes are shaped (updates, words of the memory, lanes).
+        holds weights; the codes are shaped (updates, words of the memory, lanes). A stage's own
+        updates come first, and what follows them is of no meaning.
 
         Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
         """
@@ -310,6 +316,7 @@ class SimulatedDevice:
                 update=commands.update,
                 mantissa=commands.mantissa,
                 shift=commands.shift,
+                frozen=commands.frozen,
             ),
             beats=pack_samples(self.plan.stages[0], x),
             result=result,

@@ -95,6 +95,7 @@ def verify(
     y=None,
     batch_size=1,
     lr=None,
+    frozen=(),
     stall=0.0,
     seed=0,
     device=None,
@@ -112,6 +113,8 @@ def verify(
         start when there are too few. By default random pixels and labels.
     batch_size : :class:`int`
     lr : :class:`float`, optional
+    frozen : sequence of :class:`str`
+        As :meth:`~streamtrain.host.trainer.Trainer.fit` takes it.
     stall : :class:`float`
         Probability that a stream pauses in a cycle, at each port of the design.
     seed : :class:`int`
@@ -130,7 +133,7 @@ def verify(
     which = np.arange(count) % len(x)
     codes, labels = encode_samples(plan, np.asarray(x))[which], np.asarray(y)[which]
     device = device or SimulatedDevice(plan, stall=stall, seed=seed + 1)
-    commands = training_commands(plan, labels, batch_size, lr)
+    commands = training_commands(plan, labels, batch_size, lr, frozen)
     with ProgressBar("verifying", count, enabled=progress) as bar:
         return compare(device, codes, commands, report=lambda done: bar.update(done, ""))
 
@@ -169,7 +172,7 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
         end = min(steps, begin + chunk)
         results, recorded = device.run_watched(x[begin:end], commands[begin:end])
         cycles.append(results.cycles)
-        update = 0
+        updates = np.zeros(len(plan.stages), int)
         for sample in range(begin, end):
             one = commands[sample : sample + 1]
             expected = golden.run(x[sample : sample + 1], one)
@@ -180,8 +183,20 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
             )
             if one.op[0] == Op.TRAIN and one.update[0]:
                 after = golden.read_weights()
-                wrong = wrong or _weights_differ(plan, after, recorded, update)
-                update += 1
+                now = [
+                    stage.trainable and not one.frozen[0] >> number & 1
+                    for number, stage in enumerate(plan.stages)
+                ]
+                wrong = wrong or _weights_differ(plan, after, recorded, updates, now)
+                updates += now
+            if sample == end - 1:  # those of frozen stages, too
+                held = [
+                    (memory.stage, memory.what, device.memory(number)[None])
+                    for number, memory in enumerate(device.memories)
+                    if memory.holds_weights
+                ]
+                first = np.zeros_like(updates)
+                wrong = wrong or _weights_differ(plan, after, held, first, first + 1)
             if wrong:
                 difference = _locate(device, before, x[sample], one, sample, expected)
                 return Verification(sample, difference, _pace(cycles))
@@ -206,9 +221,15 @@ def _in_memory(stage, weights):
     return held
 
 
-def _weights_differ(plan, weights, recorded, update):
+def _weights_differ(plan, weights, recorded, updates, stages):
+    """Whether recorded weights are not those given: of the ``stages`` that are true, by stage after update
+    number ``updates``."""
     held = [_in_memory(stage, weights) for stage in plan.stages]
-    return any((codes[update] != held[owner][what]).any() for owner, what, codes in recorded)
+    return any(
+        (codes[updates[owner]] != held[owner][what]).any()
+        for owner, what, codes in recorded
+        if stages[owner]
+    )
 
 
 class _View:
@@ -282,7 +303,10 @@ def _locate(device, before, x, command, step, expected):
             if not trains:
                 break
         for number in order:
-            stage, tensor = plan.stages[number], trace[plan.stages[number].name][key]
+            stage = plan.stages[number]
+            if what == "errors" and not stage.takes_errors:
+                continue
+            tensor = trace[stage.name][key]
             tensor = tensor.reshape(len(tensor), *(tensor.shape[1:] or (1, 1)))
             # Pixel by pixel, as they are computed.
             for row in range(tensor.shape[1]):
