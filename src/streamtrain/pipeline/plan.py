@@ -423,7 +423,7 @@ class Plan(Record):
         found = []
         for owner, stage in enumerate(self.stages):
             before = self.stages[owner - 1] if stage.back else None
-            if stage.round_weights is Round.STOCHASTIC:
+            if stage.trainable and stage.round_weights is Round.STOCHASTIC:
                 found.append((owner, stage, "weights"))
             if stage.round_output is Round.STOCHASTIC and self.output_shift(stage) > 0:
                 found.append((owner, stage, "output"))
