@@ -28,8 +28,6 @@ from math import exp, log
 import numpy as np
 from numba import njit
 
-from streamtrain.pipeline.plan import PROBABILITY_FRAC
-
 __all__ = [
     "COMMAND",
     "CROSS_ENTROPY",
@@ -277,8 +275,8 @@ def _integer_loss(total, behind, frac, logarithms):
 
 
 @njit
-def _cross_entropy(s, scores, label, mantissa, powers, logarithms, dy):
-    """Put exact errors into ``dy``, with PROBABILITY_FRAC fractional bits; returns the loss."""
+def _cross_entropy(s, scores, label, mantissa, powers, logarithms, one, dy):
+    """Put exact errors into ``dy``, ``one`` times the mantissa for 1; returns the loss."""
     frac = s.output_frac
     classes = scores.size
     behind = scores.max() - scores[label]
@@ -288,7 +286,7 @@ def _cross_entropy(s, scores, label, mantissa, powers, logarithms, dy):
             dy[i, 0] = exp((scores[i] - scores.max()) * 2.0**-frac)
             total += dy[i, 0]
         loss = (log(total) + behind * 2.0**-frac) * 2.0**12
-        unit = mantissa * 2.0 ** (PROBABILITY_FRAC - 7)
+        unit = mantissa * one
         for i in range(classes):
             dy[i, 0] *= unit / total
         dy[label, 0] -= unit
@@ -336,13 +334,13 @@ def _loss(s, arena, scores, op, label, mantissa, rule, random, saturated):
     """Put the error of the scores into ``dy`` if ``op`` is TRAIN; returns the loss."""
     if op == INFER:
         return 0.0
-    kind, powers, logarithms, mean, spare, loss_shift = rule
+    kind, powers, logarithms, one, spare, loss_shift = rule
     dy = _matrix(arena, s.dy, scores.size, 1)
     if kind == CROSS_ENTROPY:
-        loss = _cross_entropy(s, scores, label, mantissa, powers, logarithms, dy)
+        loss = _cross_entropy(s, scores, label, mantissa, powers, logarithms, one, dy)
     else:
         hinge = kind == SQUARED_HINGE
-        loss = _squared_loss(s, scores, label, mantissa, hinge, mean, spare, loss_shift, dy)
+        loss = _squared_loss(s, scores, label, mantissa, hinge, one, spare, loss_shift, dy)
     if op == TRAIN:
         saturated[ERRORS] += _requantize(
             dy, s.errors_shift, s.errors_low, s.errors_high, s.errors_round, 1, random, ERRORS
@@ -536,9 +534,9 @@ def run_samples(
     saturated : int64 array, (stages, sites)
         Counts of saturated numbers; added to.
     rule : (:class:`int`, two int64 arrays, :class:`float`, :class:`int`, :class:`int`)
-        The loss: its kind; for cross-entropy, powers and logarithms of two; for squares, ``2 / classes``
-        as the plan's ``mean_factor`` has it, bits dropped of one factor, and bits that the product of
-        their sum and ``2 / classes`` has more than a loss.
+        The loss: its kind; for cross-entropy, powers and logarithms of two; an error of 1 before it is
+        rounded, or ``2 / classes`` as the plan's ``mean_factor`` has it; for squares, bits dropped of one
+        factor, and bits that the product of their sum and ``2 / classes`` has more than a loss.
     x : int64 array, (samples, channels, rows, columns)
     commands : array of :data:`COMMAND`
     limit : :class:`float`

@@ -9,7 +9,7 @@ from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results, check_rand
 from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS
-from streamtrain.pipeline.plan import RATE_UNIT
+from streamtrain.pipeline.plan import PROBABILITY_FRAC, RATE_UNIT
 
 __all__ = ["Golden"]
 
@@ -354,16 +354,18 @@ def _loss_rule(plan, exact):
     f = np.arange(1024)
     powers = np.rint(2.0**15 * 2.0 ** (-f / 1024))
     logarithms = np.rint(2.0**12 * np.log2(1 + (f + 0.5) / 1024))
-    mean, mean_frac = plan.mean_factor
-    if not exact:
-        mean = 2.0 ** (mean_frac + 1) / plan.network.classes
+    one, mean_frac = plan.mean_factor
+    if isinstance(plan.network.loss, CrossEntropy):
+        one = 2.0 ** (PROBABILITY_FRAC - 7)
+    elif not exact:
+        one = 2.0 ** (mean_frac + 1) / plan.network.classes
     logits = plan.stages[-1].output
     spare = _square_spare(logits)
     return (
         _LOSSES[type(plan.network.loss)],
         powers.astype(np.int64),
         logarithms.astype(np.int64),
-        float(mean),
+        float(one),
         spare,
         mean_frac + 1 + 2 * logits.frac - spare - LOSS_FRAC,
     )
