@@ -70,7 +70,7 @@ class Script:
         return self._words(self.plan.stages[number])
 
     def _scan_states(self, op):
-        blank = dict.fromkeys(("label", "update", "mantissa", "shift"), 0)
+        blank = dict.fromkeys(("label", "update", "mantissa", "shift", "frozen"), 0)
         self.sent["command"].append({"op": int(op), "stage": len(self.plan.stages), **blank})
         return pack_states(self.plan, self.golden.read_random()).tolist()
 
