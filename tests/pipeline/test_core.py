@@ -17,7 +17,7 @@ from small_plans import (
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
 from streamtrain.host.packing import pack_states, stage_words
-from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network
+from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, SquaredHinge
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.core import TrainingPipeline
 from streamtrain.pipeline.numbers import Numbers
@@ -265,9 +265,11 @@ def test_weights_are_written_and_read_between_samples():
     script.run(stall=0.2)
 
 
-@pytest.mark.parametrize("stall", [0.0, 0.4])
-def test_random_states_are_written_and_read_between_samples(stall):
-    script = Script(PLANS["squared hinge"])
+@pytest.mark.parametrize(
+    ("frozen", "stall"), [((), 0.4), (("conv1",), 0.0), (("conv2", "linear2"), 0.4)], ids=str
+)
+def test_random_states_are_written_and_read_between_samples(frozen, stall):
+    script = Script(mixed_formats(SquaredHinge(), frozen))
     script.write()
     script.read_states()
     script.sample()
@@ -275,7 +277,7 @@ def test_random_states_are_written_and_read_between_samples(stall):
     script.read_states()
     script.sample(Op.EVALUATE)
     script.write_states()
-    script.sample()
+    script.sample(frozen=0b0100)
     script.sample(Op.INFER)
     script.sample()
     script.read_states()
