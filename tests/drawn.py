@@ -45,8 +45,14 @@ def trained_networks(draw):
             layer = replace(layer, bias=draw(st.booleans()), name=None)
         layers.append(replace(layer, name=None))
     rate = draw(st.integers(65, 128)) / 128 * 2.0 ** -draw(st.integers(1, 5))
+    optimizer = SGD(
+        rate,
+        momentum=draw(st.sampled_from([0, 0.5, 0.9, 0.99])),
+        weight_decay=draw(st.sampled_from([0, 1e-2, 0.1])),
+        clip=draw(st.sampled_from([None, 0.05, 1.0])),
+    )
     seed = draw(st.integers(0, 99))
-    return Network(net.input_shape, layers, optimizer=SGD(rate), seed=seed)
+    return Network(net.input_shape, layers, optimizer=optimizer, seed=seed)
 
 
 @st.composite

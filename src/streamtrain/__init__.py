@@ -20,6 +20,7 @@ from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
 from streamtrain.host.checkpoint import CheckpointError, load_checkpoint
 from streamtrain.host.replay import Replay
+from streamtrain.host.schedules import CosineLR, StepLR
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
     SGD,
@@ -46,6 +47,7 @@ __all__ = [
     "SGD",
     "CheckpointError",
     "Conv2d",
+    "CosineLR",
     "CrossEntropy",
     "Design",
     "Fixed",
@@ -61,6 +63,7 @@ __all__ = [
     "Round",
     "ShapeError",
     "SquaredHinge",
+    "StepLR",
     "Trainer",
     "data",
     "explore",

@@ -64,6 +64,9 @@ class FakeDevice:
     def write_random(self, states):
         assert not states
 
+    def read_optimizer(self):
+        return {}
+
     def saturations(self):
         return {"conv1": {"output": 3, "errors": 0, "weights": 1}}
 

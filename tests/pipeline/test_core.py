@@ -20,6 +20,7 @@ from streamtrain.host.packing import pack_states, stage_words
 from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, SquaredHinge
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.core import TrainingPipeline
+from streamtrain.pipeline.layouts import command_layout
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.schedule import estimate
@@ -34,6 +35,7 @@ class Script:
         self.rng = np.random.default_rng(seed)
         self.sent = {"command": [], "i": [], "weights_i": []}
         self.expected = {"o": [], "weights_o": []}
+        self.blank = {name: 0 for name, _ in command_layout(plan)}
 
     def sample(self, op=Op.TRAIN, update=True, frozen=0):
         plan = self.plan
@@ -47,8 +49,9 @@ class Script:
             "mantissa": int(self.rng.integers(64, 129)),
             "shift": int(self.rng.integers(plan.rate_shifts + 1)),
             "frozen": frozen,
+            **self.update_codes(),
         }
-        self.sent["command"].append({**command, "stage": 0})
+        self.sent["command"].append({**self.blank, **command})
         self.sent["i"] += x.transpose(1, 2, 0).reshape(-1, plan.stages[0].folding[1]).tolist()
         one = Commands(**{name: np.array([value]) for name, value in command.items()})
         results = self.golden.run(x[np.newaxis], one)
@@ -58,6 +61,10 @@ class Script:
             "predicted": int(results.predicted[0]),
         })
 
+    def update_codes(self):
+        """What a command tells an optimiser besides the learning rate."""
+        return {}
+
     def _words(self, stage):
         weights = self.golden.read_weights()
         name = stage.name
@@ -65,13 +72,13 @@ class Script:
         return words.ravel().tolist()
 
     def _scan(self, op, number):
-        blank = dict.fromkeys(("label", "update", "mantissa", "shift", "frozen"), 0)
-        self.sent["command"].append({"op": int(op), "stage": number, **blank})
+        self.sent["command"].append({**self.blank, "op": int(op), "stage": number})
         return self._words(self.plan.stages[number])
 
     def _scan_states(self, op):
-        blank = dict.fromkeys(("label", "update", "mantissa", "shift", "frozen"), 0)
-        self.sent["command"].append({"op": int(op), "stage": len(self.plan.stages), **blank})
+        self.sent["command"].append(
+            {**self.blank, "op": int(op), "stage": len(self.plan.stages)}
+        )
         return pack_states(self.plan, self.golden.read_random()).tolist()
 
     def read_states(self):

@@ -22,6 +22,7 @@ from streamtrain.host.device import Op
 from streamtrain.network import Conv2d, CrossEntropy, Flatten, Linear, MaxPool2d, Network, ReLU
 from streamtrain.pipeline import timing
 from streamtrain.pipeline.core import TrainingPipeline
+from streamtrain.pipeline.layouts import command_layout
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.schedule import estimate
 from streamtrain.pipeline.stage import input_windows
@@ -304,7 +305,8 @@ def train(plan, batch, batches=4):
     stages' weights were updated, from the first error of a mini-batch's last sample on.
     """
     samples, first = batch * batches, plan.stages[0]
-    command = {"stage": 0, "frozen": 0, "op": int(Op.TRAIN), "label": 0, "mantissa": 64, "shift": 0}
+    command = dict.fromkeys((name for name, _ in command_layout(plan)), 0)
+    command |= {"op": int(Op.TRAIN), "mantissa": 64}
     ends = [number % batch == batch - 1 for number in range(samples)]
     beats = samples * first.rows * first.cols * first.blocks[1]
     sent = {

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from amaranth import Module, Mux, Signal, signed
 from amaranth.hdl import Fragment
-from small_plans import PLANS, TINY, partly_frozen, tiny
+from small_plans import FOLDINGS, PLANS, TINY, partly_frozen, tiny
 
 import streamtrain as st
 from streamtrain.build.synth import synthesise
@@ -66,7 +66,24 @@ FROZEN = [
 ]
 
 
-@pytest.mark.parametrize("plan", [*PLANS.values(), tiny(max_batch=5, in_flight=3), *FROZEN])
+def with_optimizer(max_batch=1, numbers=None, **options):
+    network = replace(TINY, optimizer=SGD(2**-3, **options))
+    return lower(network, FOLDINGS, numbers, in_flight=2, max_batch=max_batch)
+
+
+ALL = {"momentum": 0.9, "weight_decay": 0.01, "clip": 1.0}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *PLANS.values(),
+        tiny(max_batch=5, in_flight=3),
+        *FROZEN,
+        with_optimizer(momentum=0.9),
+        with_optimizer(5, Numbers(master=Fixed(20, 16)), **ALL),
+    ],
+)
 def test_memories_are_those_of_the_gateware(plan):
     declared = {}
     for module, body in re.findall(
@@ -79,7 +96,8 @@ def test_memories_are_those_of_the_gateware(plan):
             path = re.sub(r"\.bank\d\d$", ".bank", path)
             bits = int(width or 0) + 1
             if path.endswith(("wu_tokens", "bp_tokens")):
-                bits -= 2  # whether weights are read or written is of no use there
+                # Whether weights are read or written, or velocities, is of no use there.
+                bits -= 2 + bool(plan.network.optimizer.momentum)
             declared.setdefault(path, []).append((bits, int(depth) + 1))
     estimated = {}
     for memory in estimate_resources(plan).memories:

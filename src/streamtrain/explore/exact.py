@@ -91,6 +91,7 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
             return time
         for p in range(geo.outputs[s]):
             time = max(time, dz[geo.wu_needs[s, p]]) + 1
+        time += int(own[timing._TERMS]) + int(own[timing._BIASES])
         return time + (words - 1) * word + timing._UPDATE + extra
     latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
     row = own.copy()
@@ -108,7 +109,8 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
         sent[p] = written
     if not geo.trained[s]:
         return _NEVER
-    return time + timing._TOKEN + words * word + timing._UPDATE + extra
+    words_end = time + timing._TOKEN + words * word + int(own[timing._BIASES])
+    return words_end + timing._UPDATE + extra
 
 
 @njit(cache=True)
@@ -395,7 +397,7 @@ class _Cuts:
         self.space = space
         self.stages = len(space.own)
         self.options = {
-            "in_flight": space.plan.in_flight, "accumulates": space.plan.max_batch > 1
+            "in_flight": space.plan.in_flight, "accumulates": space.plan.late
         }  # fmt: skip
         self.own = []
         for s, own in enumerate(space.own):
@@ -418,7 +420,8 @@ class _Cuts:
             self.least[s, _LINK : _LINK + 2] = link[..., :2].min(axis=(0, 1))
             if s + 1 < self.stages:
                 self.least[s + 1, _LINK + 2 :] = link[..., 2:].min(axis=(0, 1))
-        fixed = {timing.DURATIONS.index(name) for name in ("word", "fp_ahead", "bp_ahead")}
+        constant = ("word", "terms", "bias_terms", "fp_ahead", "bp_ahead")
+        fixed = {timing.DURATIONS.index(name) for name in constant}
         self.places = [
             (s, column)
             for s in range(self.stages)

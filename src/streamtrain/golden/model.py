@@ -8,7 +8,17 @@ from streamtrain.golden import kernels
 from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results, check_random
 from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
 from streamtrain.numeric import Round
+from streamtrain.pipeline.layouts import saturation_sites
 from streamtrain.pipeline.numbers import DSP_WIDTHS
+from streamtrain.pipeline.optimizer import (
+    CLIP_BITS,
+    MOMENTUM_BITS,
+    clip_frac,
+    decay_limit,
+    gradient_frac,
+    update_terms,
+    velocity,
+)
 from streamtrain.pipeline.plan import PROBABILITY_FRAC, RATE_UNIT
 
 __all__ = ["Golden"]
@@ -63,11 +73,11 @@ class Golden:
         self._loss = _loss_rule(plan, self.exact)
         self._stages, size = _layout(plan, self.exact)
         self._arena = np.zeros(size)
-        sites = kernels.SITES
+        sites = ("output", "errors", "weights")
         self._random = np.array(
             [[plan.random_seed(stage, site) for site in sites] for stage in plan.stages], np.int64
         )
-        self._saturated = np.zeros((len(plan.stages), len(sites)), np.int64)
+        self._saturated = np.zeros((len(plan.stages), len(kernels.SITES)), np.int64)
         self._in_batch = 0  # samples since the last update
         self._frozen = 0  # stages that keep their weights in this mini-batch, as bits
 
@@ -175,22 +185,57 @@ class Golden:
             If a tensor is missing, unknown, of the wrong shape, or not within its format. No weight
             has been changed then.
         """
-        _check_names(weights, self._shapes)
-        checked = {}
+        formats = {name: self._stage(name).stored for name in self._shapes}
+        self._write("Weights", weights, self._shapes, formats)
+        kernels.refresh_operands(self._stages, self._arena)
+
+    def read_optimizer(self):
+        """Velocities, ``"conv1.weight.velocity"``, shaped as the weights; empty without momentum."""
+        return {
+            name: self._view(name).reshape(shape).astype(self._dtype)
+            for name, (shape, _) in self._velocities().items()
+        }
+
+    def _velocities(self):
+        """Shape and format of velocities, by name."""
+        found = {}
         for name, shape in self._shapes.items():
-            codes = np.asarray(weights[name])
+            fmt = velocity(self.plan, self._stage(name))
+            if fmt is not None:
+                found[f"{name}.velocity"] = (shape, fmt)
+        return found
+
+    def write_optimizer(self, state):
+        """Replace all velocities.
+
+        Parameters
+        ----------
+        state : dict of integer arrays
+            As :meth:`read_optimizer` gives them.
+
+        Raises the errors of :meth:`write_weights`.
+        """
+        held = self._velocities()
+        shapes = {name: shape for name, (shape, _) in held.items()}
+        formats = {name: fmt for name, (_, fmt) in held.items()}
+        self._write("Velocities", state, shapes, formats)
+
+    def _write(self, what, tensors, shapes, formats):
+        """Replace tensors, all or none."""
+        _check_names(what, tensors, shapes)
+        checked = {}
+        for name, shape in shapes.items():
+            codes = np.asarray(tensors[name])
             if codes.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, not {codes.shape}")
-            fmt = self._stage(name).stored
             if self.exact:
-                _check_codes(name, codes, fmt)
+                _check_codes(name, codes, formats[name])
             elif not np.isfinite(codes).all():
                 raise ValueError(f"{name} must be finite")
             checked[name] = codes
         for name, codes in checked.items():
             view = self._view(name)
             view[...] = codes.reshape(view.shape)
-        kernels.refresh_operands(self._stages, self._arena)
 
     def read_random(self):
         """States of the random bits of stochastic rounding, by the plan's ``random_sites``."""
@@ -217,8 +262,9 @@ class Golden:
 
         Errors are counted by the stage whose output they belong to.
         """
+        sites = saturation_sites(self.plan)
         return {
-            stage.name: dict(zip(kernels.SITES, map(int, counts), strict=True))
+            stage.name: dict(zip(sites, map(int, counts), strict=False))
             for stage, counts in zip(self.plan.stages, self._saturated, strict=True)
         }
 
@@ -280,6 +326,7 @@ class Golden:
             ("mantissa", RATE_UNIT, train),
             ("shift", self.plan.rate_shifts, train),
             ("frozen", 2 ** len(self.plan.stages) - 1, train),
+            *((field, most, train) for field, most in self._update_limits().items()),
         ):
             wrong = matters & ((table[field] < 0) | (table[field] > limit))
             if wrong.any():
@@ -306,6 +353,15 @@ class Golden:
             )
         self._frozen = given[-1]
 
+    def _update_limits(self):
+        """Largest codes of what commands tell the optimiser."""
+        own = self.plan.network.optimizer
+        return {
+            "momentum": 2**MOMENTUM_BITS - 1 if own.momentum else 0,
+            "decay": decay_limit(self.plan) - 1 if own.weight_decay else 0,
+            "clip": 2**CLIP_BITS - 1 if own.clip is not None else 0,
+        }
+
     def _check_batches(self, update):
         """Returns how many samples the last, unfinished mini-batch has had."""
         most = self.plan.max_batch
@@ -324,14 +380,14 @@ class Golden:
 
     def _stage(self, name):
         """The stage of a tensor's name, such as ``"conv1.weight"``."""
-        layer = name.rpartition(".")[0]
+        layer = name.partition(".")[0]
         return next(stage for stage in self.plan.stages if stage.name == layer)
 
     def _at(self, start, shape):
         return self._arena[start : start + prod(shape)].reshape(shape)
 
     def _view(self, name):
-        """Stored weights (M, N, K, K) or biases (M,), in PyTorch's order.
+        """Stored weights (M, N, K, K) or biases (M,), or their velocities, in PyTorch's order.
 
         A linear layer's inputs lie in the order of their arrival, channels innermost, as a
         kernel's taps do: it is (M, channels, rows, columns), a kernel as large as its input map.
@@ -339,10 +395,12 @@ class Golden:
         stage = self._stage(name)
         s = self._stages[self.plan.stages.index(stage)]
         (n, m), k = stage.channels, stage.kernel
-        if name.endswith(".bias"):
-            return self._at(s["b_stored"], (m,))
+        _, kind, *rest = name.split(".")
+        what = rest[0] if rest else "stored"
+        if kind == "bias":
+            return self._at(s[f"b_{what}"], (m,))
         n, rows, cols = stage.flattened if stage.linear else (n, k, k)
-        return self._at(s["w_stored"], (rows, cols, n, m)).transpose(3, 2, 0, 1)
+        return self._at(s[f"w_{what}"], (rows, cols, n, m)).transpose(3, 2, 0, 1)
 
 
 def _loss_rule(plan, exact):
@@ -381,11 +439,13 @@ def _check_widths(plan):
     for position, stage in enumerate(plan.stages):
         (n, m), taps = stage.channels, stage.kernel**2
         x, w, d = (1 << fmt.width - 1 for fmt in (stage.input, stage.weights, stage.errors))
+        terms = update_terms(plan, stage)
+        added = terms.count << max(0, terms.product - 1)
         sums = [
             ("outputs", n * taps * x * w + (w << stage.input.frac), plan.output_shift(stage)),
         ]
         if stage.trainable:
-            largest = stage.pixels * x * d << plan.rate_shifts
+            largest = (stage.pixels * x * d << plan.rate_shifts) + added
             sums.append(("weight gradients", largest, plan.weight_shift(stage)))
         if stage.back:
             sums.append(("input errors", m * taps * d * w, plan.errors_shift(plan.stages[position - 1])))
@@ -450,6 +510,19 @@ def _layout(plan, exact):
         s["weight_batch_shift"] = plan.batch_shift(plan.weight_shift(stage))
         s["bias_batch_shift"] = plan.batch_shift(plan.bias_shift(stage))
         s["output_frac"], s["bias_frac"] = stage.output.frac, stage.input.frac
+        terms = update_terms(plan, stage)
+        s["terms"] = terms.count
+        s["momentum_shift"], s["decay_shift"] = terms.momentum_shift, terms.decay_shift
+        s["weight_clip_shift"] = s["bias_clip_shift"] = -1
+        if plan.network.optimizer.clip is not None:
+            s["weight_clip_shift"] = gradient_frac(plan, stage) - clip_frac(plan)
+            s["bias_clip_shift"] = s["weight_clip_shift"] - stage.input.frac
+        if terms.count:
+            s["bias_update_shift"] = s["weight_update_shift"]
+        if terms.velocity is not None:
+            s["velocity_shift"] = terms.velocity_shift
+            codes = terms.velocity.codes
+            s["velocity_low"], s["velocity_high"] = (codes[0], codes[-1]) if exact else (-inf, inf)
         for what, mode in (
             ("output", stage.round_output),
             ("errors", stage.round_errors),
@@ -478,6 +551,8 @@ def _layout(plan, exact):
             ("dy", pooled),
             ("w_sum", weights if batched else 0),
             ("b_sum", m if batched else 0),
+            ("w_velocity", weights if terms.velocity is not None else 0),
+            ("b_velocity", m if terms.velocity is not None else 0),
         ):
             s[field] = take(numbers)
         s["dz"] = s["z"]  # which nobody reads any more once it is pooled
@@ -486,6 +561,8 @@ def _layout(plan, exact):
             ("dx", grown if stage.back else 0),
             ("dw", weights),
             ("db", m),
+            ("w_moved", weights if terms.velocity is not None else 0),
+            ("b_moved", m if terms.velocity is not None else 0),
         ):
             scratch[field] = max(scratch.get(field, 0), numbers)
         separate = stage.stored != stage.weights
@@ -502,14 +579,15 @@ def _sizes(shape):
     return ", ".join(map(str, shape))
 
 
-def _check_names(given, expected):
+def _check_names(what, given, expected):
     missing = [name for name in expected if name not in given]
     unknown = [name for name in given if name not in expected]
     if missing:
-        raise ValueError(f"Weights of {missing[0]} are missing")
+        raise ValueError(f"{what} of {missing[0]} are missing")
     if unknown:
         raise ValueError(
-            f"Weights are given for {unknown[0]!r}; what the network has is {', '.join(expected)}"
+            f"{what} are given for {unknown[0]!r}; "
+            f"what the network has is {', '.join(expected) or 'none'}"
         )
 
 

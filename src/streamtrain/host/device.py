@@ -43,6 +43,9 @@ class Commands:
     frozen : array, optional
         Which stages keep their weights, as bits, the first stage lowest; the same for all samples of a
         mini-batch. None without.
+    momentum, decay, clip : arrays, optional
+        What else the optimiser needs, as :func:`streamtrain.pipeline.optimizer.update_codes` gives it; 0
+        without.
     """
 
     op: np.ndarray
@@ -51,10 +54,14 @@ class Commands:
     mantissa: np.ndarray
     shift: np.ndarray
     frozen: np.ndarray | None = None
+    momentum: np.ndarray | None = None
+    decay: np.ndarray | None = None
+    clip: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.frozen is None:
-            object.__setattr__(self, "frozen", np.zeros(np.shape(self.op), np.int64))
+        for name in ("frozen", "momentum", "decay", "clip"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(np.shape(self.op), np.int64))
 
     def __len__(self):
         return len(self.op)
@@ -111,7 +118,18 @@ class Device(Protocol):
         ...
 
     def write_weights(self, weights: dict[str, np.ndarray]) -> None:
-        """Replace all stored weights."""
+        """Replace all stored weights. What the optimiser remembers stays."""
+        ...
+
+    def read_optimizer(self) -> dict[str, np.ndarray]:
+        """What the optimiser remembers between updates, shaped as the weights are.
+
+        With momentum the velocities, ``"conv1.weight.velocity"``; nothing without.
+        """
+        ...
+
+    def write_optimizer(self, state: dict[str, np.ndarray]) -> None:
+        """Replace all that :meth:`read_optimizer` gives."""
         ...
 
     def read_random(self) -> dict[str, int]:
@@ -123,5 +141,8 @@ class Device(Protocol):
         ...
 
     def saturations(self) -> dict[str, dict[str, int]]:
-        """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``."""
+        """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``.
+
+        With momentum also ``"velocity"``.
+        """
         ...

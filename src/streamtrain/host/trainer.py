@@ -21,6 +21,7 @@ from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Done, Evaluation, History, Step
 from streamtrain.network import check_layer_names
+from streamtrain.pipeline.optimizer import update_codes, velocity
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -73,6 +74,9 @@ class Trainer:
         checkpoint=None,
         every=None,
         frozen=(),
+        momentum=None,
+        weight_decay=None,
+        clip=None,
     ):
         """Train on all samples, in order or shuffled.
 
@@ -89,8 +93,10 @@ class Trainer:
         batch_size : :class:`int`
             Samples between updates, which use their mean gradient. The last mini-batch of an epoch
             may be smaller.
-        lr : :class:`float`, optional
-            Learning rate; that of the network's optimiser without.
+        lr : :class:`float` or callable, optional
+            Learning rate, or a schedule: it is given the number of the update, 0 for the first one, and
+            returns its learning rate. :class:`~streamtrain.StepLR` and :class:`~streamtrain.CosineLR`
+            are two. The network's own without.
         shuffle : :class:`bool`
             Whether each epoch has an order of its own.
         seed : :class:`int`
@@ -110,6 +116,8 @@ class Trainer:
             Samples between two checkpoints, rounded up to whole mini-batches; an epoch without.
         frozen : sequence of :class:`str`
             Layers that keep their weights this time, besides those that are frozen in the network.
+        momentum, weight_decay, clip : :class:`float`, optional
+            As in :class:`~streamtrain.SGD`, if the network was described with them; its own without.
 
         Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
         only take time there.
@@ -133,7 +141,14 @@ class Trainer:
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
-        parts = [training_commands(self.plan, y[order], batch, lr, frozen) for order in orders]
+        updates = -(-len(x) // batch)
+        others = {"momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+        parts = [
+            training_commands(
+                self.plan, y[order], batch, lr, frozen, first=number * updates, **others
+            )
+            for number, order in enumerate(orders)
+        ]
         commands = _joined(parts)
         rehearsal = keeper = None
         if replay is not None and not isinstance(replay, Replay):
@@ -179,7 +194,7 @@ class Trainer:
             if rehearsal is not None:
                 rehearsal.finish(reached)
 
-    def step(self, x, y, lr=None, frozen=()):
+    def step(self, x, y, lr=None, frozen=(), *, momentum=None, weight_decay=None, clip=None):
         """Train on one mini-batch of all the samples given: one update of the weights.
 
         Parameters
@@ -190,6 +205,8 @@ class Trainer:
             Learning rate; that of the network's optimiser without.
         frozen : sequence of :class:`str`
             Layers that keep their weights this time, besides those that are frozen in the network.
+        momentum, weight_decay, clip : :class:`float`, optional
+            As in :meth:`fit`.
 
         Returns a :class:`~streamtrain.host.results.Step`.
 
@@ -200,7 +217,8 @@ class Trainer:
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
-        commands = training_commands(self.plan, y, len(x), lr, frozen)
+        others = {"momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+        commands = training_commands(self.plan, y, len(x), lr, frozen, **others)
         began = getattr(self.device, "cycle", None)
         with HeldInterrupt():
             done = self._give(x, commands)
@@ -285,10 +303,14 @@ class Trainer:
             If a name is missing or unknown, or an array has another shape, no integers, or a code
             outside its format. Nothing is changed then.
         """
-        expected = self._weight_formats()
+        self.device.write_weights(self._checked(weights, self._weight_formats()))
+
+    def _checked(self, weights, expected):
+        """Tensors of a state, checked; ``expected`` has the shape and format of each."""
         unknown = sorted(weights.keys() - expected.keys())
         if unknown:
-            raise ValueError(f"State has {unknown[0]}, but the network has {', '.join(expected)}")
+            has = ", ".join(expected) or "none"
+            raise ValueError(f"State has {unknown[0]}, but the network has {has}")
         checked = {}
         for name, (shape, fmt) in expected.items():
             if name not in weights:
@@ -312,12 +334,32 @@ class Trainer:
                     f"but {fmt} has {fmt.codes[0]} to {fmt.codes[-1]}"
                 )
             checked[name] = codes.astype(np.int64)
-        self.device.write_weights(checked)
+        return checked
+
+    def optimizer_state(self):
+        """What the optimiser remembers between updates, as integer codes.
+
+        Returns a dictionary. With momentum it holds the velocities, int64 arrays
+        ``"conv1.weight.velocity"`` and ``"conv1.bias.velocity"``, shaped as the weights; without, nothing.
+        They are copies. A float twin's are float64, in units of a code.
+        """
+        return {name: np.array(codes) for name, codes in self.device.read_optimizer().items()}
+
+    def load_optimizer_state(self, state):
+        """Replace all that the optimiser remembers by another :meth:`optimizer_state`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`load_state_dict` does. Nothing is changed then.
+        """
+        self.device.write_optimizer(self._checked(state, self._velocity_formats()))
 
     def saturations(self):
         """Numbers that were saturated since the start, by stage and site.
 
-        Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts.
+        Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts; with momentum there is
+        ``"velocity"``, too.
         """
         counts = self.device.saturations()
         for name, sites in self._saturated_before.items():
@@ -370,7 +412,7 @@ class Trainer:
         return Checkpoint(
             design=described(self.plan, reals=self._holds_reals()),
             weights=self.device.read_weights(),
-            optimizer={},
+            optimizer=self.device.read_optimizer(),
             random=self.device.read_random(),
             saturations=self.saturations(),
             samples=self.samples_seen,
@@ -382,7 +424,9 @@ class Trainer:
         self._check_whole()
         check_same(path, described(self.plan, reals=self._holds_reals()), found.design)
         check_random(self.plan, found.random)
+        self._checked(found.optimizer, self._velocity_formats())
         self.load_state_dict(found.weights)
+        self.load_optimizer_state(found.optimizer)
         self.device.write_random(found.random)
         self.samples_seen, self.updates_seen = found.samples, found.updates
         now = self.device.saturations()
@@ -414,6 +458,15 @@ class Trainer:
             if stage.bias:
                 formats[f"{stage.name}.bias"] = (shapes[stage.name][:1], stage.stored)
         return formats
+
+    def _velocity_formats(self):
+        """The same of each array of the optimiser's state."""
+        kept = {stage.name: velocity(self.plan, stage) for stage in self.plan.stages}
+        return {
+            f"{name}.velocity": (shape, kept[layer])
+            for name, (shape, _) in self._weight_formats().items()
+            if kept[layer := name.partition(".")[0]]
+        }
 
     # -- Arguments ----------------------------------------------------------------------------------
 
@@ -509,7 +562,9 @@ class Trainer:
         return done
 
 
-def training_commands(plan, labels, batch, lr=None, frozen=()):
+def training_commands(
+    plan, labels, batch, lr=None, frozen=(), *, first=0, momentum=None, weight_decay=None, clip=None
+):
     """Commands that train with samples in order, in mini-batches; the last one may be smaller.
 
     Parameters
@@ -518,17 +573,22 @@ def training_commands(plan, labels, batch, lr=None, frozen=()):
     labels : integer array, (samples,)
     batch : :class:`int`
         Samples in a mini-batch.
-    lr : :class:`float`, optional
-        Learning rate of a mini-batch's mean gradient; the network's own by default.
+    lr : :class:`float` or callable, optional
+        Learning rate of a mini-batch's mean gradient, or what gives it for the number of an update; the
+        network's own by default.
     frozen : sequence of :class:`str`
         Layers that keep their weights, besides those that are frozen in the network.
+    first : :class:`int`
+        Number of the first update.
+    momentum, weight_decay, clip : :class:`float`, optional
+        As in :class:`~streamtrain.SGD`; the network's own by default.
 
     Raises
     ------
     TypeError
-        If the learning rate is no number, or ``frozen`` is a single name.
+        If a value is no number, or ``frozen`` is a single name.
     ValueError
-        If the design takes no such batch or learning rate, a name is not that of a layer with weights, or
+        If the design takes no such batch, or not a value, a name is not that of a layer with weights, or
         no layer is left to train.
     """
     count = len(labels)
@@ -537,17 +597,20 @@ def training_commands(plan, labels, batch, lr=None, frozen=()):
             f"Mini-batch has {batch} samples, but the design takes {plan.max_batch}; "
             f"plan it with max_batch={batch}"
         )
-    if lr is None:
-        lr = plan.network.optimizer.lr
-    elif not isinstance(lr, Real):
-        raise TypeError(f"lr must be a number, not {lr!r}")
     position = np.arange(count)
     update = ((position % batch == batch - 1) | (position == count - 1)).astype(np.int64)
-    mantissa, shift = np.empty(count, np.int64), np.empty(count, np.int64)
-    whole = count - count % batch
-    for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
-        if first < end:
-            mantissa[first:end], shift[first:end] = plan.rate_code(lr, size)
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
+    known, rows = {}, []  # a schedule may have as many rates as there are updates, or few
+    for step, size in enumerate(sizes, first):
+        rate = _rate(plan, lr, step)
+        if (rate, size) not in known:
+            own = plan.rate_code(rate, size)
+            others = update_codes(
+                plan, rate, momentum=momentum, weight_decay=weight_decay, clip=clip
+            )
+            known[rate, size] = (*own, *others.values())
+        rows.append(known[rate, size])
+    mantissa, shift, *others = np.repeat(np.array(rows, np.int64), sizes, axis=0).T
     return Commands(
         op=np.full(count, Op.TRAIN),
         label=np.asarray(labels),
@@ -555,7 +618,20 @@ def training_commands(plan, labels, batch, lr=None, frozen=()):
         mantissa=mantissa,
         shift=shift,
         frozen=np.full(count, _frozen_stages(plan, frozen)),
+        **dict(zip(("momentum", "decay", "clip"), others, strict=True)),
     )
+
+
+def _rate(plan, lr, step):
+    """Learning rate of an update."""
+    if lr is None:
+        return plan.network.optimizer.lr
+    where, rate = "", lr
+    if callable(lr):
+        where, rate = f" for update {step}", lr(step)
+    if not isinstance(rate, Real):
+        raise TypeError(f"lr must be a number{where}, not {rate!r}")
+    return rate
 
 
 def _frozen_stages(plan, names):

@@ -37,11 +37,18 @@ def _tree(m, terms, valid, name):
     return terms[0]
 
 
-def operand_widths(stage, shifts):
-    """Bits of a multiplier's two operands: x or errors, and weights or errors."""
+def operand_widths(stage, shifts, terms=None):
+    """Bits of a multiplier's two operands: x or errors, and weights or errors.
+
+    With an optimiser's ``terms`` also its coefficients, and velocities.
+    """
     if stage.trainable:
         wide = max(stage.input.width + shifts, stage.errors.width)
-        return wide, max(stage.weights.width, stage.errors.width)
+        narrow = max(stage.weights.width, stage.errors.width)
+        if terms is not None and terms.count:
+            wide = max(wide, terms.coefficient + 1)
+            narrow = max(narrow, terms.velocity.width if terms.velocity else 0)
+        return wide, narrow
     wide = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
     return wide, stage.weights.width
 
@@ -57,6 +64,9 @@ class MultiplierArray(wiring.Component):
     WU        ``dz[pm] * (x[pn,pk] << shift)``      over time, in each multiplier
     ========  ====================================  =======================
 
+    What an optimiser adds to a gradient is a product more in the same sum: ``coefficient * v`` or
+    ``coefficient * w``, in WU as well.
+
     ``~pk`` is the tap turned by 180 degrees. A multiplier is one DSP slice: operand registers, product
     register, and an accumulator that FP and BP load anew each time and WU adds up in.
 
@@ -67,6 +77,8 @@ class MultiplierArray(wiring.Component):
     stage : :class:`~streamtrain.pipeline.plan.Stage`
     shifts : :class:`int`
         Largest ``shift``.
+    terms : :class:`~streamtrain.pipeline.optimizer.UpdateTerms`, optional
+        What the optimiser adds to a gradient, if anything.
 
     Members
     -------
@@ -82,6 +94,12 @@ class MultiplierArray(wiring.Component):
         Taps of an error window, in raster order. Only in stages with ``back``.
     dz : :py:`In(ArrayLayout(stage.errors, Pm))`
         One pixel of the error. Only in trainable stages.
+    term : :py:`In(1)`
+        In WU: the product is ``coefficient``'s. Only with ``terms``, as are the next three.
+    coefficient : :py:`In(terms.coefficient)`
+    of_velocity : :py:`In(1)`
+        The other factor is ``v``, else ``w``. Only with momentum, as is the next.
+    v : :py:`In(ArrayLayout(terms.velocity, Pm * Pn * Pk))`
     forward : :py:`Out(ArrayLayout(signed(...), Pm))`
     backward : :py:`Out(ArrayLayout(signed(...), Pn))`
         Only in stages with ``back``.
@@ -96,18 +114,19 @@ class MultiplierArray(wiring.Component):
 
     PRODUCT_LATENCY = 3
 
-    def __init__(self, stage, *, shifts):
+    def __init__(self, stage, *, shifts, terms=None):
         self.stage = stage
         self.shifts = shifts if stage.trainable else 0
+        self.terms = terms if terms is not None and terms.count else None
         pm, pn, pk = stage.folding
         self.product_width = stage.weights.width + (
             max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
         )
         taps, channels = ceil_log2(pk), ceil_log2(pn)
-        self.gradient_width = min(
-            ACCUMULATOR_WIDTH,
-            stage.input.width + self.shifts + stage.errors.width + ceil_log2(stage.pixels),
-        )
+        width = stage.input.width + self.shifts + stage.errors.width + ceil_log2(stage.pixels)
+        if self.terms:
+            width = self.terms.sum_bits(width)
+        self.gradient_width = min(ACCUMULATOR_WIDTH, width)
         self.forward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pn)
         self.backward_latency = self.PRODUCT_LATENCY + tree_latency(pk) + tree_latency(pm)
         members = {
@@ -126,6 +145,11 @@ class MultiplierArray(wiring.Component):
                 "dz": In(data.ArrayLayout(stage.errors, pm)),
                 "gradient": Out(gradients),
             }
+        if self.terms:
+            members |= {"term": In(1), "coefficient": In(self.terms.coefficient)}
+            if self.terms.velocity is not None:
+                members["of_velocity"] = In(1)
+                members["v"] = In(data.ArrayLayout(self.terms.velocity, pm * pn * pk))
         if stage.back:
             sums = signed(self.product_width + taps + ceil_log2(pm))
             members["dz_window"] = In(data.ArrayLayout(data.ArrayLayout(stage.errors, pk), pm))
@@ -155,7 +179,13 @@ class MultiplierArray(wiring.Component):
                 m.d.comb += shifted[n, k].eq(x << self.shift if learns else x)
 
         products = {}
-        wide, narrow = operand_widths(stage, self.shifts)
+        wide, narrow = operand_widths(stage, self.shifts, self.terms)
+        from_pixel = self.wu if learns else None
+        if self.terms:
+            from_pixel = self.wu & ~self.term
+            for (n, k), moved in shifted.items():
+                shifted[n, k] = Signal(signed(wide), name=f"wide{n}_{k}")
+                m.d.comb += shifted[n, k].eq(Mux(self.term, self.coefficient, moved))
         total_width = max(self.gradient_width, self.product_width) if learns else wide + narrow
         for i in range(pm):
             for n in range(pn):
@@ -167,12 +197,15 @@ class MultiplierArray(wiring.Component):
                     product = Signal(signed(wide + narrow), name=f"m{tag}", reset_less=True)
                     total = Signal(signed(total_width), name=f"p{tag}", reset_less=True)
                     operand = shifted[n, k]
+                    other = self.w[lane]
+                    if self.terms and self.terms.velocity is not None:
+                        other = Mux(self.of_velocity, self.v[lane], other)
                     if stage.back:
                         operand = Mux(self.bp, self.dz_window[i][pk - 1 - k], operand)
                     with m.If(valid[0]):
                         m.d.sync += [
                             a.eq(operand),
-                            b.eq(Mux(self.wu, self.dz[i], self.w[lane]) if learns else self.w[lane]),
+                            b.eq(Mux(from_pixel, self.dz[i], other) if learns else other),
                         ]
                     with m.If(valid[1]):
                         m.d.sync += product.eq(a * b)

@@ -12,8 +12,10 @@ from streamtrain.pipeline.layouts import (
     command_layout,
     loss_token_layout,
     result_layout,
+    saturation_sites,
     stored_width,
     token_layout,
+    update_fields,
 )
 from streamtrain.pipeline.randomness import RandomScan
 from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
@@ -48,7 +50,7 @@ class TrainingPipeline(wiring.Component):
     o : :py:`Out(stream.Signature(result_layout(plan)))`
         One result for each sample.
     weights_i, weights_o : :py:`In(...)`, :py:`Out(stream.Signature(signed(stored_width(plan))))`
-        Weights of the stage that a command writes or reads, in the order that
+        Weights, or velocities, of the stage that a command writes or reads, in the order that
         :class:`~streamtrain.pipeline.stage.TrainingStage` gives; or of the random bits, as
         :class:`~streamtrain.pipeline.randomness.RandomScan` does.
     idle : :py:`Out(1)`
@@ -56,7 +58,8 @@ class TrainingPipeline(wiring.Component):
     updated : :py:`Out(len(plan.stages))`
         The stage's weights have just been updated. Frozen stages never say so.
     saturated_NAME_output, saturated_NAME_errors, saturated_NAME_weights : :py:`Out(32)`
-        For each stage: outputs, errors of its outputs, and weights that saturated since reset.
+        For each stage: outputs, errors of its outputs, and weights that saturated since reset. With
+        momentum also saturated_NAME_velocity.
 
     Timing
     ------
@@ -77,7 +80,7 @@ class TrainingPipeline(wiring.Component):
             "updated": Out(len(plan.stages)),
         }
         for stage in plan.stages:
-            for what in ("output", "errors", "weights"):
+            for what in saturation_sites(plan):
                 members[f"saturated_{stage.name}_{what}"] = Out(32)
         super().__init__(members)
 
@@ -94,11 +97,9 @@ class TrainingPipeline(wiring.Component):
         self._dispatch(m, stages, loss)
         for stage, after in zip(stages, [*stages[1:], None], strict=True):
             errors = loss.saturated if after is None else after.saturated_errors
-            for what, count in (
-                ("output", stage.saturated_output),
-                ("errors", errors),
-                ("weights", stage.saturated_weights),
-            ):
+            for what in saturation_sites(self.plan):
+                # A frozen stage has no velocities.
+                count = errors if what == "errors" else getattr(stage, f"saturated_{what}", 0)
                 m.d.comb += getattr(self, f"saturated_{stage.stage.name}_{what}").eq(count)
         return m
 
@@ -159,6 +160,7 @@ class TrainingPipeline(wiring.Component):
                     token.shift.eq(command.shift),
                     token.frozen.eq(command.frozen[number]),
                 ]
+                m.d.comb += [token[field].eq(command[field]) for field in update_fields(plan)]
         m.d.comb += [
             loss_queue.i.payload.op.eq(command.op),
             loss_queue.i.payload.label.eq(command.label),

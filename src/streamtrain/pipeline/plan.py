@@ -14,6 +14,7 @@ from operator import index
 from streamtrain.network import CrossEntropy, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
+from streamtrain.pipeline.optimizer import check_update
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 
@@ -93,6 +94,8 @@ class Stage(Record):
         ``round_errors`` rounds this stage's own dL/dz, wherever it is computed.
     trainable : :class:`bool`
         Whether its weights are updated. A frozen stage stores them as they are multiplied.
+    terms : :class:`int`
+        What an update adds to a gradient: one operation of the array for each word.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Stage(Record):
     round_errors: Round
     round_weights: Round
     trainable: bool = True
+    terms: int = 0
 
     def __post_init__(self):
         for field in ("round_output", "round_errors", "round_weights"):
@@ -184,17 +188,21 @@ class Stage(Record):
         return max(products, self.weights.width + self.input.frac) + 1
 
     def phase_cycles(self):
-        """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU."""
+        """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU.
+
+        WU is that of a sample that updates the weights.
+        """
+        updated = self.words + (self.blocks[0] if self.bias else 0)
         return {
             "FP": self.pixels * self.words,
             "BP": self.rows * self.cols * self.words if self.back else 0,
-            "WU": self.pixels * self.words if self.trainable else 0,
+            "WU": self.pixels * self.words + self.terms * updated if self.trainable else 0,
         }
 
 
 def _gradient_bits(stage):
-    """Bits of any sum of a stage's products of input and error."""
-    return stage.input.width + stage.errors.width + ceil_log2(stage.pixels)
+    """Bits of any sum of a stage's products of input and error, with what the optimiser adds."""
+    return stage.input.width + stage.errors.width + ceil_log2(stage.pixels) + stage.terms
 
 
 @dataclass(frozen=True)
@@ -254,9 +262,10 @@ class Plan(Record):
             if not stage.trainable:
                 continue
             if _gradient_bits(stage) > ACCUMULATOR_WIDTH:
+                added = f" and {stage.terms} more for the optimiser" if stage.terms else ""
                 raise ValueError(
                     f"{stage.name}: weight gradients of inputs {stage.input} and errors {stage.errors} "
-                    f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits, but the "
+                    f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits{added}, but the "
                     f"accumulator has {ACCUMULATOR_WIDTH}"
                 )
             for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
@@ -291,6 +300,7 @@ class Plan(Record):
                 f"{last.name}: logits are {logits}, but {type(loss).__name__} drives scores to 1, "
                 f"which must be a code of theirs: 2 integer bits or more, and no fewer than 0 others"
             )
+        check_update(self)
 
     def _check_weights(self):
         """Refuse formats that would clip the weights that training starts with."""
@@ -391,6 +401,11 @@ class Plan(Record):
     def bias_shift(self, stage):
         """Bits between a bias gradient's accumulator and a stored bias."""
         return stage.errors.frac + self.rate_exponent - stage.stored.frac
+
+    @property
+    def late(self):
+        """Whether an update takes a cycle more: gradients are accumulated, or clipped."""
+        return self.max_batch > 1 or self.network.optimizer.clip is not None
 
     def batch_shift(self, shift):
         """Bits that an accumulator drops on its way to the mini-batch's gradient memory."""
@@ -551,6 +566,7 @@ def lower(
                 round_errors=own.round_errors,
                 round_weights=own.round_weights,
                 trainable=layer.trainable,
+                terms=len(network.optimizer.terms) if layer.trainable else 0,
             )
         )
         data = stages[-1].output

@@ -24,7 +24,7 @@ PHASES = ("FP", "BP", "WU")
 _COLUMNS = {  # durations that grow with a phase
     "FP": ("fp", "fp_group"),
     "BP": ("bp", "bp_group"),
-    "WU": ("word",),
+    "WU": ("word", "biases"),
 }
 _NUDGE = 2**-8  # by which a phase is lengthened to see whether the step gets longer
 
@@ -148,7 +148,7 @@ def estimate(plan, batch=1):
         )
     geometry = timing.geometry(plan.stages, plan.network.loss)
     table = timing.durations(plan.stages)
-    options = {"in_flight": plan.in_flight, "accumulates": plan.max_batch > 1}
+    options = {"in_flight": plan.in_flight, "accumulates": plan.late}
     # The first table is the plan's; in each of the others one phase of one stage is a little longer.
     tables = np.repeat(table[None], 1 + len(PHASES) * len(table), axis=0)
     for number, (stage, phase) in enumerate(product(range(len(table)), PHASES)):
@@ -158,7 +158,8 @@ def estimate(plan, batch=1):
     cycles, updated = steps[0], updates[0]
     path = (steps[1:] - cycles).reshape(-1, len(PHASES)) / _NUDGE
     if batch > 1:
-        cycles, updated = timing.flow(geometry, table, batch=batch, **options)
+        decays = bool(plan.network.optimizer.weight_decay)
+        cycles, updated = timing.flow(geometry, table, batch=batch, decays=decays, **options)
         phases = np.array([list(stage.phase_cycles().values()) for stage in plan.stages])
         busiest = phases.sum(axis=1).argmax()
         path /= batch

@@ -16,8 +16,10 @@ from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize
 from streamtrain.pipeline.array import MultiplierArray
 from streamtrain.pipeline.frozen import FrozenWeights
 from streamtrain.pipeline.gates import balanced_sum, delayed
-from streamtrain.pipeline.layouts import forward_layout, token_layout
+from streamtrain.pipeline.layouts import forward_layout, scan_width, token_layout
+from streamtrain.pipeline.optimizer import update_terms
 from streamtrain.pipeline.plan import ceil_log2
+from streamtrain.pipeline.terms import WordOperations
 from streamtrain.pipeline.weights import WeightStore
 from streamtrain.stream import Cursor, Queue, WindowShape, WindowStore, connect
 
@@ -105,7 +107,8 @@ class TrainingStage(wiring.Component):
     token : :py:`In(stream.Signature(token_layout(plan, stage)))`
         ``train``: BP and WU follow FP. ``update``: the mini-batch ends with this sample. ``shift``:
         of the learning rate. ``frozen``: without WU, the weights remain. ``read``, ``write``: no
-        sample, but the weights are scanned out or in.
+        sample, but the weights are scanned out or in, or with ``velocity`` their velocities.
+        ``momentum``, ``decay``, ``clip``: the optimiser's.
     i : :py:`In(stream.Signature(ArrayLayout(stage.input, Pn)))`
         Samples: pixels in raster order, channels innermost.
     o : :py:`Out(stream.Signature(forward_layout(stage.output, Pm)))`
@@ -118,13 +121,14 @@ class TrainingStage(wiring.Component):
         Errors of the inputs, in raster order. Only in stages with ``back``.
     scan_i, scan_o : :py:`In(...)`, :py:`Out(stream.Signature(stage.stored))`
         Weights, word by word: Pm x Pn x Pk weights, then Pm biases, which count with the first word
-        of their output channels.
+        of their output channels. With momentum, in the wider one of their format and the velocities'.
     updated : :py:`Out(1)`
         Weights have just been updated.
     idle : :py:`Out(1)`
         No token is inside.
     saturated_output, saturated_errors, saturated_weights : :py:`Out(32)`
-        Numbers saturated since reset: outputs, errors of the inputs, weights and biases.
+        Numbers saturated since reset: outputs, errors of the inputs, weights and biases. With momentum
+        there is ``saturated_velocity``, too.
     random : :py:`In(Chain())`
         States of the random bits, in the order of the plan's ``random_sites``; only if it has any here.
 
@@ -136,9 +140,13 @@ class TrainingStage(wiring.Component):
     it. Without BP, the first word follows the errors as they arrive if no FP may come meanwhile:
     the sample updates the weights, or all that there is room for are past FP. With
     an update, a step takes 11 cycles more than its operations (10 without BP), and in a design for
-    mini-batches another one. A stage that is not trainable has no WU, nor has a ``frozen`` sample: an
-    input map is free again two cycles after FP's last operation in the former, and after BP's in the
-    latter, or when all errors are there.
+    mini-batches or with clipping another one. A stage that is not trainable has no WU, nor has a
+    ``frozen`` sample: an input map is free again two cycles after FP's last operation in the former, and
+    after BP's in the latter, or when all errors are there.
+
+    With an optimiser that adds ``terms`` to gradients, a sample that updates the weights takes as many
+    operations more for each word, after its pixels, and for each group of biases, before the pixels of
+    its first word. With weight decay, FP and BP lose no cycles.
     """
 
     def __init__(self, plan, stage):
@@ -146,13 +154,17 @@ class TrainingStage(wiring.Component):
         self.stage = stage
         position = plan.stages.index(stage)
         self.before = plan.stages[position - 1] if stage.back else None
+        self.terms = update_terms(plan, stage)
         pm, pn, _ = stage.folding
+        scanned = stage.stored
+        if self.terms.velocity is not None:
+            scanned = signed(scan_width(plan, stage))
         members = {
             "token": In(stream.Signature(token_layout(plan, stage))),
             "i": In(stream.Signature(data.ArrayLayout(stage.input, pn))),
             "o": Out(stream.Signature(forward_layout(stage.output, pm))),
-            "scan_i": In(stream.Signature(stage.stored)),
-            "scan_o": Out(stream.Signature(stage.stored)),
+            "scan_i": In(stream.Signature(scanned)),
+            "scan_o": Out(stream.Signature(scanned)),
             "updated": Out(1),
             "idle": Out(1),
             "saturated_output": Out(32),
@@ -161,6 +173,8 @@ class TrainingStage(wiring.Component):
         }
         if stage.takes_errors:
             members["dz"] = In(stream.Signature(data.ArrayLayout(stage.errors, pm)))
+        if self.terms.velocity is not None:
+            members["saturated_velocity"] = Out(32)
         if stage.back:
             members["dx"] = Out(stream.Signature(data.ArrayLayout(self.before.errors, pn)))
         self.random_sites = [site for owner, _, site in plan.random_sites if owner == position]
@@ -180,9 +194,14 @@ class TrainingStage(wiring.Component):
         m.submodules.inputs = x = WindowStore(stage.input, x_windows)
         if takes_errors:
             m.submodules.errors = dz = WindowStore(stage.errors, dz_windows)
-        m.submodules.array = array = MultiplierArray(stage, shifts=plan.rate_shifts)
+        terms, clips = self.terms, plan.network.optimizer.clip is not None
+        m.submodules.array = array = MultiplierArray(
+            stage, shifts=plan.rate_shifts, terms=terms
+        )
         if learns:
             bias_gradient_width = stage.errors.width + plan.rate_shifts + ceil_log2(stage.pixels)
+            if terms.count and not clips:
+                bias_gradient_width = terms.sum_bits(bias_gradient_width + stage.input.frac)
             weights = WeightStore(
                 plan,
                 stage,
@@ -296,7 +315,7 @@ class TrainingStage(wiring.Component):
                 ]
             bp_want = bp_train & arrived(dz, bp_dz, dz_ahead)
 
-        wu_inside = Signal()  # some of a word's pixels are issued
+        wu_inside = Signal()  # some of a word's operations are issued
         taken = Signal()  # WU reads the word that it updates, so nobody else can
         if learns:
             # WU: for each word, all output pixels. Without BP before it, it follows the errors as they
@@ -313,21 +332,33 @@ class TrainingStage(wiring.Component):
             if not stage.back:
                 wu_ahead = count("wu_ahead", dz.complete, wu_done & wu_token.train, in_flight)
                 skip = ~wu_token.train | (wu_ahead != 0)
+            wu_last = wu_x.last  # operation of a word
+            if terms.count:
+                m.submodules.part = part = WordOperations(terms, bias=stage.bias, apart=clips)
+                wu_last = part.last
             (wu_tap, wu_n, wu_m), wu_all = _nest(
-                m, issue_wu & wu_x.last, (tap_groups, n_blocks, m_blocks), "wu"
+                m, issue_wu & wu_last, (tap_groups, n_blocks, m_blocks), "wu"
             )
             wu_word = Signal(range(stage.words))
-            wu_first_pixel = ~wu_inside
+            wu_first_pixel, wu_pixel = ~wu_inside, issue_wu
             wu_block_done = Signal()
             wu_issued = Signal()
+            if terms.count:
+                m.d.comb += [
+                    part.step.eq(issue_wu),
+                    part.last_pixel.eq(wu_x.last),
+                    part.update.eq(wu_token.update),
+                    part.biased.eq((wu_n.value == 0) & (wu_tap.value == 0)),
+                ]
+                wu_first_pixel, wu_pixel = part.first, issue_wu & part.pixel
             m.d.comb += [
-                wu_block_done.eq(issue_wu & wu_x.last),
+                wu_block_done.eq(issue_wu & wu_last),
                 wu_issued.eq(wu_block_done & wu_all),
-                wu_x.step.eq(issue_wu),
-                wu_dz.step.eq(issue_wu),
+                wu_x.step.eq(wu_pixel),
+                wu_dz.step.eq(wu_pixel),
             ]
             with m.If(issue_wu):
-                m.d.sync += wu_inside.eq(~wu_x.last)
+                m.d.sync += wu_inside.eq(~wu_last)
             with m.If(wu_block_done):
                 m.d.sync += wu_word.eq(Mux(wu_all, 0, wu_word + 1))
             with m.If(wu_tokens.o.valid & ~wu_active & (wu_drain == 0)):
@@ -363,9 +394,11 @@ class TrainingStage(wiring.Component):
             wu_want = wu_active
             if not stage.back:
                 no_more = wu_token.update | (wu_tokens.level == in_flight)
-                wu_want = wu_active & ((wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead)))
+                can = (wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead))
+                wu_want = wu_active & (can | ~part.pixel if terms.count else can)
             finish = delayed(m, wu_block_done, finish_after, "finish")
-            m.d.comb += taken.eq(finish[finish_after + weights.finish_read - read_after])
+            if not terms.decay:  # which has read the word itself
+                m.d.comb += taken.eq(finish[finish_after + weights.finish_read - read_after])
         else:  # maps are free when the last of their windows has been read
             m.d.sync += x.release.eq(fp_x.slot_step)
             if stage.back:
@@ -405,6 +438,7 @@ class TrainingStage(wiring.Component):
             "word": range(stage.words),
             "m": range(m_blocks),
             "bias": 1,
+            **({"part": WordOperations.LAYOUT} if terms.count else {}),
         })
         sums_after = x.LATENCY + 1 + max(array.forward_latency, array.backward_latency)
         ops = delayed(m, Signal(op, name="op0"), sums_after + 1, "op")
@@ -448,6 +482,8 @@ class TrainingStage(wiring.Component):
                     ops[0].m.eq(wu_m.value),
                     ops[0].bias.eq((wu_n.value == 0) & (wu_tap.value == 0)),
                 ]
+                if terms.count:
+                    m.d.comb += ops[0].part.eq(part.now)
                 m.d.sync += [
                     read_x.eq(wu_x.at),
                     x_block.eq(wu_n.value),
@@ -491,7 +527,11 @@ class TrainingStage(wiring.Component):
                 weights.gradient.eq(array.gradient),
                 *(array.dz[lane].eq(pixel) for lane, pixel in enumerate(dz_pixel)),
             ]
-            self._bias_gradient(m, array, weights, dz_pixel, wu_token.shift)
+            based = None
+            if terms.count:
+                self._terms(m, array, weights, wu_token, ops[read_after], ops[x.LATENCY], operands)
+                based = ops[x.LATENCY + 3].part.based
+            self._bias_gradient(m, array, weights, dz_pixel, wu_token.shift, based)
 
             # At the weights.
             finishing = ops[finish_after]
@@ -504,6 +544,11 @@ class TrainingStage(wiring.Component):
                 weights.fresh.eq(wu_fresh),
                 self.saturated_weights.eq(weights.saturated),
             ]
+            if clips:
+                summed = ops[finish_after].part.sum if terms.count else finish[finish_after]
+                m.d.comb += [weights.sum.eq(summed), weights.limit.eq(wu_token.clip)]
+            if terms.velocity is not None:
+                m.d.comb += self.saturated_velocity.eq(weights.saturated_velocity)
 
         # At the sums.
         after = x.LATENCY + 1 + array.forward_latency
@@ -567,12 +612,56 @@ class TrainingStage(wiring.Component):
         m.d.sync += promised.eq(promised + issued - (queue.o.valid & queue.o.ready))
         return promised != queue.depth
 
-    def _bias_gradient(self, m, array, weights, pixel, shift):
-        """Sum errors over pixels, in step with the products."""
+    def _terms(self, m, array, weights, token, reading, reading_bias, operands):
+        """Bring the array the operands of what the optimiser adds: of weights, or of biases.
+
+        The operations are those that read weights, read biases, and are at the array.
+        """
+        stage, terms = self.stage, self.terms
+        pm, pn, pk = stage.folding
+        of_weights = reading.part.term & ~reading.part.bias
+        at = operands.part
+        m.d.comb += [array.term.eq(at.term), weights.term_block.eq(reading_bias.m)]
+        coefficients = []
+        if terms.velocity is not None:
+            coefficients.append(token.momentum << terms.momentum_shift)
+            m.d.comb += [
+                weights.read_v.eq(of_weights & reading.part.velocity),
+                array.of_velocity.eq(at.velocity),
+                array.v.eq(weights.v),
+            ]
+        if terms.decay:
+            coefficients.append(token.decay << terms.decay_shift)
+            of_weights = of_weights & ~reading.part.velocity
+            m.d.comb += [
+                weights.read.eq(reading.fp | reading.bp | of_weights),
+                weights.hold.eq(at.term & at.end & ~at.bias),
+            ]
+        m.d.comb += array.coefficient.eq(
+            Mux(at.velocity, *coefficients) if terms.count == 2 else coefficients[0]
+        )
+        if stage.bias:
+            with m.If(at.bias):
+                for lane in range(pm):
+                    first = lane * pn * pk
+                    if terms.velocity is not None:
+                        m.d.comb += array.v[first].eq(weights.bias_v[lane])
+                    if terms.decay:
+                        m.d.comb += array.w[first].eq(weights.bias_w[lane])
+
+    def _bias_gradient(self, m, array, weights, pixel, shift, based):
+        """Sum errors over pixels, in step with the products.
+
+        If the optimiser adds something, its sum is in the array as the first pixel comes, ``based``.
+        """
         if not self.stage.bias:
             return
-        valid = delayed(m, array.valid & array.wu, 2, "bias_valid")
+        valid = array.valid & array.wu
+        if self.terms.count:
+            valid = valid & ~array.term
+        valid = delayed(m, valid, 2, "bias_valid")
         load = delayed(m, array.load, 2, "bias_load", reset_less=True)
+        _, pn, pk = self.stage.folding
         for lane, error in enumerate(pixel):
             width = self.stage.errors.width + array.shifts
             terms = [Signal(signed(width), name=f"db{lane}_{n}", reset_less=True) for n in range(2)]
@@ -583,8 +672,20 @@ class TrainingStage(wiring.Component):
                 m.d.sync += terms[0].eq(error << shift)
             with m.If(valid[1]):
                 m.d.sync += terms[1].eq(terms[0])
+            begin, term = 0, terms[1]
+            if self.terms.count:
+                added = array.gradient[lane * pn * pk]
+                if weights.clips:
+                    product = Signal.like(
+                        weights.bias_product[lane], name=f"bias_product{lane}", reset_less=True
+                    )
+                    with m.If(based):
+                        m.d.sync += product.eq(added)
+                    m.d.comb += weights.bias_product[lane].eq(product)
+                else:
+                    begin, term = Mux(based, added, 0), term << self.stage.input.frac
             with m.If(valid[2]):
-                m.d.sync += total.eq(Mux(load[2], 0, total) + terms[1])
+                m.d.sync += total.eq(Mux(load[2], begin, total) + term)
             m.d.comb += weights.bias_gradient[lane].eq(total)
 
     def _results(
@@ -641,6 +742,8 @@ class TrainingStage(wiring.Component):
             weights.scan_i.eq(self.scan_i.payload),
             self.scan_o.payload.eq(weights.scan_o),
         ]
+        if self.terms.velocity is not None:
+            m.d.comb += weights.scan_velocity.eq(self.token.payload.velocity)
         wait = Signal(range(8))
         with m.FSM():
             with m.State("idle"), m.If(self.token.valid & quiet):

@@ -44,7 +44,10 @@ DURATIONS = (
     "fp",  # operations of a pixel in FP
     "bp",  # operations of a pixel in BP
     "wu",  # words of WU
-    "word",  # operations of a word: one for every pixel
+    "word",  # operations of a word that is updated: one for every pixel, and the optimiser's
+    "terms",  # the optimiser's for each word
+    "bias_terms",  # and for each group of biases
+    "biases",  # of all groups; but the first of the first trained stage, which waits for no error
     "fp_group",  # operations until the first channels of a pixel are ready
     "bp_group",
     "fp_latency",  # from the last operation of a pixel until the neighbour can read it
@@ -62,7 +65,8 @@ DURATIONS = (
 """What one row of the durations of a plan holds, by column."""
 
 (
-    _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _BP_SHARE, _READS,
+    _FP, _BP, _WU, _WORD, _TERMS, _BIAS_TERMS, _BIASES, _FP_GROUP, _BP_GROUP, _FP_LATENCY,
+    _BP_LATENCY, _BP_SHARE, _READS,
     _ERRORS, _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
 ) = range(len(DURATIONS))  # fmt: skip
 _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding, too
@@ -209,7 +213,10 @@ def stage_durations(stage, before):
         stage.words,
         stage.words,
         stage.words,
-        stage.pixels,
+        stage.pixels + stage.terms,
+        stage.terms,
+        stage.terms * stage.bias,
+        stage.terms * stage.bias * (m_blocks - (not stage.back)),
         stage.words / m_blocks,
         stage.words / n_blocks,
         taps + tree_latency(pn) + _QUEUE * (1 + pooled),
@@ -319,14 +326,17 @@ def _backward(geo, table, dz, updated):
             )
             dz[s - 1, p] = written
         if geo.trained[s]:
-            updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
+            words = table[s, _WU] * table[s, _WORD] + table[s, _BIASES]
+            updated[s] = time + _TOKEN + words + _UPDATE
     # The first word of the first stage that is trained follows the errors.
     time = -np.inf
     pixels, needs = geo.outputs[first], geo.wu_needs
-    operation = table[first, _WORD] / pixels
+    operation = table[first, _WORD] / (pixels + table[first, _TERMS])
     for p in range(pixels):
         time = max(time, dz[first, needs[first, p]]) + operation
-    updated[first] = time + (table[first, _WU] - 1) * table[first, _WORD] + _UPDATE
+    time += table[first, _TERMS] * operation
+    words = (table[first, _WU] - 1) * table[first, _WORD] + table[first, _BIASES]
+    updated[first] = time + words + _UPDATE
 
 
 @njit(cache=True)
@@ -423,7 +433,7 @@ def step(geo, tables, *, in_flight=2, accumulates=False):
     tables : array (designs, stages, :data:`DURATIONS`)
     in_flight : :class:`int`
     accumulates : :class:`bool`
-        Whether the design can accumulate mini-batches: an update takes a cycle more.
+        Whether an update takes a cycle more: the design accumulates mini-batches, or clips gradients.
 
     Returns
     -------
@@ -458,7 +468,7 @@ def latency(geo, tables):
 
 
 @njit(cache=True)
-def _flow(geo, table, in_flight, batch, samples, extra):
+def _flow(geo, table, in_flight, batch, samples, extra, decays):
     """When the loss has each sample's last score, and when each sample's memory is free again.
 
     Units are begun in order of time. A time that is not known yet is infinite.
@@ -546,6 +556,8 @@ def _flow(geo, table, in_flight, batch, samples, extra):
         when = (fp_done[s, k] if s == first else bp_done[s, k]) + _TOKEN
         if k > 0 and unit == 0:
             when = max(when, released[s, k - 1] + _OPEN)
+        if s == first and unit == 0 and k % batch == batch - 1:
+            when += table[s, _BIAS_TERMS]
         if s == first and unit < outputs[s]:
             # The first word follows the errors if no FP may yet come: the weights are updated, or
             # the last sample that there is room for is past it. Otherwise it waits for all errors.
@@ -559,8 +571,9 @@ def _flow(geo, table, in_flight, batch, samples, extra):
     def lost(s, when):
         """Cycles that FP and BP lose because the words before them are read for their update."""
         cycles, read = 0, word_end[s] + _READ + extra
-        while cycles < table[s, _WU] and read >= when:
-            cycles, read = cycles + 1, read - table[s, _WORD]
+        while cycles < table[s, _WU] and read >= when and not decays:
+            # After an update, nobody is there who could lose any.
+            cycles, read = cycles + 1, read - (table[s, _WORD] - table[s, _TERMS])
         word_end[s] = -np.inf
         return cycles
 
@@ -634,7 +647,14 @@ def _flow(geo, table, in_flight, batch, samples, extra):
         else:
             k, unit = wu_sample[s], wu_unit[s]
             steps = outputs[s] if s == first else 1  # that the first word takes
-            free[s] = when + table[s, _WORD] / (steps if unit < steps else 1)
+            pixels = table[s, _WORD] - table[s, _TERMS]
+            free[s] = when + pixels / (steps if unit < steps else 1)
+            if k % batch == batch - 1:  # it updates the weights
+                if unit >= steps - 1:
+                    free[s] += table[s, _TERMS]
+                word = unit - (steps - 1)
+                if (word > 0 or s > first) and word % round(table[s, _FP_GROUP]) == 0:
+                    free[s] += table[s, _BIAS_TERMS]
             wu_unit[s] += 1
             if unit < steps - 1:
                 continue
@@ -646,7 +666,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                     admit(s, k + in_flight)
 
 
-def flow(geo, table, *, batch, in_flight=2, accumulates=True):
+def flow(geo, table, *, batch, in_flight=2, accumulates=True, decays=False):
     """Cycles per sample in mini-batches of ``batch`` that follow one another.
 
     The last one is what counts: the second of two, as those that follow take as long, but later if
@@ -659,6 +679,8 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
     batch, in_flight : :class:`int`
     accumulates : :class:`bool`
         As for :func:`step`.
+    decays : :class:`bool`
+        Whether there is weight decay: then FP and BP lose no cycles to updates.
 
     Returns
     -------
@@ -667,7 +689,9 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
         sample.
     """
     batches = 2 + ceil(geo.first * in_flight / batch)
-    scored, released = _flow(geo, table, in_flight, batch, batches * batch, float(accumulates))
+    scored, released = _flow(
+        geo, table, in_flight, batch, batches * batch, float(accumulates), decays
+    )
     first_error = scored[-1] + geo.loss[0]
     updated = np.where(geo.trained, released[:, -1] + _OPEN - first_error, -np.inf)
     return (scored[-1] - scored[-1 - batch]) / batch, updated
