@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch_twin import real_weights, torch_model
+from torch_twin import LOSSES, real_weights, torch_model
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
@@ -49,23 +49,6 @@ NETS = {
         [Conv2d(4, 3), ReLU(), MaxPool2d(), Conv2d(5, 3, padding="valid"), Flatten()],
     ),
 }  # fmt: skip
-
-
-def cross_entropy(scores, labels):
-    return torch.nn.functional.cross_entropy(scores, labels, reduction="none")
-
-
-def mse(scores, labels):
-    targets = torch.nn.functional.one_hot(labels, scores.shape[1]).double()
-    return torch.stack([torch.nn.MSELoss()(z, t) for z, t in zip(scores, targets, strict=True)])
-
-
-def squared_hinge(scores, labels):
-    targets = 2 * torch.nn.functional.one_hot(labels, scores.shape[1]).double() - 1
-    return (torch.clamp(1 - targets * scores, min=0) ** 2).mean(dim=1)
-
-
-LOSSES = {SOFTMAX: cross_entropy, MSELoss(): mse, SquaredHinge(): squared_hinge}
 
 
 def each_loss(test):

@@ -5,7 +5,7 @@ import torch
 from drawn import trained_networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_twin import real_weights, torch_model
+from torch_twin import LOSSES, real_weights, torch_model
 
 from streamtrain.golden import Golden
 from streamtrain.host.trainer import training_commands
@@ -28,6 +28,8 @@ def test_twin_trains_as_autograd_does(network, batch, seed):
     results = twin.run(x, commands)
 
     model, tensors = torch_model(network)
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name.partition(".")[0] not in network.frozen)
     # Values as the design has them: rounded.
     rate = commands.mantissa[0] / 128 * 2.0 ** (commands.shift[0] - plan.rate_exponent) * batch
     optimizer = torch.optim.SGD(
@@ -40,9 +42,7 @@ def test_twin_trains_as_autograd_does(network, batch, seed):
     for begin in range(0, count, batch):
         part = slice(begin, begin + batch)
         scores = model(torch.tensor(fmt.decode(x[part])))
-        losses = torch.nn.functional.cross_entropy(
-            scores, torch.tensor(y[part]), reduction="none"
-        )
+        losses = LOSSES[network.loss](scores, torch.tensor(y[part]))
         optimizer.zero_grad()
         losses.mean().backward()
         if network.optimizer.clip is not None:

@@ -7,6 +7,7 @@ from math import ceil, gcd
 
 import numpy as np
 import pytest
+from drawn import foldings, networks, plans
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_plans import (
@@ -29,50 +30,6 @@ from streamtrain.pipeline.stage import input_windows
 from streamtrain.simulate.bench import run_streams
 
 COLUMN = {name: number for number, name in enumerate(timing.DURATIONS)}
-
-
-# -- Random plans ----------------------------------------------------------------------------------
-
-
-@st.composite
-def networks(draw):
-    """Small ones: up to two convolutions, with or without pools, and up to two linear layers."""
-    shape = draw(st.tuples(*(st.integers(1, most) for most in (3, 6, 6))))
-    layers, (_, rows, cols) = [], shape
-    for _ in range(draw(st.integers(0, 2))):
-        kernel = draw(st.sampled_from([1, 3]))
-        pad = draw(st.integers(0, kernel - 1))
-        rows, cols = (size + 2 * pad - kernel + 1 for size in (rows, cols))
-        assume(min(rows, cols) > 0)
-        layers += [Conv2d(draw(st.sampled_from([1, 2, 3, 4, 6, 12])), kernel, padding=pad), ReLU()]
-        if min(rows, cols) > 1 and draw(st.booleans()):
-            layers.append(MaxPool2d())
-            rows, cols = rows // 2, cols // 2
-    layers.append(Flatten())
-    if draw(st.booleans()):
-        layers += [Linear(draw(st.integers(1, 6))), ReLU()]
-    return Network(shape, (*layers, Linear(draw(st.integers(2, 6)))))
-
-
-@st.composite
-def foldings(draw, network):
-    """Any foldings, as :func:`lower` takes them."""
-    found = {}
-    for stage in lower(network, lambda *layer: (1, 1, 1)).stages:
-        (n, m), k = stage.channels, stage.kernel
-        lanes = [
-            st.sampled_from([d for d in range(1, size + 1) if size % d == 0]) for size in (m, n)
-        ]
-        found[stage.name] = draw(st.tuples(*lanes, st.sampled_from([1, k, k * k])))
-    return found
-
-
-@st.composite
-def plans(draw, count=1, **options):
-    """Plans of one network, with a folding each."""
-    net = draw(networks())
-    found = [lower(net, draw(foldings(net)), **options) for _ in range(count)]
-    return found[0] if count == 1 else found
 
 
 def known(plan):
