@@ -67,6 +67,9 @@ class FakeDevice:
     def read_optimizer(self):
         return {}
 
+    def write_optimizer(self, state):
+        assert not state
+
     def saturations(self):
         return {"conv1": {"output": 3, "errors": 0, "weights": 1}}
 

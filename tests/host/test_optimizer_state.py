@@ -103,6 +103,36 @@ def test_without_momentum_nothing_is_remembered(samples):
         trainer.load_optimizer_state({"conv1.bias.velocity": np.zeros(4, np.int64)})
 
 
+def test_a_checkpoint_has_velocities(golden, samples, tmp_path):
+    golden.fit(*samples)
+    golden.save(tmp_path / "checkpoint")
+    other = Trainer(golden.plan, Golden(golden.plan))
+    other.load(tmp_path / "checkpoint")
+    for trainer in (golden, other):
+        trainer.fit(*samples, batch_size=4)
+    for read in (Trainer.state_dict, Trainer.optimizer_state):
+        for name, codes in read(golden).items():
+            np.testing.assert_array_equal(read(other)[name], codes)
+
+
+def test_layers_that_are_frozen_for_some_samples_keep_their_velocities(golden, samples):
+    golden.fit(*samples)
+    before = golden.optimizer_state()
+    golden.fit(*samples, frozen=["conv1"])
+    for name, codes in golden.optimizer_state().items():
+        assert (codes == before[name]).all() == name.startswith("conv1")
+
+
+def test_frozen_layers_have_no_velocities(samples):
+    plan = make(OWN)
+    network = plan.network.freeze("conv1")
+    plan = lower(network, lambda *layer: (1, 1, 1))
+    trainer = Trainer(plan, Golden(plan))
+    trainer.fit(*samples)
+    assert [*trainer.optimizer_state()] == ["linear1.weight.velocity"]
+    assert [stage.terms for stage in plan.stages] == [0, 2]
+
+
 def test_momentum_learns_faster():
     digits = st.data.load_digits()
     layers = [st.Conv2d(8, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(10)]

@@ -43,8 +43,11 @@ class UpdateScript(Script):
             .tolist()
         )
 
+    def _learning(self):
+        return [number for number, stage in enumerate(self.plan.stages) if stage.trainable]
+
     def read_velocities(self):
-        for number in range(len(self.plan.stages)):
+        for number in self._learning():
             self._scan(Op.READ, number)
             self.expected["weights_o"] += self._velocity_words(number)
 
@@ -56,7 +59,7 @@ class UpdateScript(Script):
             drawn = fmt.codes[:: len(fmt.codes) - 1] if ends else fmt.codes
             state[name] = self.rng.choice(drawn, codes.shape)
         self.golden.write_optimizer(state)
-        for number in range(len(self.plan.stages)):
+        for number in self._learning():
             self._scan(Op.WRITE, number)
             self.sent["weights_i"] += self._velocity_words(number)
 
@@ -153,6 +156,24 @@ def mixed(**options):
     network = replace(plan.network, optimizer=SGD(2**-2, **options))
     foldings = {stage.name: stage.folding for stage in plan.stages}
     return lower(network, foldings, Numbers(activations=Fixed(8, 6)), overrides, in_flight=1)
+
+
+@pytest.mark.parametrize("name", ["linear1", "linear2"])
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_frozen_layers_beside_others(name, max_batch):
+    script = UpdateScript(make(max_batch, net=WORDS.freeze(name), foldings=LANES, **OPTIONS["all"]))
+    train(script, BATCHES[max_batch]).run(stall=0.2)
+
+
+def test_layers_that_are_frozen_for_some_samples():
+    script = UpdateScript(make(net=WORDS, foldings=LANES, **OPTIONS["all"]))
+    script.write()
+    script.write_velocities()
+    for frozen in (0, 1, 2, 2, 0, 1):
+        script.sample(frozen=frozen)
+    script.read()
+    script.read_velocities()
+    script.run(stall=0.1)
 
 
 def test_stages_of_different_formats():

@@ -565,8 +565,8 @@ def lower(
                 round_output=own.round_activations,
                 round_errors=own.round_errors,
                 round_weights=own.round_weights,
-                trainable=layer.trainable,
                 terms=len(network.optimizer.terms) if layer.trainable else 0,
+                trainable=layer.trainable,
             )
         )
         data = stages[-1].output
