@@ -237,7 +237,7 @@ def test_no_faster_than_the_busiest_stage(plan, in_flight, batch):
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 6))
 def test_writes_are_those_of_changed_lanes(given_lanes, taken, factor):
     # What leaves in groups of one size is taken in another: a group at a time if one divides the
-    # other, else their common divisor at a time.
+    # other, else their common divisor at a time. What waits in a queue leaves it group by group.
     channels = given_lanes * taken // gcd(given_lanes, taken) * factor
     net = Network((1, 1, 1), (Conv2d(channels, 1), Conv2d(channels, 1), Flatten(), Linear(2)))
     lanes = {"conv1": (given_lanes, 1, 1), "conv2": (1, taken, 1), "linear1": (1, 1, 1)}
@@ -246,7 +246,7 @@ def test_writes_are_those_of_changed_lanes(given_lanes, taken, factor):
     common = gcd(given_lanes, taken)
     narrow = min(given_lanes, taken)
     moves = channels // (narrow if common == narrow else common)
-    assert forward[0] == (moves if given_lanes > common else channels // taken)
+    assert forward[0] == (moves if given_lanes > common else channels // given_lanes)
     assert forward[1] == (given_lanes // common if given_lanes > common else 1)
     assert backward[0] >= channels // given_lanes
     assert backward[1] == (taken // common if taken > common else 1)
