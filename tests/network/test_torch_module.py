@@ -137,6 +137,46 @@ def test_misuse(module, shape, error, message):
         st.from_torch(module(), shape)
 
 
+def normalized():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)
+    ).eval()
+
+
+@pytest.mark.filterwarnings("ignore:Sequential. batch normalization is folded")
+@pytest.mark.parametrize("make, parts", [(small, [0]), (normalized, [0, 1])])
+def test_layers_that_need_no_gradients_are_frozen(make, parts):
+    module = make()
+    assert st.from_torch(module, (1, 8, 8)).frozen == ()
+    for part in parts:
+        module[part].requires_grad_(False)
+    net = st.from_torch(module, (1, 8, 8))
+    assert net.frozen == ("conv1",)
+    module.requires_grad_(False)
+    assert st.to_torch(st.plan(net, multipliers=20).golden(), module) is module
+
+
+def test_a_layer_is_frozen_as_a_whole():
+    module = small()
+    module[0].weight.requires_grad_(False)
+    found = "False for 0.weight, True for 0.bias"
+    instead = "the same for all parameters of a layer and its batch norm"
+    assert refused(module) == [("0", "Conv", "requires_grad", found, instead)]
+
+
+def test_a_frozen_layer_with_a_trained_batch_norm():
+    module = normalized()
+    module[0].requires_grad_(False)
+    [(node, operator, attribute, found, _)] = refused(module)
+    assert (node, operator, attribute) == ("0", "Conv", "requires_grad")
+    assert found == "False for 0.weight, False for 0.bias, True for 1.weight, True for 1.bias"
+
+
+def test_nothing_left_to_train():
+    [(*_, found, _)] = refused(small().requires_grad_(False))
+    assert found.startswith("All layers with weights (conv1, linear1) are frozen")
+
+
 def test_wrong_trainers_change_nothing():
     other = Network(
         (1, 8, 8), [st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)]

@@ -130,6 +130,7 @@ class _Walk:
             node = self.graph.nodes[position]
             if not self._fold(position, node):
                 self._visit(position, node)
+        self._check_trainable()
         self._finish(producers)
 
     def problem(self, node, attribute, found, instead):
@@ -265,6 +266,22 @@ class _Walk:
             values[name] = value
         return values if fine else None
 
+    def _trainable(self, layer):
+        """Whether each tensor of a layer is trained, by name, where the model says so."""
+        names = [self.graph.nodes[slot.node].inputs[slot.input] for slot in layer.slots]
+        known = self.graph.trainable
+        return {name: known[name] for name in names if name in known}
+
+    def _check_trainable(self):
+        for layer in self.weighted:
+            flags = self._trainable(layer)
+            if len(set(flags.values())) > 1:
+                self.problem(
+                    self.graph.nodes[layer.weight_slot.node], "requires_grad",
+                    ", ".join(f"{value} for {name}" for name, value in flags.items()),
+                    "the same for all parameters of a layer and its batch norm",
+                )  # fmt: skip
+
     def _finish(self, producers):
         graph = self.graph
         if graph.output in self.constants:
@@ -367,10 +384,12 @@ class _Walk:
         return None if shape is None else layer.output_shape(shape)
 
     def described(self, layer):
-        """The layer, with a bias if its tensors have one by now."""
+        """The layer, with a bias if its tensors have one by now, frozen if they are."""
         for weighted in self.weighted:
             if weighted.name == layer.name:
-                return replace(layer, bias=weighted.folded()[1] is not None)
+                bias = weighted.folded()[1] is not None
+                trainable = all(self._trainable(weighted).values())
+                return replace(layer, bias=bias, trainable=trainable)
         return layer
 
     def _add_weighted(self, position, node, layer, weight, *, transposed=False):

@@ -61,6 +61,8 @@ class Graph:
     fold : callable
         ``fold(position, arrays)`` computes the first output of a node of constants; raises
         :exc:`ValueError` if it cannot.
+    trainable : dict of :class:`bool`
+        Whether training changes a constant, by its name, where the model says so.
     """
 
     input: str
@@ -71,3 +73,4 @@ class Graph:
     constants: dict[str, np.ndarray]
     broken: set[str] = field(default_factory=set)
     fold: Callable[[int, list], Any] | None = None
+    trainable: dict[str, bool] = field(default_factory=dict)

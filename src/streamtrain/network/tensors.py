@@ -37,6 +37,12 @@ class Weighted:
     bias_slot: Slot | None = None
     norm: Norm | None = None
 
+    @property
+    def slots(self):
+        """Where all its tensors are read, those of its batch norm too."""
+        norm = () if self.norm is None else self.norm.slots
+        return [slot for slot in (self.weight_slot, self.bias_slot, *norm) if slot is not None]
+
     def folded(self):
         """Weight and bias (or None) with the batch norm in them, in float64."""
         if self.norm is None:

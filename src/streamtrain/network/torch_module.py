@@ -16,8 +16,8 @@ def from_torch(module, shape, *, loss=CrossEntropy(), optimizer=SGD()):
     """Read a network with its weights from a PyTorch module.
 
     The module is traced by :func:`torch.export.export` in evaluation mode, with one sample. What
-    counts is what it computes, whatever its ``forward`` looks like. All else is as in
-    :func:`~streamtrain.from_onnx`.
+    counts is what it computes, whatever its ``forward`` looks like. A layer whose parameters have
+    ``requires_grad=False`` is frozen. All else is as in :func:`~streamtrain.from_onnx`.
 
     Parameters
     ----------
@@ -37,9 +37,10 @@ def from_torch(module, shape, *, loss=CrossEntropy(), optimizer=SGD()):
     TypeError
         If ``module`` is no module, or ``shape`` holds no integers.
     ModelError
-        If the module cannot be traced, or has something that is not supported: all of it.
+        If the module cannot be traced, no layer is left to train, or it has something that is not
+        supported: all of it. That includes layers with some parameters frozen and others not.
     """
-    source, imported, _ = _imported(module, shape, loss, optimizer)
+    source, imported, _ = _imported(module, shape, loss, optimizer, freezes=True)
     warn_of_frozen(source, imported)
     return imported.network
 
@@ -55,7 +56,8 @@ def to_torch(trainer, module):
     trainer : :class:`~streamtrain.Trainer`
         Of a network of the same layers.
     module : :class:`torch.nn.Module`
-        What the network was read from, or another of its kind. Its parameters are changed in place.
+        What the network was read from, or another of its kind. Its parameters are changed in place,
+        those with ``requires_grad=False`` too.
 
     Returns ``module``.
 
@@ -72,7 +74,7 @@ def to_torch(trainer, module):
     """
     torch = _torch()
     shape = trainer.plan.network.input_shape
-    _, imported, graph = _imported(module, shape, CrossEntropy(), SGD())
+    _, imported, graph = _imported(module, shape, CrossEntropy(), SGD(), freezes=False)
     state = module.state_dict()  # shares its memory with the module
     tensors = imported.tensors(trainer.plan.decode_weights(trainer.state_dict()))
     with torch.no_grad():
@@ -92,7 +94,8 @@ def _torch():
     return torch
 
 
-def _imported(module, shape, loss, optimizer):
+def _imported(module, shape, loss, optimizer, *, freezes):
+    """Name, import and graph of a module; ``freezes`` says whether ``requires_grad`` counts."""
     torch = _torch()
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"Module must be a torch.nn.Module, not {module!r}")
@@ -109,6 +112,8 @@ def _imported(module, shape, loss, optimizer):
         raise ModelError(source, problems)
     program = _traced(torch, module, shape, source)
     graph = _graph(torch, program, shape, constants, source)
+    if freezes:
+        graph.trainable = {name: tensor.requires_grad for name, tensor in module.named_parameters()}
     return source, convert(graph, source, loss=loss, optimizer=optimizer), graph
 
 
