@@ -463,6 +463,24 @@ def test_another_training_is_refused(path, samples, device, plan, changed, messa
     assert path.read_bytes() == before
 
 
+def test_first_weights_are_part_of_a_training(path, samples, plan):
+    """A checkpoint goes on with the weights that it began with or stopped at, and with no others."""
+    begun = Trainer(plan, Golden(plan))
+    begun.fit(*samples, checkpoint=path)
+    begun.fit(*samples, epochs=2, checkpoint=path)  # from where it stopped
+    assert begun.samples_seen == 2 * len(samples[0])
+    fresh = Trainer(plan, Golden(plan))
+    history = fresh.fit(*samples, epochs=3, checkpoint=path)
+    assert history.restored == 2 * len(samples[0])
+    other = Trainer(plan, Golden(plan))
+    other.load_state_dict({name: w + 1 for name, w in other.state_dict().items()})
+    before = other.state_dict()
+    with pytest.raises(st.CheckpointError, match=r"another training: it began with other weights"):
+        other.fit(*samples, epochs=3, checkpoint=path)
+    for name, codes in other.state_dict().items():
+        np.testing.assert_array_equal(codes, before[name])
+
+
 def test_what_save_wrote_is_no_training(path, samples, device, plan):
     Trainer(plan, device).save(path)
     message = (

@@ -191,6 +191,7 @@ def test_written_model_keeps_all_else(tmp_path):
     proto.graph.initializer.append(constant("unread", [1.0]))
     before = proto.SerializeToString()
     trainer = st.plan(st.from_onnx(proto), multipliers=20).golden()
+    trainer.load_state_dict({name: w + 1 for name, w in trainer.state_dict().items()})
     path = tmp_path / "out.onnx"
     st.to_onnx(trainer, proto, path)
     assert proto.SerializeToString() == before

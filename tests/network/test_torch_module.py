@@ -199,3 +199,21 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match=r"pip install 'streamtrain\[torch\]'"):
         st.from_torch(None, (1, 8, 8))
+
+
+def test_layers_that_do_not_change_keep_their_parameters():
+    torch.manual_seed(2)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(12, 2)
+    )
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    net = st.from_torch(module, (1, 4, 4)).freeze("conv1")
+    trainer = st.plan(net, multipliers=4).golden()
+    st.to_torch(trainer, module)  # nothing is trained yet
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    trainer.step(np.ones((1, 1, 4, 4)), np.array([1]))
+    st.to_torch(trainer, module)
+    after = module.state_dict()
+    assert torch.equal(after["0.weight"], before["0.weight"])
+    assert not torch.equal(after["3.weight"], before["3.weight"])

@@ -271,12 +271,12 @@ def train(plan, batch, batches=4):
         "i": [[0] * first.folding[1]] * beats,
     }
     pulses = [[] for _ in plan.stages]
-    trained = [stage for stage in plan.stages if stage.trainable]  # the first is updated last
+    trained = [number for number, stage in enumerate(plan.stages) if stage.trainable]
     pipeline = TrainingPipeline(plan)
 
     async def watch(ctx):
         cycle = 0
-        while len(pulses[plan.stages.index(trained[0])]) < batches:
+        while min(len(pulses[number]) for number in trained) < batches:
             _, _, updated = await ctx.tick().sample(pipeline.updated)
             for number, times in enumerate(pulses):
                 times.extend([cycle] * (updated >> number & 1))

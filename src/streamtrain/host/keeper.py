@@ -9,6 +9,8 @@ from streamtrain.host.checkpoint import (
     CheckpointError,
     Progress,
     check_place,
+    check_same,
+    described,
     digest,
     load_checkpoint,
     write_checkpoint,
@@ -18,10 +20,18 @@ from streamtrain.host.results import Done
 
 __all__ = ["Keeper"]
 
+_FIRST = "first weights"
+
 _HASHED = {  # settings of which only a hash is kept
     "data": "its samples or labels are others",
+    _FIRST: "it began with other weights, and did not stop at those that the trainer has now",
     "replay": "its replay buffer was another one, or not yet as it is now",
 }
+
+
+def digest_of(weights):
+    """Hash of all weights."""
+    return digest(*(weights[name] for name in sorted(weights)))
 
 
 class Keeper:
@@ -44,8 +54,10 @@ class Keeper:
         check_place(path)
         self.trainer, self.path, self.every, self.settings = trainer, path, every, settings
         self.order, self.commands = order, commands
+        self.restored = 0  # samples that were trained with before this call
         self._kept = 0  # samples at the last checkpoint
         self._gap = None  # cycles to add to those of the device
+        self.settings[_FIRST] = digest_of(trainer.device.read_weights())
         self._found = self._fitting() if Path(path).exists() else None
 
     def _fitting(self):
@@ -56,7 +68,11 @@ class Keeper:
             raise CheckpointError(
                 f"{self.path} was written by save(), not by fit(); load() it, and give fit() another path"
             )
+        ours = described(self.trainer.plan, reals=self.trainer._holds_reals())
+        check_same(self.path, ours, found.design)
         where = f"{self.path} is a checkpoint of another training"
+        if self.settings[_FIRST] == digest_of(found.weights):  # where that training stopped
+            self.settings[_FIRST] = fit.settings.get(_FIRST)
         for name, ours in self.settings.items():
             theirs = fit.settings.get(name)
             if ours != theirs:
@@ -78,7 +94,7 @@ class Keeper:
         trainer, found = self.trainer, self._found
         trainer._restore(self.path, found)
         fit, self._found = found.fit, None
-        self._kept = len(fit.losses)
+        self._kept = self.restored = len(fit.losses)
         if fit.cycles is not None and getattr(trainer.device, "cycle", None) is not None:
             self._gap = int(fit.cycles[-1]) - trainer.device.cycle
         cycles = None if self._gap is None else fit.cycles

@@ -101,6 +101,8 @@ class History:
         Clock cycle at which each sample's result left the hardware, where there is a clock.
     epochs : :class:`int`
         Passes over the samples that were asked for.
+    restored : :class:`int`
+        Samples, of all, that had been trained with before a checkpoint; ``seconds`` are of the others.
     """
 
     losses: np.ndarray
@@ -108,6 +110,7 @@ class History:
     seconds: float
     cycles: np.ndarray | None = None
     epochs: int = 1
+    restored: int = 0
 
     def __len__(self):
         return len(self.losses)
@@ -125,7 +128,7 @@ class History:
     @property
     def samples_per_second(self):
         """Samples trained on per second of real time."""
-        return len(self) / self.seconds
+        return (len(self) - self.restored) / self.seconds
 
     @property
     def cycles_per_sample(self):
@@ -152,8 +155,9 @@ class History:
     def _summary(self):
         cycles = self.cycles_per_sample
         clocked = "" if cycles is None else f", {cycles:,.0f} cycles each"
+        restored = f" after {self.restored:,} of before" if self.restored else ""
         return (
-            f"{len(self):,} samples in {self.seconds:,.1f} s "
+            f"{len(self) - self.restored:,} samples in {self.seconds:,.1f} s{restored} "
             f"({self.samples_per_second:,.0f} samples/s{clocked}): "
             f"online loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
         )

@@ -174,12 +174,14 @@ class Trainer:
 
         def history(done):
             new = slice(None) if rehearsal is None else rehearsal.new[: len(done)]
+            before = 0 if keeper is None else keeper.restored
             return History(
                 losses=done.losses[new],
                 correct=(done.predicted == commands.label[: len(done)])[new],
                 seconds=perf_counter() - began,
                 cycles=None if done.cycles is None else done.cycles[new],
                 epochs=epochs,
+                restored=len(done.losses[:before][new[:before]]) if rehearsal else before,
             )
 
         def report(done):

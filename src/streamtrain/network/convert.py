@@ -51,23 +51,30 @@ class Imported:
         """Layers whose batch norm is folded into them, and is frozen therefore."""
         return [layer.name for layer in self.layers if layer.norm is not None]
 
-    def tensors(self, weights):
-        """The model's constants that trained weights change, by :class:`Slot`, as float32.
+    def tensors(self, trainer):
+        """The model's constants that training changed, by :class:`Slot`, as float32.
+
+        A layer whose weights are still what its constants are rounded to keeps these: they are nearer
+        to what the model was, frozen layers' above all.
 
         Parameters
         ----------
-        weights : dict of float arrays
-            By the network's names.
+        trainer : :class:`~streamtrain.Trainer`
 
-        Raises :exc:`ValueError` if they are not this network's.
+        Raises :exc:`ValueError` if its network is not this one.
         """
+        plan, codes = trainer.plan, trainer.state_dict()
+        weights = plan.decode_weights(codes)
         checked = Network(
             self.network.input_shape, self.network.layers, weights=Weights.of(weights)
         ).initial_weights()
         tensors = {}
         for layer in self.layers:
-            weight, bias = checked[f"{layer.name}.weight"], checked.get(f"{layer.name}.bias")
-            tensors |= layer.unfolded(weight, bias)
+            names = (f"{layer.name}.weight", f"{layer.name}.bias")
+            own = dict(zip(names, layer.folded(), strict=True))
+            own = plan.encode_weights({name: w for name, w in own.items() if name in checked})
+            if any((codes[name] != w).any() for name, w in own.items()):
+                tensors |= layer.unfolded(checked[names[0]], checked.get(names[1]))
         return {slot: array.astype(np.float32) for slot, array in tensors.items()}
 
 

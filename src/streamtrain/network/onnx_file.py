@@ -54,7 +54,8 @@ def to_onnx(trainer, model, path):
     All else stays as it is: names, operators, metadata. onnxruntime then predicts what the trainer's
     ``evaluate`` and ``predict`` do, but for the rounding of numbers. A batch norm keeps its scale
     and statistics: the layer before it is divided by the scale, and its ``B`` takes the change of
-    the bias. Weights that were in a file of their own are in the model afterwards.
+    the bias. Layers that training did not change, frozen ones among them, stay as they are. Weights that
+    were in a file of their own are in the model afterwards.
 
     Parameters
     ----------
@@ -78,9 +79,8 @@ def to_onnx(trainer, model, path):
     """
     source, proto, folder = _load(model)
     imported = _imported(source, proto, folder, CrossEntropy(), SGD())
-    weights = trainer.plan.decode_weights(trainer.state_dict())
     before = _read(proto.graph)
-    for slot, array in imported.tensors(weights).items():
+    for slot, array in imported.tensors(trainer).items():
         _replace(proto.graph, slot, array)
     _prune(proto.graph, before)
     write_atomic(Path(path), proto.SerializeToString())

@@ -56,8 +56,8 @@ def to_torch(trainer, module):
     trainer : :class:`~streamtrain.Trainer`
         Of a network of the same layers.
     module : :class:`torch.nn.Module`
-        What the network was read from, or another of its kind. Its parameters are changed in place,
-        those with ``requires_grad=False`` too.
+        What the network was read from, or another of its kind. Its parameters are changed in place, but
+        for those of layers whose weights are still what theirs are rounded to.
 
     Returns ``module``.
 
@@ -76,7 +76,7 @@ def to_torch(trainer, module):
     shape = trainer.plan.network.input_shape
     _, imported, graph = _imported(module, shape, CrossEntropy(), SGD(), freezes=False)
     state = module.state_dict()  # shares its memory with the module
-    tensors = imported.tensors(trainer.plan.decode_weights(trainer.state_dict()))
+    tensors = imported.tensors(trainer)
     with torch.no_grad():
         for slot, array in tensors.items():
             tensor = state[graph.nodes[slot.node].inputs[slot.input]]
