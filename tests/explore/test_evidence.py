@@ -284,12 +284,19 @@ SCRIPT = dedent("""
 
     folder, designs = Path(sys.argv[1]), []
 
-    # Worker processes run these lines, too: there, simulation takes 0.1 s and leaves a mark.
+    def note(file, number):
+        with open(folder / file, "a") as log:
+            log.write(f"{number}\\n")
+
+    # Worker processes run these lines, too: there, simulation takes 0.1 s and leaves a mark. It
+    # begins when both workers are known: whoever kills this run knows whose end to wait for.
+    if __name__ != "__main__":
+        note("pids", os.getpid())
+
     def count(plan, batch, *, jobs):
-        with open(folder / "pids", "a") as log:
-            log.write(f"{os.getpid()}\\n")
-        with open(folder / "counted", "a") as log:
-            log.write(f"{plan.multipliers}\\n")
+        while len((folder / "pids").read_text().split()) < 2:
+            time.sleep(0.01)
+        note("counted", plan.multipliers)
         if plan.multipliers == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)
