@@ -1,6 +1,6 @@
 """Packets from outside: only whole samples get in."""
 
-from amaranth import Const, Module, Signal, unsigned
+from amaranth import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -103,20 +103,19 @@ class SampleReceiver(wiring.Component):
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
-        label = Signal(fmt.label_bits)
+        label, given = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
         tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
         needed = Const((1 << tail) - 1, fmt.size)
-        m.d.comb += self.label.eq(label)
+        m.d.comb += [self.label.eq(label), given.eq(Mux(head, axis.tdata, label))]
         with m.If(taken):
             m.d.comb += [
                 self.short.eq(axis.tlast & ~(end & self.last)),
                 self.long.eq(~axis.tlast & end & self.last),
                 self.keep.eq(((axis.tkeep & needed) != needed) | ~end & (axis.tkeep != whole)),
+                # At the end once more: labels may matter only since the sample began.
                 self.class_unknown.eq(
-                    head
-                    & self.labelled
-                    & (axis.tdata[: fmt.label_bits] >= fmt.plan.network.classes)
+                    (head | end) & self.labelled & (given >= fmt.plan.network.classes)
                 ),
                 wrong.eq(self.short | self.long | self.keep | self.class_unknown),
                 self.discard.eq(wrong),
