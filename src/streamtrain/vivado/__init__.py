@@ -1,0 +1,5 @@
+"""Vivado: packaging of the core as an IP, a block design for each board, runs, and reports."""
+
+from streamtrain.vivado.project import Ip, block_design, package_ip, scripts, write_project
+
+__all__ = ["Ip", "block_design", "package_ip", "scripts", "write_project"]
