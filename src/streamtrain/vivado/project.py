@@ -94,15 +94,14 @@ def write_project(folder, rtl, info, board):
     Raises
     ------
     ValueError
-        If the part is not AMD's, or does not go with the kind of processor system.
+        If the part is not AMD's, has no package, or does not go with the kind of processor system.
     """
     _check(board)
     text = rtl.read_text(encoding="utf-8") if isinstance(rtl, Path) else rtl
-    ip_file = _write(Path(folder) / "ip" / f"{info.name}.v", text)
-    written = [ip_file, *package_ip(folder, info)]
+    written = [_write(Path(folder) / "ip" / f"{info.name}.v", text), *package_ip(folder, info)]
     if board.ps is not None:
         written += block_design(folder, info, board)
-    return [*written, *scripts(folder, info, board)]
+    return list(dict.fromkeys([*written, *scripts(folder, info, board)]))
 
 
 def package_ip(folder, info):
@@ -163,6 +162,10 @@ def _check(board):
         raise ValueError(
             f"Vivado is for AMD's parts, but {board.name} has a part of {device.family} "
             f"({device.name})"
+        )
+    if board.part in {f"{device.name}-{grade}" for grade, _ in device.clocks_mhz}:
+        raise ValueError(
+            f"Vivado needs a part with its package, but {board.part} has none; make a board file for it"
         )
     if board.ps is None:
         return
