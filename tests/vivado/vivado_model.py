@@ -491,9 +491,9 @@ class Vivado:
     def _visible(self, space):
         """Segments that an address space can reach, through interconnects."""
         cell, _, name = space.strip("/").partition("/")
-        ends = [f"{cell}/{self.cells[cell]['ip']['spaces'][name]}"]
-        found = []
-        for master in ends:
+        ends, found = [f"{cell}/{self.cells[cell]['ip']['spaces'][name]}"], []
+        while ends:
+            master = ends.pop()
             for slave in [slave for first, slave in self.links if first == master]:
                 cell, _, interface = slave.partition("/")
                 segments = self.cells[cell]["ip"].get("segments", {})
@@ -608,16 +608,19 @@ class Vivado:
     write_checkpoint = write_hw_platform
 
 
+def _signals(master, slave=""):
+    return {**dict.fromkeys(master.split(), "m"), **dict.fromkeys(slave.split(), "s")}
+
+
 BUSES = {
-    "axis": dict(zip("TDATA TKEEP TLAST TVALID TREADY".split(), "mmmms", strict=True)),
-    "aximm": {
-        **dict.fromkeys("AWADDR AWPROT AWVALID WDATA WSTRB WVALID BREADY".split(), "m"),
-        **dict.fromkeys("ARADDR ARPROT ARVALID RREADY".split(), "m"),
-        **dict.fromkeys("AWREADY WREADY BRESP BVALID ARREADY RDATA RRESP RVALID".split(), "s"),
-    },
-    "clock": {"CLK": "m"},
-    "reset": {"RST": "m"},
-    "interrupt": {"INTERRUPT": "m"},
+    "axis": _signals("TDATA TKEEP TLAST TVALID", "TREADY"),
+    "aximm": _signals(
+        "AWADDR AWPROT AWVALID WDATA WSTRB WVALID BREADY ARADDR ARPROT ARVALID RREADY",
+        "AWREADY WREADY BRESP BVALID ARREADY RDATA RRESP RVALID",
+    ),
+    "clock": _signals("CLK"),
+    "reset": _signals("RST"),
+    "interrupt": _signals("INTERRUPT"),
 }
 """Signals of the bus definitions, and whether the master or the slave drives each."""
 
