@@ -461,6 +461,7 @@ def _window(plan):
             "The next number, read or written. Refused while STATUS.window_open is 0.",
             (Field("number", 0, 32, "In two's complement.", signed=True),),
             external=True,
+            consumes=True,
         ),
         Register(
             "WINDOW_LEFT",
