@@ -1,5 +1,6 @@
 """A trainer behind its registers and packets, wherever the bus to it goes."""
 
+from itertools import pairwise
 from time import monotonic, sleep
 from typing import Protocol
 
@@ -296,6 +297,6 @@ def _runs(commands, sizes, limit):
     settings = np.stack([*(getattr(commands, name) for name in _SETTINGS), sizes])
     changes = np.flatnonzero((settings[:, 1:] != settings[:, :-1]).any(axis=0)) + 1
     edges = [0, *changes.tolist(), len(commands)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         for start in range(begin, end, limit):
             yield start, min(start + limit, end)
