@@ -263,6 +263,7 @@ class BusDevice:
 
     def _window(self, target, layer, numbers=None):
         """Read all numbers behind the window, or write them."""
+        self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
         self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
         self._wait("STATUS", "window_open", 1, "the window to open")
         data = self.table["WINDOW_DATA"].address
