@@ -10,6 +10,7 @@ from streamtrain.bus.registers import WORD_BYTES, Field, Register, RegisterMap, 
 from streamtrain.bus.window import Target, window_sizes
 from streamtrain.cache import content_key
 from streamtrain.host.device import LOSS_FRAC, Op
+from streamtrain.pipeline.generate import anonymous
 from streamtrain.pipeline.layouts import command_layout, saturation_sites, update_fields
 from streamtrain.pipeline.optimizer import MOMENTUM_BITS, clip_frac, decay_frac, update_codes
 from streamtrain.pipeline.plan import RATE_UNIT
@@ -38,10 +39,7 @@ EVENTS = {
 
 def configuration(plan, size):
     """Hash of a plan and of the streams around it, 64 bits: a driver and its hardware agree on it."""
-    anonymous = replace(
-        plan, network=replace(plan.network, seed=0, weights=None)
-    )  # no gate knows them
-    return int(content_key("trainer 1", anonymous.to_json(), str(size))[:16], 16)
+    return int(content_key("trainer 1", anonymous(plan).to_json(), str(size))[:16], 16)
 
 
 def register_map(fmt):
@@ -461,6 +459,7 @@ def _window(plan):
             "The next number, read or written. Refused while STATUS.window_open is 0.",
             (Field("number", 0, 32, "In two's complement.", signed=True),),
             external=True,
+            consumes=True,
         ),
         Register(
             "WINDOW_LEFT",
