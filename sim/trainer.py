@@ -20,11 +20,12 @@ from cocotbext.axi import (
 )
 from rules import LiteRules, StreamRules
 
-__all__ = ["EVALUATE", "INFER", "PERIOD_NS", "TRAIN", "WEIGHTS", "Refused", "Trainer", "handed_over"]
+__all__ = ["INFER", "RANDOM", "TRAIN", "VELOCITIES", "WEIGHTS", "Refused", "Trainer", "handed_over"]
 
-INFER, EVALUATE, TRAIN = 0, 1, 2
-WEIGHTS, VELOCITIES, RANDOM = 0, 1, 2
-PERIOD_NS = 10
+INFER, EVALUATE, TRAIN = 0, 1, 2  # modes
+WEIGHTS, VELOCITIES, RANDOM = 0, 1, 2  # what the window shows
+
+_PERIOD_NS = 10
 _PATIENCE = 200_000  # cycles that anything may take
 
 
@@ -56,8 +57,9 @@ class Trainer:
         self.pixel_bytes = self.golden["x"].dtype.itemsize
         self.score_bytes = self.golden["scores"].dtype.itemsize
         self.words_taken = 0  # of the input stream, since the start
+        self.stop_after = None  # so many of them, if not None
         self.output = []  # (cycle, data, keep, last) of each word
-        Clock(dut.aclk, PERIOD_NS, "ns").start()
+        Clock(dut.aclk, _PERIOD_NS, "ns").start()
         dut.aresetn.value = 0
         port = (dut.aclk, dut.aresetn)
         stream = {"reset_active_level": False}
@@ -70,6 +72,8 @@ class Trainer:
 
     def _took(self, cycle, data, keep, last):
         self.words_taken += 1
+        if self.stop_after is not None and self.words_taken >= self.stop_after:
+            self.source.pause = True
 
     def _gave(self, cycle, data, keep, last):
         assert keep == (1 << self.size) - 1, "A word of a result has bytes that do not count"
@@ -104,12 +108,14 @@ class Trainer:
         self.result_words = await self.get("RESULT_BYTES", "bytes") // self.size
         self.classes = await self.get("SHAPE", "classes")
         self.layers = await self.get("SHAPE", "layers")
+        pixels = self.golden["x"][0].nbytes
+        self.spare_bytes = self.size * (self.sample_words - 1) - pixels  # in a sample's last word
 
     # Registers.
 
     async def read_at(self, address):
         """The word at an address. Raises :exc:`Refused`."""
-        answer = await with_timeout(self.bus.read(address, 4), _PATIENCE * PERIOD_NS, "ns")
+        answer = await with_timeout(self.bus.read(address, 4), _PATIENCE * _PERIOD_NS, "ns")
         if answer.resp != AxiResp.OKAY:
             raise Refused(f"Reading 0x{address:03x}")
         return int.from_bytes(answer.data, "little")
@@ -117,7 +123,7 @@ class Trainer:
     async def write_at(self, address, data, size=4):
         """Write the lowest ``size`` bytes of ``data`` from ``address`` on. Raises :exc:`Refused`."""
         word = (data & (1 << 8 * size) - 1).to_bytes(size, "little")
-        answer = await with_timeout(self.bus.write(address, word), _PATIENCE * PERIOD_NS, "ns")
+        answer = await with_timeout(self.bus.write(address, word), _PATIENCE * _PERIOD_NS, "ns")
         if answer.resp != AxiResp.OKAY:
             raise Refused(f"Writing 0x{data:x} to 0x{address:03x}")
 
@@ -193,6 +199,19 @@ class Trainer:
     async def sent(self):
         """Wait until the last word was taken."""
         await self.until(self.source.idle, "end of the packet")
+
+    @property
+    def offers(self):
+        """Whether a word waits to be taken."""
+        return bool(self.dut.s_axis_tvalid.value)
+
+    async def quiet(self):
+        """Wait until results have ended."""
+        quiet = 0
+        while quiet < 4:
+            await self.until(lambda: not self.dut.m_axis_tvalid.value, "end of a result")
+            await self.cycles(1)
+            quiet = 0 if self.dut.m_axis_tvalid.value else quiet + 1
 
     async def idle(self):
         """Wait until nothing is inside any more."""

@@ -21,16 +21,18 @@ def in_stream_order(plan, x):
     return np.moveaxis(x, 1, -1).reshape(len(x), -1).astype(element_dtype(plan.stages[0].input))
 
 
-def window_numbers(plan, weights, suffix=""):
-    """Weights, or velocities, of each layer in the window's order."""
-    return [
+def window_numbers(plan, weights, suffix="", *, only=None):
+    """Weights, or velocities, of each layer in the window's order; or of one of them."""
+    found = [
         stage_words(
             stage,
             weights[f"{stage.name}.weight{suffix}"],
             weights[f"{stage.name}.bias{suffix}"] if stage.bias else None,
         ).ravel()
-        for stage in plan.stages
+        for number, stage in enumerate(plan.stages)
+        if only in {None, number}
     ]
+    return found if only is None else found[0]
 
 
 def hand_over(plan, size, folder, x, y, cycles=0.0):
