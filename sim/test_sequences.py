@@ -61,9 +61,10 @@ class _Sequences:
         self.samples, self.in_batch = [], 0
         trainer.output.clear()
         held = {}
-        for layer, target in self.targets:
-            numbers = await trainer.read_window(layer, target)
-            held[f"{layer} {target}"] = numbers.tolist()
+        async with self.window:
+            for layer, target in self.targets:
+                numbers = await trainer.read_window(layer, target)
+                held[f"{layer} {target}"] = numbers.tolist()
         self.before = await trainer.read("SAMPLES")
         self.note("era", held)
 
