@@ -115,7 +115,7 @@ def plain_step(plan, table):
     def error(s, place):
         """When a stage can read the error of one of its pooled outputs."""
         if s == last:
-            return row[s]["errors"] + 2
+            return row[s]["errors"] + 1
         return sent(s + 1, raster(stages[s].pooled).index(place))[1]
 
     def errors(s, places):
@@ -148,7 +148,7 @@ def plain_step(plan, table):
         words, word = row[s]["wu"], row[s]["word"]
         if s > 0:
             count = int(np.prod(stages[s - 1].pooled))
-            return sent(s, count - 1)[0] + 2 + words * word + 8
+            return sent(s, count - 1)[0] + 1 + words * word + 8
         time = -np.inf
         for place in raster(shape_out(0)):
             time = max(time, errors(0, [place])) + 1
