@@ -180,7 +180,7 @@ def test_errors_follow_in_the_cycles_that_are_documented(loss, classes):
     z = scores(plan, 6)
     run = check(plan, z, [Op.TRAIN] * 6)
     last_score = run.times["i"][classes - 1 :: classes]
-    first, result = (7, 22) if loss in SQUARES else (classes + 29, 0)
+    first, result = (7, 22) if loss in SQUARES else (classes + 17, 0)
     for number, at in enumerate(last_score):
         errors = run.times["o"][number * classes : (number + 1) * classes]
         assert errors == list(range(at + first, at + first + classes))

@@ -182,7 +182,7 @@ def plain_step(plan, table):
         return max(written + writes, done + lag + line["fp_last"], began + lag + writes)
 
     classes = plan.network.classes
-    return readable(last, (0, 0)) + classes + 28
+    return readable(last, (0, 0)) + classes + 16
 
 
 @settings(max_examples=60, deadline=None)

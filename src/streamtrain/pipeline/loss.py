@@ -80,7 +80,7 @@ class ScoreLoss(wiring.Component):
     # What a loss says of itself. `s` has the signals that are shared with this class.
 
     #: State after "collect".
-    begins: ClassVar[str] = "scale"
+    begins: ClassVar[str]
 
     def _lines(self, s):
         """Shift registers beside that of the scores: (turn, registers, new last one)."""
@@ -89,8 +89,8 @@ class ScoreLoss(wiring.Component):
     def _compute(self, m, s):
         """Drive ``s.loss``, and set
 
-        - ``s.factor``: what the mantissa is multiplied with,
-        - ``s.operand``: what this product is multiplied with for the class that is next,
+        - ``s.factor``: what all classes' operands are multiplied with; the mantissa is in it,
+        - ``s.operand``: that of the class that is next,
         - ``s.turn``: what makes the next class's operand follow,
         - ``s.frac``: fractional bits of a difference,
         - ``s.done``: whether the loss is there when the errors are, or None if it always is.
@@ -102,10 +102,10 @@ class ScoreLoss(wiring.Component):
         raise NotImplementedError
 
     def _states(self, m, s):
-        """States between "collect" and "scale"."""
+        """States between "collect" and "errors"."""
 
-    def _during(self, m, s, state):
-        """What else happens in "collect" and in "scale"."""
+    def _collecting(self, m, s):
+        """What else happens in "collect"."""
 
     def elaborate(self, platform):
         m = Module()
@@ -141,7 +141,6 @@ class ScoreLoss(wiring.Component):
         a_held, b_held = Signal(signed(25), reset_less=True), Signal(signed(18), reset_less=True)
         with m.If(go):
             m.d.sync += [a_held.eq(s.a), b_held.eq(s.b), s.product.eq(a_held * b_held)]
-        s.scaled = Signal(24, name="scaled_norm")
         drop = s.frac - self.errors.frac
         sending = [Signal(name=f"sending{n}") for n in range(3)]
         s.hits = hits = [Signal(name=f"hit{n}", reset_less=True) for n in range(2)]
@@ -160,7 +159,6 @@ class ScoreLoss(wiring.Component):
         m.d.comb += self.o.valid.eq(sending[2])
 
         m.d.comb += [self.idle.eq(0), go.eq(1)]
-        s.wait = wait = Signal(range(4))
         s.emitted = emitted = Signal()  # all classes are on their way
         with m.FSM():
             with m.State("collect"):
@@ -168,7 +166,8 @@ class ScoreLoss(wiring.Component):
                     self.idle.eq(~self.token.valid),
                     self.i.ready.eq(self.token.valid),
                 ]
-                self._during(m, s, "collect")
+                m.d.sync += emitted.eq(0)
+                self._collecting(m, s)
                 with m.If(self.i.valid & self.i.ready):
                     m.d.comb += [step.eq(1), s.turn_scores.eq(1)]
                     with m.If((number == 0) | (self.i.payload[0] > s.largest)):
@@ -179,15 +178,9 @@ class ScoreLoss(wiring.Component):
                             m.d.sync += loss.eq(0)
                             m.next = "result"
             self._states(m, s)
-            with m.State("scale"):
-                m.d.comb += [s.a.eq(s.factor), s.b.eq(token.mantissa)]
-                m.d.sync += [wait.eq(wait + 1), s.scaled.eq(s.product), emitted.eq(0)]
-                with m.If(wait == 2):
-                    m.next = "errors"
-                self._during(m, s, "scale")
             with m.State("errors"):
                 m.d.comb += [
-                    s.a.eq(s.scaled),
+                    s.a.eq(s.factor),
                     s.b.eq(s.operand),
                     go.eq(~self.o.valid | self.o.ready),
                 ]

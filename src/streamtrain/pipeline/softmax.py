@@ -48,7 +48,7 @@ LOG_TABLE = np.rint(2**LOSS_FRAC * np.log2(1 + _INDEX + 0.5 / 2**INDEX_BITS)).as
 """log2(1 + f) in the middle of each step of 2^-10, with 12 fractional bits."""
 
 _EXP_BITS = 16  # of a table entry
-_QUOTIENT_BITS = 17  # the sum is at least 2^15, its reciprocal at most 2^16
+_DIVISION_CYCLES = 9  # the sum is at least 2^15, so its reciprocal has at most 17 bits
 
 
 class SoftmaxCrossEntropy(ScoreLoss):
@@ -58,7 +58,7 @@ class SoftmaxCrossEntropy(ScoreLoss):
 
     Timing
     ------
-    With n classes, the first error follows the last score by n + 29 cycles, one more each cycle;
+    With n classes, the first error follows the last score by n + 17 cycles, one more each cycle;
     then the result.
     """
 
@@ -105,15 +105,20 @@ class SoftmaxCrossEntropy(ScoreLoss):
             m.d.comb += s.turn_powers.eq(1)
             m.d.sync += total.eq(total + power)
 
-        # The norm, by long division; meanwhile the loss.
-        s.remainder = remainder = Signal(len(total) + 1)
-        s.quotient = Signal(_QUOTIENT_BITS)
-        s.doubled = doubled = Cat(Const(0, 1), remainder)
-        s.fits = doubled >= total
-        s.division = Signal(range(_QUOTIENT_BITS))
+        # The norm, by long division, two bits in a cycle, and times the mantissa as its bits come;
+        # meanwhile the loss.
+        s.remainder, s.division = Signal(len(total) + 1), Signal(range(_DIVISION_CYCLES))
+        s.norm = Signal(24)
+        s.next_remainder, s.next_norm = s.remainder, s.norm
+        for _ in range(2):
+            doubled = Cat(Const(0, 1), s.next_remainder)
+            fits, left = Signal(), Signal.like(s.remainder)
+            m.d.comb += [fits.eq(doubled >= total), left.eq(Mux(fits, doubled - total, doubled))]
+            s.next_remainder = left
+            s.next_norm = Cat(Const(0, 1), s.next_norm) + Mux(fits, s.token.mantissa, 0)
         self._log_loss(m, total, s.own_below, s.loss)
 
-        s.factor, s.operand, s.turn = s.quotient, s.powers[0], s.turn_powers
+        s.factor, s.operand, s.turn = s.norm, s.powers[0], s.turn_powers
         s.frac = RECIPROCAL_BITS + 7
         s.done = None
 
@@ -121,9 +126,8 @@ class SoftmaxCrossEntropy(ScoreLoss):
         target = Cat(Const(0, RECIPROCAL_BITS), s.token.mantissa, Const(0, 1))
         return s.product - Mux(s.hits[1], target, 0)
 
-    def _during(self, m, s, state):
-        if state == "collect":
-            m.d.sync += s.total.eq(0)
+    def _collecting(self, m, s):
+        m.d.sync += s.total.eq(0)
 
     def _states(self, m, s):
         with m.State("powers"):
@@ -134,20 +138,20 @@ class SoftmaxCrossEntropy(ScoreLoss):
                 m.next = "sum"
         with m.State("sum"):
             m.d.sync += [
-                s.remainder.eq(1 << RECIPROCAL_BITS - _QUOTIENT_BITS),
+                s.remainder.eq(1 << RECIPROCAL_BITS - 2 * _DIVISION_CYCLES),
+                s.norm.eq(0),
                 s.division.eq(0),
             ]
-            with m.If(~Cat(s.fed).any()):
+            with m.If(~Cat(s.fed[:-1]).any()):
                 m.next = "divide"
         with m.State("divide"):
             m.d.sync += [
-                s.remainder.eq(Mux(s.fits, s.doubled - s.total, s.doubled)),
-                s.quotient.eq(Cat(s.fits, s.quotient)),
+                s.remainder.eq(s.next_remainder),
+                s.norm.eq(s.next_norm),
                 s.division.eq(s.division + 1),
-                s.wait.eq(0),
             ]
-            with m.If(s.division == _QUOTIENT_BITS - 1):
-                m.next = "scale"
+            with m.If(s.division == _DIVISION_CYCLES - 1):
+                m.next = "errors"
                 with m.If(s.token.op == Op.EVALUATE):
                     m.next = "result"
 

@@ -33,6 +33,8 @@ class MeanOfSquares(ScoreLoss):
     before the 22nd cycle after the last score.
     """
 
+    begins = "scale"
+
     def _compute(self, m, s):
         mean, mean_frac = self.plan.mean_factor
         frac, width = self.scores.frac, self.scores.width + 1
@@ -70,7 +72,8 @@ class MeanOfSquares(ScoreLoss):
                 place.eq(place + 1),
             ]
 
-        s.factor, s.operand, s.turn = mean, s.scores[0], s.turn_scores
+        s.mean, s.wait = mean, Signal(range(4))
+        s.factor, s.operand, s.turn = Signal(24), s.scores[0], s.turn_scores
         s.frac = 7 + mean_frac + frac
         s.done = place == MEAN_BITS + 1
 
@@ -84,13 +87,17 @@ class MeanOfSquares(ScoreLoss):
         return Mux(onehot ^ away[-1], 0, away)
 
     def _difference(self, m, s):
-        one = Cat(Const(0, self.scores.frac), s.scaled, Const(0, 1)).as_signed()
+        one = Cat(Const(0, self.scores.frac), s.factor, Const(0, 1)).as_signed()
         return self._distance(m, s.product, s.hits[1], one)
 
-    def _during(self, m, s, state):
-        if state == "collect":
-            m.d.comb += [s.a.eq(s.distance), s.b.eq(s.narrow)]
-            m.d.sync += s.wait.eq(0)
-        else:
+    def _collecting(self, m, s):
+        m.d.comb += [s.a.eq(s.distance), s.b.eq(s.narrow)]
+        m.d.sync += s.wait.eq(0)
+
+    def _states(self, m, s):
+        with m.State("scale"):
+            m.d.comb += [s.a.eq(s.mean), s.b.eq(s.token.mantissa)]
+            m.d.sync += [s.wait.eq(s.wait + 1), s.factor.eq(s.product)]
             with m.If(s.wait == 2):
                 m.d.sync += [s.place.eq(0), s.emitted.eq(s.token.op == Op.EVALUATE)]
+                m.next = "errors"

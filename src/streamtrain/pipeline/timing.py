@@ -78,7 +78,7 @@ _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 1  # from the end of BP to the first operation of WU
 _OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
 _COMMAND = 3  # from a command at the edge to the first operation of FP
-_SOFTMAX = 28  # from the last score to the first error, besides one cycle for each class
+_SOFTMAX = 16  # from the last score to the first error, besides one cycle for each class
 _SQUARES = 6  # likewise, with nothing besides
 _SQUARES_DONE = 22  # from the last score until it takes scores again, or later if errors still leave
 
