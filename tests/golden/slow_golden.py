@@ -4,9 +4,12 @@ It shares nothing with ``streamtrain.golden`` but the plan; numbers are rounded 
 that the gates are compared with (``tests/numeric``).
 """
 
+from fractions import Fraction
+
 import numpy as np
 
 from streamtrain.host.device import Op
+from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import (
     Round,
     lane_bits,
@@ -189,7 +192,7 @@ class SlowGolden:
             return z, loss, predicted
 
         last = self.stages[-1]
-        shift = 38 - last.stage.errors.frac
+        shift = self.loss_frac() - last.stage.errors.frac
         random = None
         if last.stage.round_errors is Round.STOCHASTIC and shift > 0:
             random = [lane_bits(last.random["errors"].beat(), 0, shift) for _ in z]
@@ -211,8 +214,39 @@ class SlowGolden:
             slow.update(int(rate_shift), update)
         return z, loss, predicted
 
+    def loss_frac(self):
+        """Fractional bits of the errors before they are rounded."""
+        if isinstance(self.plan.network.loss, CrossEntropy):
+            return 38
+        return 7 + self.mean()[1] + self.stages[-1].stage.output.frac
+
+    def mean(self):
+        """2/n as a number of 16 bits and its fractional bits."""
+        n, frac = self.plan.network.classes, 0
+        while 2 * 2**frac < n * 2**15:
+            frac += 1
+        return round(Fraction(2 * 2**frac, n)), frac
+
     def loss(self, z, label, mantissa):
-        """Softmax cross-entropy in Python's integers: the loss and the errors."""
+        """The loss and the errors, in Python's integers."""
+        if isinstance(self.plan.network.loss, CrossEntropy):
+            return self.cross_entropy(z, label, mantissa)
+        fmt = self.stages[-1].stage.output
+        mean, mean_frac = self.mean()
+        targets = [(i == label) * 2**fmt.frac for i in range(len(z))]
+        if isinstance(self.plan.network.loss, SquaredHinge):
+            targets = [2**fmt.frac if target else -(2**fmt.frac) for target in targets]
+            pairs = zip(z, targets, strict=True)
+            z = [min(s, t) if t > 0 else max(s, t) for s, t in pairs]
+        e = [score - target for score, target in zip(z, targets, strict=True)]
+        lost = 1 if fmt.width == 18 else 0  # a distance has 19 bits, a multiplier's side 18
+        total = sum(distance * (distance >> lost) for distance in e)
+        # total * 2/n / 2, with 12 fractional bits
+        loss = total * mean * 2**12 // 2 ** (2 * fmt.frac - lost + mean_frac + 1)
+        return min(loss, 2**32 - 1), [distance * mean * mantissa for distance in e]
+
+    def cross_entropy(self, z, label, mantissa):
+        """Softmax cross-entropy: the loss and the errors."""
         frac = self.stages[-1].stage.output.frac
         d = [max(z) - score for score in z]
         e = []

@@ -8,9 +8,12 @@ from streamtrain.network import (
     CrossEntropy,
     Flatten,
     Linear,
+    Loss,
     MaxPool2d,
+    MSELoss,
     ReLU,
     ShapeError,
+    SquaredHinge,
 )
 
 
@@ -76,6 +79,7 @@ def test_layers_are_records(layer):
 def test_losses_and_optimisers_are_records():
     assert SGD.from_json(SGD(lr=0.01).to_json()) == SGD(0.01) != SGD()
     assert CrossEntropy.from_json(CrossEntropy().to_json()) == CrossEntropy()
+    assert Loss.from_json(SquaredHinge().to_json()) == SquaredHinge() != MSELoss()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from streamtrain.network import (
     Flatten,
     Linear,
     MaxPool2d,
+    MSELoss,
     Network,
     ReLU,
     ShapeError,
@@ -116,7 +117,7 @@ def test_table_counts_weights_and_macs():
         ((1, 28, 28), [Conv2d(8, 3, name=3), *LAYERS], ValueError, r"^Layer name must be an identifier, not 3$"),
         ((1, 28, 28), [Conv2d(8, 3, name="relu1"), *LAYERS], ValueError, r"^Two layers are named 'relu1'$"),
         ((1, 28, 28), [Flatten()], ValueError, r"no Conv2d or Linear layer, so nothing to train$"),
-        ((1, 28, 28), [Flatten(), Linear(1)], ValueError, r"^The last layer \(linear1\) gives 1 score; cross-entropy needs at least 2"),
+        ((1, 28, 28), [Flatten(), Linear(1)], ValueError, r"^The last layer \(linear1\) gives 1 score; cross-entropy needs at least 2 classes$"),
         ((1, 28, 28), [Conv2d(8, 3)], ShapeError, r"^The last layer \(conv1\) gives a map \(8, 28, 28\), .* add Flatten \(6272 classes\) or Linear$"),
         ((1, 28, 28), [Linear(10)], ShapeError, r"^linear1 takes a vector, but gets \(1, 28, 28\); put Flatten before it$"),
         ((1, 3, 3), [*LAYERS[:3], MaxPool2d(), Flatten(), Linear(2)], ShapeError, r"^pool2: a 1x1 map is smaller than the 2x2 pool"),
@@ -131,11 +132,12 @@ def test_rejects_what_makes_no_sense(shape, layers, error, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"loss": "cross-entropy"}, r"^Loss must be CrossEntropy\(\), not 'cross-entropy'$"),
+        ({"loss": "cross-entropy"}, r"^Loss must be CrossEntropy\(\), MSELoss\(\) or SquaredHinge\(\), not 'cross-e"),
+        ({"loss": MSELoss}, r"^Loss must be .*, not <class '.*\.MSELoss'>$"),
         ({"optimizer": 0.01}, r"^Optimizer must be SGD\(lr\), not 0.01$"),
         ({"seed": "x"}, r"integer"),
     ],
-)
+)  # fmt: skip
 def test_rejects_arguments(arguments, message):
     with pytest.raises(TypeError, match=message):
         Network((1, 28, 28), LAYERS, **arguments)

@@ -145,6 +145,17 @@ def test_memory_kinds_are_as_synthesised(lutram_depth):
     assert estimated.ff == pytest.approx(used.ff, rel=0.02)
 
 
+@pytest.mark.parametrize("loss", [st.MSELoss(), st.SquaredHinge()])
+def test_losses_of_squares_are_as_synthesised(loss):
+    net = Network((4, 1, 1), (Flatten(), Linear(10)), loss=loss)
+    plan = lower(net, smallest)
+    estimated = estimate_resources(plan).total
+    used, _ = synthesise(generate_verilog(plan), "streamtrain")
+    assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36) == (2, 0)
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
 def multiplier(wide, narrow):
     """Verilog of one multiplier as the array has it, without what is around."""
     m = Module()

@@ -15,10 +15,12 @@ from itertools import pairwise
 from math import gcd
 
 from streamtrain.host.device import Op
+from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.array import MultiplierArray
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
+from streamtrain.pipeline.squares import square_sum_width
 from streamtrain.pipeline.stage import error_windows, input_windows
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH, memory_style
@@ -772,17 +774,31 @@ def _shell(plan):
     stored = max(stage.stored.width for stage in stages)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
-    _loss(tally, plan.stages[-1], classes)
+    tally.dsp += 1
+    (_softmax if isinstance(plan.network.loss, CrossEntropy) else _squares)(tally, plan)
+    if plan.stages[-1].round_errors is Round.STOCHASTIC:
+        tally.random()
     return tally
 
 
-def _loss(tally, last, classes):
-    """A :class:`~streamtrain.pipeline.loss.SoftmaxCrossEntropy`."""
+def _softmax(tally, plan):
+    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy`."""
+    last, classes = plan.stages[-1], plan.network.classes
     scores = last.output.width
-    tally.dsp += 1
     tally.memory("loss.exp_table", 16, _TABLE)
     tally.memory("loss.log_table", 12, _TABLE)
     tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 237
     tally.luts["loss"] += 300 + 12 * scores + 5 * classes
-    if last.round_errors is Round.STOCHASTIC:
-        tally.random()
+
+
+def _squares(tally, plan):
+    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares`."""
+    last, classes = plan.stages[-1], plan.network.classes
+    scores, errors = last.output.width, last.errors.width
+    total = square_sum_width(last.output, classes)
+    tally.ff += (classes + 1) * scores + 2 * ceil_log2(classes) + errors + 2 * total + 105
+    tally.luts["loss"] += 155 + 2 * total + 4 * scores + errors
+    if isinstance(plan.network.loss, SquaredHinge):
+        tally.luts["loss"] += scores + 35
+    if last.round_errors in _ADDING:
+        tally.luts["loss"] += 7 + plan.mean_factor[1] + last.output.frac - last.errors.frac

@@ -18,7 +18,18 @@ from streamtrain.pipeline.loss import ScoreLoss
 from streamtrain.pipeline.numbers import DSP_WIDTHS
 from streamtrain.pipeline.plan import MEAN_BITS, ceil_log2
 
-__all__ = ["MeanOfSquares"]
+__all__ = ["MeanOfSquares", "square_sum_width"]
+
+
+def _spare(scores):
+    """Bits by which a distance is too wide for the multiplier's narrow side."""
+    return max(0, scores.width + 1 - DSP_WIDTHS[1])
+
+
+def square_sum_width(scores, classes):
+    """Bits that hold the sum of all classes' squared distances, for any scores of that format."""
+    most = (1 << scores.width - 1) + (1 << scores.frac)
+    return (classes * most * ((most >> _spare(scores)) + 1)).bit_length()
 
 
 class MeanOfSquares(ScoreLoss):
@@ -37,18 +48,16 @@ class MeanOfSquares(ScoreLoss):
 
     def _compute(self, m, s):
         mean, mean_frac = self.plan.mean_factor
-        frac, width = self.scores.frac, self.scores.width + 1
-        spare = max(0, width - DSP_WIDTHS[1])
+        frac, spare = self.scores.frac, _spare(self.scores)
 
         # Squares, as the scores arrive. The multiplier's narrow side lacks the spare bits.
-        s.distance = Signal(signed(width))
+        s.distance = Signal(signed(self.scores.width + 1))
         m.d.comb += s.distance.eq(self._distance(m, self.i.payload[0], s.onehot, 1 << frac))
         s.narrow = s.distance[spare:].as_signed()
         accepted = Signal()
         m.d.comb += accepted.eq(self.i.valid & self.i.ready & (s.token.op != Op.INFER))
         arrived = delayed(m, accepted, 2, "accepted")
-        most = (1 << self.scores.width - 1) + (1 << frac)
-        squares = Signal((self.classes * most * ((most >> spare) + 1)).bit_length())
+        squares = Signal(square_sum_width(self.scores, self.classes))
         with m.If(arrived[2]):
             m.d.sync += squares.eq(squares + s.product[: len(squares)])
 
