@@ -158,7 +158,7 @@ class ScoreLoss(wiring.Component):
         error, clipped = requantize(m, difference, drop, self.errors, mode, random)
         m.d.comb += self.o.valid.eq(sending[2])
 
-        m.d.comb += [self.idle.eq(0), go.eq(1)]
+        m.d.comb += [self.idle.eq(0), go.eq(1), s.a.eq(s.factor), s.b.eq(s.operand)]
         s.emitted = emitted = Signal()  # all classes are on their way
         with m.FSM():
             with m.State("collect"):
@@ -179,11 +179,7 @@ class ScoreLoss(wiring.Component):
                             m.next = "result"
             self._states(m, s)
             with m.State("errors"):
-                m.d.comb += [
-                    s.a.eq(s.factor),
-                    s.b.eq(s.operand),
-                    go.eq(~self.o.valid | self.o.ready),
-                ]
+                m.d.comb += go.eq(~self.o.valid | self.o.ready)
                 with m.If(go):
                     m.d.comb += [step.eq(~emitted), s.turn.eq(~emitted)]
                     m.d.sync += [

@@ -2,7 +2,7 @@
 
 from operator import index
 
-from amaranth import Module, Mux, Shape, Signal
+from amaranth import Module, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -20,7 +20,7 @@ def memory_style(depth, lutram_depth=DISTRIBUTED_DEPTH):
 
 
 class Queue(wiring.Component):
-    """Keep up to ``depth`` payloads (and one more, on its way out) in order.
+    """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
 
     Parameters
     ----------
@@ -39,9 +39,8 @@ class Queue(wiring.Component):
 
     Timing
     ------
-    One payload per cycle at both ends. A payload is offered on the cycle after it was accepted. In
-    block RAM, which takes a cycle to read, it is offered one cycle later, and with a ``depth`` of 1
-    there is a payload every other cycle.
+    One payload per cycle at both ends, or every other cycle if ``depth`` is 1. A payload is offered
+    on the cycle after it was accepted, and one cycle later if it comes out of block RAM.
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH):
@@ -66,36 +65,34 @@ class Queue(wiring.Component):
         )
         block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
-        stored = Signal(range(self.depth + 1))  # in memory
-        free = Signal()  # the place on the way out is free, or becomes so
-        fetch, passes = Signal(), Signal()  # the oldest payload, or a new one past the memory, goes there
+        stored, left = (Signal(range(self.depth + 1)) for _ in range(2))  # in memory, now and next
+        fetch = Signal()  # the oldest one leaves the memory
 
         m.d.comb += [
             self.i.ready.eq(stored != self.depth),
-            write.en.eq(self.i.valid & self.i.ready & ~passes),
+            write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
-            free.eq(~self.o.valid | self.o.ready),
-            fetch.eq((stored != 0) & free),
-            self.level.eq(stored + self.o.valid),
+            left.eq(stored + write.en - fetch),
+            self.o.payload.eq(read.data),
         ]
-        if block:
-            m.d.comb += [read.en.eq(fetch), self.o.payload.eq(read.data)]
-        else:
-            leaving = Signal(Shape.cast(self.shape), reset_less=True)
-            m.d.comb += [
-                passes.eq(self.i.valid & (stored == 0) & free),
-                self.o.payload.eq(leaving),
-            ]
-            with m.If(free):
-                m.d.sync += leaving.eq(Mux(stored == 0, self.i.payload, read.data))
         for port, moved in ((write, write.en), (read, fetch)):
             with m.If(moved):
                 m.d.sync += port.addr.eq(port.addr + 1)
                 with m.If(port.addr == self.depth - 1):
                     m.d.sync += port.addr.eq(0)
-        m.d.sync += stored.eq(stored + write.en - fetch)
-        with m.If(fetch | passes):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += stored.eq(left)
+        if block:
+            # What is read waits in the memory's own register: it is free, or becomes so.
+            m.d.comb += [
+                fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+                read.en.eq(fetch),
+                self.level.eq(stored + self.o.valid),
+            ]
+            with m.If(fetch):
+                m.d.sync += self.o.valid.eq(1)
+            with m.Elif(self.o.ready):
+                m.d.sync += self.o.valid.eq(0)
+        else:
+            m.d.comb += [fetch.eq(self.o.valid & self.o.ready), self.level.eq(stored)]
+            m.d.sync += self.o.valid.eq(left != 0)
         return m
