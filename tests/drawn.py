@@ -5,7 +5,18 @@ from dataclasses import replace
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    Network,
+    ReLU,
+    SquaredHinge,
+)
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
@@ -35,18 +46,28 @@ def networks(draw):
 
 @st.composite
 def trained_networks(draw):
-    """:func:`networks` with biases or without, with ReLU or without, and with any optimiser."""
+    """:func:`networks` with biases or without, with ReLU or without, some layers frozen, and any loss and
+    optimiser."""
     net = draw(networks())
+    weighted = [layer.name for layer in net.layers if layer.stem in ("conv", "linear")]
+    frozen = draw(st.sets(st.sampled_from(weighted), max_size=len(weighted) - 1))
     layers = []
     for layer in net.layers:
         if layer.stem == "relu" and draw(st.booleans()):
             continue
         if layer.stem in ("conv", "linear"):
-            layer = replace(layer, bias=draw(st.booleans()), name=None)
+            layer = replace(layer, bias=draw(st.booleans()), trainable=layer.name not in frozen)
         layers.append(replace(layer, name=None))
     rate = draw(st.integers(65, 128)) / 128 * 2.0 ** -draw(st.integers(1, 5))
+    optimizer = SGD(
+        rate,
+        momentum=draw(st.sampled_from([0, 0.5, 0.9, 0.99])),
+        weight_decay=draw(st.sampled_from([0, 1e-2, 0.1])),
+        clip=draw(st.sampled_from([None, 0.05, 1.0])),
+    )
     seed = draw(st.integers(0, 99))
-    return Network(net.input_shape, layers, optimizer=SGD(rate), seed=seed)
+    loss = draw(st.sampled_from([CrossEntropy(), MSELoss(), SquaredHinge()]))
+    return Network(net.input_shape, layers, loss=loss, optimizer=optimizer, seed=seed)
 
 
 @st.composite

@@ -1,10 +1,12 @@
 """The float twin against PyTorch and finite differences, and the exact model against the twin."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch_twin import real_weights, torch_model
+from torch_twin import LOSSES, real_weights, torch_model
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
@@ -49,30 +51,13 @@ NETS = {
 }  # fmt: skip
 
 
-def cross_entropy(scores, labels):
-    return torch.nn.functional.cross_entropy(scores, labels, reduction="none")
-
-
-def mse(scores, labels):
-    targets = torch.nn.functional.one_hot(labels, scores.shape[1]).double()
-    return torch.stack([torch.nn.MSELoss()(z, t) for z, t in zip(scores, targets, strict=True)])
-
-
-def squared_hinge(scores, labels):
-    targets = 2 * torch.nn.functional.one_hot(labels, scores.shape[1]).double() - 1
-    return (torch.clamp(1 - targets * scores, min=0) ** 2).mean(dim=1)
-
-
-LOSSES = {SOFTMAX: cross_entropy, MSELoss(): mse, SquaredHinge(): squared_hinge}
-
-
 def each_loss(test):
     return pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)(test)
 
 
-def make_plan(net, max_batch=1, numbers=None, loss=SOFTMAX):
+def make_plan(net, max_batch=1, numbers=None, loss=SOFTMAX, frozen=()):
     shape, layers = NETS[net]
-    network = Network(shape, layers, loss=loss, optimizer=SGD(LR), seed=1)
+    network = Network(shape, layers, loss=loss, optimizer=SGD(LR), seed=1).freeze(*frozen)
     return lower(network, lambda name, channels, kernel: (1, 1, 1), numbers, max_batch=max_batch)
 
 
@@ -94,12 +79,27 @@ def make_data(plan, count):
 @pytest.mark.parametrize("net", NETS)
 @each_loss
 def test_twin_trains_as_pytorch_does(loss, net, batch):
-    plan = make_plan(net, max_batch=batch, loss=loss)
+    check_against_pytorch(make_plan(net, max_batch=batch, loss=loss), loss, batch)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("frozen", [["conv1"], ["conv2", "linear1"], ["conv1", "conv3", "linear2"]])
+def test_twin_freezes_as_pytorch_does(frozen, masked, batch):
+    plan = make_plan("kernels and paddings", batch, frozen=() if masked else frozen)
+    check_against_pytorch(plan, SOFTMAX, batch, frozen)
+
+
+def check_against_pytorch(plan, loss, batch, frozen=()):
     x, labels = make_data(plan, 24)
     twin = Golden(plan, exact=False)
-    results = twin.run(x, make_commands(plan, labels, batch))
+    mask = sum(1 << at for at, stage in enumerate(plan.stages) if stage.name in frozen)
+    commands = replace(make_commands(plan, labels, batch), frozen=np.full(len(x), mask))
+    results = twin.run(x, commands)
 
     model, tensors = torch_model(plan.network)
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name.partition(".")[0] not in frozen)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     real = torch.tensor(plan.stages[0].input.decode(x))
     for start in range(0, len(x), batch):

@@ -5,10 +5,11 @@ import torch
 from drawn import trained_networks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_twin import real_weights, torch_model
+from torch_twin import LOSSES, real_weights, torch_model
 
 from streamtrain.golden import Golden
 from streamtrain.host.trainer import training_commands
+from streamtrain.pipeline.optimizer import MOMENTUM_BITS, clip_frac, decay_frac
 from streamtrain.pipeline.plan import lower
 
 STEPS = 3
@@ -27,17 +28,25 @@ def test_twin_trains_as_autograd_does(network, batch, seed):
     results = twin.run(x, commands)
 
     model, tensors = torch_model(network)
-    # The rate as the design has it: a mini-batch's share of it may have been rounded.
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name.partition(".")[0] not in network.frozen)
+    # Values as the design has them: rounded.
     rate = commands.mantissa[0] / 128 * 2.0 ** (commands.shift[0] - plan.rate_exponent) * batch
-    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=rate,
+        momentum=commands.momentum[0] / 2**MOMENTUM_BITS,
+        weight_decay=commands.decay[0] * 2.0 ** -decay_frac(plan) / rate,
+    )
+    clip = commands.clip[0] * 2.0 ** -clip_frac(plan) / rate
     for begin in range(0, count, batch):
         part = slice(begin, begin + batch)
         scores = model(torch.tensor(fmt.decode(x[part])))
-        losses = torch.nn.functional.cross_entropy(
-            scores, torch.tensor(y[part]), reduction="none"
-        )
+        losses = LOSSES[network.loss](scores, torch.tensor(y[part]))
         optimizer.zero_grad()
         losses.mean().backward()
+        if network.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_value_(model.parameters(), clip)
         optimizer.step()
         np.testing.assert_allclose(
             results.loss[part] / 4096, losses.detach(), rtol=1e-9, atol=1e-12

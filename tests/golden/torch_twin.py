@@ -2,9 +2,18 @@
 
 import torch
 
-from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, ReLU
+from streamtrain.network import (
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    ReLU,
+    SquaredHinge,
+)
 
-__all__ = ["real_weights", "torch_model"]
+__all__ = ["LOSSES", "real_weights", "torch_model"]
 
 
 def real_weights(golden):
@@ -38,3 +47,20 @@ def torch_model(network):
             tensors[name] = tensor
         modules.append(module)
     return torch.nn.Sequential(*modules), tensors
+
+
+def cross_entropy(scores, labels):
+    return torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+
+
+def mse(scores, labels):
+    targets = torch.nn.functional.one_hot(labels, scores.shape[1]).double()
+    return torch.stack([torch.nn.MSELoss()(z, t) for z, t in zip(scores, targets, strict=True)])
+
+
+def squared_hinge(scores, labels):
+    targets = 2 * torch.nn.functional.one_hot(labels, scores.shape[1]).double() - 1
+    return (torch.clamp(1 - targets * scores, min=0) ** 2).mean(dim=1)
+
+
+LOSSES = {CrossEntropy(): cross_entropy, MSELoss(): mse, SquaredHinge(): squared_hinge}

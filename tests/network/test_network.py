@@ -149,3 +149,49 @@ def test_network_in_a_line():
         Linear(2),
     ]  # fmt: skip
     assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"
+
+
+def chain():
+    layers = [Conv2d(4, 3), ReLU(), Conv2d(6, 3, name="middle"), Flatten(), Linear(3)]
+    return Network((2, 4, 4), layers)
+
+
+def test_frozen_layers_are_left_out_of_a_step():
+    net = chain()
+    first, middle, last = net.macs.values()
+    assert net.frozen == ()
+    assert net.training_macs == 2 * first + 3 * middle + 3 * last
+    assert net.freeze("conv1").training_macs == first + 2 * middle + 3 * last
+    assert net.freeze("conv1", "middle").training_macs == first + middle + 2 * last
+    assert net.freeze("middle", "linear1").training_macs == 2 * first + 2 * middle + 2 * last
+    assert net.freeze("conv1").freeze("middle") == net.freeze("middle", "conv1")
+    assert net.freeze("middle").frozen == ("middle",)
+    assert ("middle", "Conv2d, frozen") in [row[:2] for row in net.freeze("middle").table()[1]]
+    assert Network.from_json(net.freeze("middle").to_json()) == net.freeze("middle")
+    assert Network(net.input_shape, [Conv2d(4, 3, trainable=False), *net.layers[1:]]).frozen == ("conv1",)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["conv2"],
+            r"^No layer with weights is named 'conv2' \(did you mean 'conv1'\?\); there are conv1, "
+            r"middle, linear1$",
+        ),
+        (["relu1"], r"^No layer with weights is named 'relu1'.*; there are conv1, middle, linear1$"),
+        (
+            ["conv1", "middle", "linear1"],
+            r"^All layers with weights \(conv1, middle, linear1\) are frozen, so nothing is left to "
+            r"train; leave one of them trainable",
+        ),
+    ],
+)
+def test_rejects_what_cannot_be_frozen(names, message):
+    with pytest.raises(ValueError, match=message):
+        chain().freeze(*names)
+
+
+def test_trainable_is_true_or_false():
+    with pytest.raises(TypeError, match=r"^Linear trainable must be True or False, not 1$"):
+        Linear(3, trainable=1)

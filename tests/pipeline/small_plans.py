@@ -30,7 +30,7 @@ def tiny(numbers=None, **options):
     return lower(TINY, FOLDINGS, numbers, **options)
 
 
-def mixed_formats(loss=SOFTMAX):
+def mixed_formats(loss=SOFTMAX, frozen=()):
     """Stages whose formats, rounding and lanes all differ."""
     net = Network(
         (2, 4, 5),
@@ -46,7 +46,7 @@ def mixed_formats(loss=SOFTMAX):
         ),
         loss=loss,
         optimizer=SGD(2**-2),
-    )
+    ).freeze(*frozen)
     stochastic = {"round_activations": "stochastic", "round_errors": "stochastic"}
     overrides = {
         "conv1": Numbers(
@@ -86,6 +86,27 @@ def only_convolutions():
     """Scores are a 1x1 map, after pool and ReLU."""
     net = Network((1, 3, 3), (Conv2d(2, kernel=3, padding=1), MaxPool2d(), ReLU(), Flatten()))
     return lower(net, {"conv1": (1, 1, 3)})
+
+
+def partly_frozen(*names, numbers=None, overrides=None, **options):
+    """Convolutions with and without a pool, and two linear layers; the ones named are frozen."""
+    net = Network(
+        (1, 4, 4),
+        (
+            Conv2d(2, kernel=3),
+            ReLU(),
+            MaxPool2d(),
+            Conv2d(4, kernel=1),
+            ReLU(),
+            Flatten(),
+            Linear(4),
+            ReLU(),
+            Linear(2),
+        ),
+        optimizer=SGD(2**-3),
+    ).freeze(*names)
+    foldings = {"conv1": (2, 1, 9), "conv2": (2, 2, 1), "linear1": (2, 4, 1), "linear2": (1, 2, 1)}
+    return lower(net, foldings, numbers, overrides, **options)
 
 
 PLANS = {

@@ -79,15 +79,19 @@ def _adjoint(geo, s, own, writes, last, weights, given):
 
 @njit(cache=True)
 def _errors(geo, s, own, writes, last, dz, sent, extra):
-    """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors.
+    """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors, if ever.
 
     Returns when FP may go on.
     """
     words, word = int(own[timing._WU]), int(own[timing._WORD])
     time = _NEVER
-    if s == 0:
-        for p in range(geo.outputs[0]):
-            time = max(time, dz[geo.wu_needs[0, p]]) + 1
+    if s <= geo.first:
+        sent[:] = _NEVER
+        if s < geo.first:
+            return time
+        for p in range(geo.outputs[s]):
+            time = max(time, dz[geo.wu_needs[s, p]]) + 1
+        time += int(own[timing._TERMS]) + int(own[timing._BIASES])
         return time + (words - 1) * word + timing._UPDATE + extra
     latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
     row = own.copy()
@@ -103,7 +107,37 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
             written + writes, time + latency + int(end), begin + int(group) + latency + writes
         )
         sent[p] = written
-    return time + timing._TOKEN + words * word + timing._UPDATE + extra
+    if not geo.trained[s]:
+        return _NEVER
+    words_end = time + timing._TOKEN + words * word + int(own[timing._BIASES])
+    return words_end + timing._UPDATE + extra
+
+
+@njit(cache=True)
+def _pace(geo, s, own, writes, last, in_flight, ends, given):
+    """Cycles from one sample to the next that a stage which computes nothing but FP allows.
+
+    ``ends`` (pixels,) are how long it is from each of its outputs to the end of FP in the next stage, if
+    that one is alike, too; only with one sample in flight. ``given`` (pixels,) becomes that from its
+    inputs to its own end.
+    """
+    fp, reads = int(own[timing._FP]), int(own[timing._READS])
+    pace = max(geo.outputs[s] * fp + timing._FREE, geo.pooled[s] * writes)
+    if s == 0:
+        pace = max(pace, geo.inputs[0] * reads)
+    if in_flight > 1:
+        return pace
+    if s + 1 < geo.first:  # the next stage's memory is free: it is filled, and read
+        _adjoint(geo, s, own, writes, last, ends, given)
+        pace = max(pace, writes + ends[0] + timing._FREE)
+    given[:] = _NEVER
+    for p in range(geo.outputs[s]):
+        need = geo.fp_needs[s, p]
+        given[need] = max(given[need], (geo.outputs[s] - p) * fp)
+    if s == 0:
+        for p in range(geo.inputs[0]):
+            pace = max(pace, (p + 1) * reads + given[p] + timing._FREE)
+    return pace
 
 
 @njit(cache=True)
@@ -160,6 +194,7 @@ def _extend(
     after = geo.pooled[s - 1] if s > 0 else geo.inputs[0]
     lanes = len(link)
     weights, given = np.empty(size, np.int64), np.empty(after, np.int64)
+    next_ends = np.empty(size, np.int64)
     row = np.zeros(len(timing.DURATIONS))
     sent = np.empty(after, np.int64)
     new_parts, new_others = np.empty(parts.shape[1]), np.empty(cost.shape[1] - 2)
@@ -215,6 +250,11 @@ def _extend(
                     writes, last = link[a, own_pn[o], 2], link[a, own_pn[o], 3]
                 updated = _errors(geo, s, row, writes, last, times[label, 4 : 4 + size], sent, extra)
                 end = max(times[label, 0], updated + begin)
+                if s < geo.first:
+                    next_ends[:] = times[label, 4 : 4 + size]
+                    end = max(end, _pace(
+                        geo, s, row, times[label, 2], times[label, 3], in_flight, next_ends, sent
+                    ))  # fmt: skip
                 if in_flight == 1:  # the next sample comes when there is memory for it
                     free = times[label, 1] - timing._OPEN
                     end = max(end, free + times[label, 2] + weights[0])
@@ -357,7 +397,7 @@ class _Cuts:
         self.space = space
         self.stages = len(space.own)
         self.options = {
-            "in_flight": space.plan.in_flight, "accumulates": space.plan.max_batch > 1
+            "in_flight": space.plan.in_flight, "accumulates": space.plan.late
         }  # fmt: skip
         self.own = []
         for s, own in enumerate(space.own):
@@ -380,7 +420,8 @@ class _Cuts:
             self.least[s, _LINK : _LINK + 2] = link[..., :2].min(axis=(0, 1))
             if s + 1 < self.stages:
                 self.least[s + 1, _LINK + 2 :] = link[..., 2:].min(axis=(0, 1))
-        fixed = {timing.DURATIONS.index(name) for name in ("word", "fp_ahead", "bp_ahead")}
+        constant = ("word", "terms", "bias_terms", "fp_ahead", "bp_ahead")
+        fixed = {timing.DURATIONS.index(name) for name in constant}
         self.places = [
             (s, column)
             for s in range(self.stages)

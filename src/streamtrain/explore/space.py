@@ -120,9 +120,8 @@ class Space:
         """What designs cost: an array (designs, :data:`FIGURES`) of whole numbers."""
         designs = np.asarray(designs, np.int64).reshape(-1, len(self.own))
         found = np.empty((len(designs), len(FIGURES)))
-        options = {
-            "in_flight": self.plan.in_flight, "accumulates": self.plan.max_batch > 1
-        }  # fmt: skip
+        options = {"in_flight": self.plan.in_flight, "accumulates": self.plan.late}
+        decays = bool(self.plan.network.optimizer.weight_decay)
         for first in range(0, len(designs), _CHUNK):
             chunk = designs[first : first + _CHUNK]
             part = found[first : first + _CHUNK]
@@ -131,7 +130,7 @@ class Space:
                 part[:, 0], _ = timing.step(self.geometry, tables, **options)
             else:
                 part[:, 0] = [
-                    timing.flow(self.geometry, table, batch=batch, **options)[0]
+                    timing.flow(self.geometry, table, batch=batch, decays=decays, **options)[0]
                     for table in tables
                 ]
             part[:, 1] = timing.latency(self.geometry, tables)

@@ -12,7 +12,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.host.device import Op
-from streamtrain.numeric import Lfsr, Round, lane_bits, requantize
+from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize
 from streamtrain.pipeline.layouts import loss_token_layout, result_layout
 
 __all__ = ["ScoreLoss", "times_constant"]
@@ -58,6 +58,8 @@ class ScoreLoss(wiring.Component):
         Errors saturated since reset.
     idle : :py:`Out(1)`
         No token is inside.
+    random : :py:`In(Chain())`
+        State of the random bits, if errors are rounded stochastically.
 
     Timing
     ------
@@ -68,14 +70,17 @@ class ScoreLoss(wiring.Component):
         self.plan = plan
         self.scores, self.errors = plan.stages[-1].output, plan.stages[-1].errors
         self.classes = plan.network.classes
-        super().__init__({
+        members = {
             "token": In(stream.Signature(loss_token_layout(plan))),
             "i": In(stream.Signature(data.ArrayLayout(self.scores, 1))),
             "o": Out(stream.Signature(data.ArrayLayout(self.errors, 1))),
             "result": Out(stream.Signature(result_layout(plan))),
             "saturated": Out(32),
             "idle": Out(1),
-        })
+        }
+        if any(owner == len(plan.stages) for owner, _, _ in plan.random_sites):
+            members["random"] = In(Chain())
+        super().__init__(members)
 
     # What a loss says of itself. `s` has the signals that are shared with this class.
 
@@ -154,6 +159,7 @@ class ScoreLoss(wiring.Component):
         if mode is Round.STOCHASTIC and drop > 0:
             m.submodules.lfsr = lfsr = Lfsr(self.plan.random_seed(self.plan.stages[-1], "errors"))
             m.d.comb += lfsr.advance.eq(go & sending[1])
+            link(m, self.random, [lfsr.chain])
             random = lane_bits(lfsr.state, 0, drop)
         error, clipped = requantize(m, difference, drop, self.errors, mode, random)
         m.d.comb += self.o.valid.eq(sending[2])
