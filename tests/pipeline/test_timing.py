@@ -288,7 +288,7 @@ def train(plan, batch, batches=4):
     # The result follows the errors, that of squares not before their mean is there.
     squares = not isinstance(plan.network.loss, CrossEntropy)
     first_error = results[-2] - (
-        max(plan.network.classes, 22 - 7) if squares else plan.network.classes
+        max(plan.network.classes, 21 - 7) if squares else plan.network.classes
     )
     return paces, [times[-2] - first_error if times else 0 for times in pulses]
 
