@@ -888,17 +888,17 @@ def _shell(plan):
 
 
 def _softmax(tally, plan):
-    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy`."""
+    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy` in its loss."""
     last, classes = plan.stages[-1], plan.network.classes
     scores = last.output.width
-    tally.memory("loss.exp_table", 16, _TABLE)
-    tally.memory("loss.log_table", 12, _TABLE)
+    tally.memory("loss.rule.exp_table", 16, _TABLE)
+    tally.memory("loss.rule.log_table", 12, _TABLE)
     tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 217
     tally.luts["loss"] += 345 + 12 * scores + 5 * classes
 
 
 def _squares(tally, plan):
-    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares`."""
+    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares` in its loss."""
     last, classes = plan.stages[-1], plan.network.classes
     scores, errors = last.output.width, last.errors.width
     total = square_sum_width(last.output, classes)
