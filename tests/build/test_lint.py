@@ -6,7 +6,8 @@ import pytest
 import streamtrain as st
 from streamtrain.build import BuildError
 from streamtrain.build.lint import WAIVERS, lint
-from streamtrain.pipeline.generate import generate_verilog
+from streamtrain.bus.generate import generate_ip
+from streamtrain.bus.packets import PacketFormat
 
 CLEAN = """\
 module top (clk, rst, a, b, o);
@@ -65,12 +66,12 @@ def test_a_missing_module_is_named():
 
 
 def test_generated_verilog_has_no_unexplained_warning():
-    """The design of the README's first program; larger nets have warnings of the same kinds."""
+    """The IP of the README's first design; larger nets have warnings of the same kinds."""
     net = st.Network(
         (1, 8, 8), [st.Conv2d(8, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(10)]
     )
-    verilog = generate_verilog(st.plan(net, board="pynq_z2", multipliers=80).plan)
-    result = lint(verilog, "streamtrain")
+    plan = st.plan(net, board="pynq_z2", multipliers=80).plan
+    result = lint(generate_ip(PacketFormat(plan)), "streamtrain")
     assert result.warnings == ()
     assert result.waived.keys() == set(range(len(WAIVERS)))  # none is there in vain
 

@@ -6,10 +6,13 @@ import amaranth_boards.arty_z7
 import amaranth_boards.genesys2
 import amaranth_boards.ulx3s
 import pytest
-from vivado_model import COMMANDS, ModelError, Vivado
+from stub_core import stub
+from vivado_model import COMMANDS, ModelError, Vivado, module_ports
 
 import streamtrain as st
 from streamtrain import vivado
+from streamtrain.bus.generate import generate_ip
+from streamtrain.bus.packets import PacketFormat
 from streamtrain.explore.devices import known_boards
 from streamtrain.vivado.project import ADDRESSES
 
@@ -282,8 +285,6 @@ def test_ip_travels_as_json():
 
 
 def test_returns_what_it_wrote(tmp_path):
-    from conftest import stub
-
     written = vivado.write_project(tmp_path, stub(), vivado.Ip(), st.load_board("pynq_z2"))
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
 
@@ -307,3 +308,20 @@ def test_ulx3s_is_that_of_amaranth_boards():
     platform = amaranth_boards.ulx3s.ULX3S_85F_Platform
     expected = f"{platform.device}-{platform.speed}{platform.package}C"
     assert st.load_board("ulx3s_85f").part == expected
+
+
+def test_the_real_core_is_packaged_and_wired_up(tmp_path):
+    """Its ports are those that the packaging declares, in width and direction."""
+    net = st.Network((1, 4, 4), [st.Flatten(), st.Linear(2)])
+    fmt = PacketFormat(st.plan(net, multipliers=1).plan, size=8)
+    info = vivado.Ip(bytes=fmt.size)
+    vivado.write_project(tmp_path, generate_ip(fmt, info.name), info, st.load_board("pynq_z2"))
+    assert built(tmp_path).validated
+    ports = module_ports(tmp_path / "ip" / "streamtrain.v", "streamtrain")
+    assert ports == module_ports(stub_file(tmp_path, bytes=8), "streamtrain")
+
+
+def stub_file(folder, **fields):
+    path = folder / "stub.v"
+    path.write_text(stub(**fields))
+    return path
