@@ -61,7 +61,9 @@ def test_a_mistake_is_not_explained_away(right, wrong, more, said):
 
 
 def test_a_missing_module_is_named():
-    warnings = lint(CLEAN.replace("endmodule", "  other o1 (.clk(clk));\nendmodule"), "top").warnings
+    warnings = lint(
+        CLEAN.replace("endmodule", "  other o1 (.clk(clk));\nendmodule"), "top"
+    ).warnings
     assert any("other" in warning for warning in warnings)
 
 
