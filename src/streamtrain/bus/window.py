@@ -183,7 +183,7 @@ class WeightWindow(wiring.Component):
         with m.If(self.busy & (self.weights_i.ready | self.weights_o.valid)):
             m.d.sync += self.opened.eq(~seeded)
         with m.If(move):
-            m.d.sync += [self.left.eq(self.left - 1), random.eq(Cat(lfsr_bit(random), random))]
+            m.d.sync += [self.left.eq(self.left - 1), random.eq(random << 1 | lfsr_bit(random))]
             with m.If(self.left == 1):
                 m.d.sync += self.opened.eq(0)
         return m
