@@ -18,7 +18,7 @@ from streamtrain.build.netlist import primitives_by_part
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.records import Record
 
-__all__ = ["SYNTHESISED", "Resources", "synthesise", "yosys_version"]
+__all__ = ["SYNTHESISED", "Resources", "run_yosys", "synthesise", "yosys_version"]
 
 SYNTHESISED = ("xc7", "xcup")
 """Families that :func:`synthesise` maps to and whose primitives :class:`Resources` counts."""
@@ -164,7 +164,7 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
         # Yosys sees a /tmp of its own, so it is started in this folder and all names are relative.
         Path(work, "design.v").write_text(verilog)
         Path(work, "synthesise.ys").write_text(script)
-        output = _run_yosys(Path(work), progress)
+        output = run_yosys(Path(work), progress)
         keep(log, output)
         netlist = Path(work, "netlist.blif")
         if not netlist.exists():
@@ -181,8 +181,8 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
     return resources, log
 
 
-def _run_yosys(folder, progress):
-    """Run the script in ``folder``; returns the log and what went to standard error."""
+def run_yosys(folder, progress=None):
+    """Run ``synthesise.ys`` in ``folder``; returns the log and what went to standard error."""
     # The log is written to a file: in WebAssembly, standard output is silent after ABC has run.
     arguments = ["-l", "yosys.log", "synthesise.ys"]
     with (

@@ -1,7 +1,6 @@
 """A trainer behind its registers and packets, wherever the bus to it goes."""
 
 from itertools import pairwise
-from time import monotonic, sleep
 from typing import Protocol
 
 import numpy as np
@@ -50,6 +49,10 @@ class Bus(Protocol):
 
     def exchange(self, packet: np.ndarray, size: int) -> np.ndarray:
         """Send one packet (uint8), and receive one of ``size`` bytes."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let some time pass, in which the trainer works."""
         ...
 
     def close(self) -> None:
@@ -260,6 +263,7 @@ class BusDevice:
 
     def _window(self, target, layer, numbers=None):
         """Read all numbers behind the window, or write them."""
+        self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
         self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
         self._wait("STATUS", "window_open", 1, "the window to open")
         data = self.table["WINDOW_DATA"].address
@@ -271,15 +275,15 @@ class BusDevice:
         return None
 
     def _wait(self, register, field, value, what):
-        late = monotonic() + _WAIT_SECONDS
-        pause = 0.0
+        waited = pause = 0.0
         while self.read(register, field) != value:
-            if monotonic() > late:
+            if waited > _WAIT_SECONDS:
                 raise BusError(
                     f"Waited {_WAIT_SECONDS:g} s for {what}, in vain: STATUS is "
                     f"0x{self.read('STATUS'):08x}. Results that nobody takes hold samples up"
                 )
-            sleep(pause)
+            self.bus.pause(pause)
+            waited += pause
             pause = min(0.01, pause + 0.0001)
 
     def close(self):
