@@ -465,7 +465,8 @@ def _window(plan):
         Register(
             "WINDOW_DATA",
             0x0C4,
-            "The next number, read or written. Refused while STATUS.window_open is 0.",
+            "The next number, read or written. Refused while STATUS.window_open is 0, and if what is "
+            "written has no room there.",
             (Field("number", 0, 32, "In two's complement.", signed=True),),
             external=True,
             consumes=True,
