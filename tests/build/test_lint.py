@@ -6,7 +6,8 @@ import pytest
 import streamtrain as st
 from streamtrain.build import BuildError
 from streamtrain.build.lint import WAIVERS, lint
-from streamtrain.pipeline.generate import generate_verilog
+from streamtrain.bus.generate import generate_ip
+from streamtrain.bus.packets import PacketFormat
 
 CLEAN = """\
 module top (clk, rst, a, b, o);
@@ -60,17 +61,19 @@ def test_a_mistake_is_not_explained_away(right, wrong, more, said):
 
 
 def test_a_missing_module_is_named():
-    warnings = lint(CLEAN.replace("endmodule", "  other o1 (.clk(clk));\nendmodule"), "top").warnings
+    warnings = lint(
+        CLEAN.replace("endmodule", "  other o1 (.clk(clk));\nendmodule"), "top"
+    ).warnings
     assert any("other" in warning for warning in warnings)
 
 
 def test_generated_verilog_has_no_unexplained_warning():
-    """The design of the README's first program; larger nets have warnings of the same kinds."""
+    """The IP of the README's first design; larger nets have warnings of the same kinds."""
     net = st.Network(
         (1, 8, 8), [st.Conv2d(8, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(10)]
     )
-    verilog = generate_verilog(st.plan(net, board="pynq_z2", multipliers=80).plan)
-    result = lint(verilog, "streamtrain")
+    plan = st.plan(net, board="pynq_z2", multipliers=80).plan
+    result = lint(generate_ip(PacketFormat(plan)), "streamtrain")
     assert result.warnings == ()
     assert result.waived.keys() == set(range(len(WAIVERS)))  # none is there in vain
 

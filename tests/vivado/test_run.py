@@ -93,7 +93,9 @@ def test_a_board_without_a_processor_runs_the_core_alone(make_project, install):
 def test_a_failure_names_the_first_error_and_the_log(make_project, install):
     install(FAILS)
     folder = make_project()
-    with pytest.raises(BuildError, match=r"^vivado failed: ERROR: \[BD 5-106\] .*\(log: ") as caught:
+    with pytest.raises(
+        BuildError, match=r"^vivado failed: ERROR: \[BD 5-106\] .*\(log: "
+    ) as caught:
         vivado.run(folder)
     assert caught.value.log == folder / "vivado" / "vivado.log"
     assert "earlier errors" in caught.value.log.read_text()
@@ -122,7 +124,9 @@ def test_missed_timing_is_a_result(make_project, install):
 
 
 def test_no_project(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^There is no build.tcl or out_of_context.tcl in "):
+    with pytest.raises(
+        FileNotFoundError, match=r"^There is no build.tcl or out_of_context.tcl in "
+    ):
         vivado.run(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"^There is no other.tcl in "):
         vivado.run(tmp_path, script="other.tcl")
@@ -199,7 +203,7 @@ class FakeSftp:
 
 class FakeFile:
     def __init__(self, path, mode):
-        self.file = open(path, mode)
+        self.file = path.open(mode)
 
     def __enter__(self):
         return self

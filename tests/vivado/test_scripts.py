@@ -6,10 +6,13 @@ import amaranth_boards.arty_z7
 import amaranth_boards.genesys2
 import amaranth_boards.ulx3s
 import pytest
-from vivado_model import COMMANDS, ModelError, Vivado
+from stub_core import stub
+from vivado_model import COMMANDS, ModelError, Vivado, module_ports
 
 import streamtrain as st
 from streamtrain import vivado
+from streamtrain.bus.generate import generate_ip
+from streamtrain.bus.packets import PacketFormat
 from streamtrain.explore.devices import known_boards
 from streamtrain.vivado.project import ADDRESSES
 
@@ -82,7 +85,7 @@ def test_tables_have_only_what_scripts_use(make_project):
 @pytest.mark.parametrize("board", ["pynq_z2", "zcu102"])
 def test_addresses_are_those_that_drivers_rely_on(board, make_project):
     model = built(make_project(board))
-    expected = ADDRESSES[st.load_board(board).ps.kind]
+    expected = ADDRESSES[st.load_board(board).ps.type]
     assert model.assigned["/ps/Data", "/axi_dma/S_AXI_LITE/Reg"] == (expected["axi_dma"], 65536)
     assert model.assigned["/ps/Data", "/streamtrain/s_axi_ctrl/reg0"] == (expected["core"], 4096)
     memory = [segment for space, segment in model.assigned if space == "/axi_dma/Data_S2MM"]
@@ -95,13 +98,21 @@ def test_the_dma_is_simple_and_as_wide_as_the_core(make_project):
     assert dma["c_m_axis_mm2s_tdata_width"] == dma["c_m_axi_s2mm_data_width"] == "64"
 
 
+@pytest.mark.parametrize("bytes, memory", [(1, "32"), (4, "32"), (64, "512")])
+def test_streams_of_every_width(bytes, memory, make_project):
+    dma = built(make_project(bytes=bytes)).cells["axi_dma"]["parameters"]
+    assert dma["c_m_axi_mm2s_data_width"] == dma["c_m_axi_s2mm_data_width"] == memory
+
+
 @pytest.mark.parametrize("board, pin", [("pynq_z2", "ps/IRQ_F2P"), ("kv260", "ps/pl_ps_irq0")])
 def test_interrupts_reach_the_processor_in_order(board, pin, make_project):
     nets = built(make_project(board)).nets
     assert {"interrupts/dout", pin} in nets
-    for position, source in enumerate(
-        ("axi_dma/mm2s_introut", "axi_dma/s2mm_introut", "streamtrain/irq")
-    ):
+    for position, source in enumerate((
+        "axi_dma/mm2s_introut",
+        "axi_dma/s2mm_introut",
+        "streamtrain/irq",
+    )):
         assert {source, f"interrupts/In{position}"} in nets
 
 
@@ -163,6 +174,7 @@ SPELT_WRONG = [
     ("run", "vivado/build.tcl", "finish impl_1", "finish impl1", "there is no run impl1"),
     ("IP", "vivado/block_design.tcl", "[newest axi_dma]", "[newest axi_dmac]", "catalogue has no IP axi_dmac"),
     ("parameter", "vivado/block_design.tcl", "CONFIG.c_sg_length_width", "CONFIG.c_sg_len_width", "xilinx.com:ip:axi_dma:7.1 has no parameter CONFIG.c_sg_len_width"),
+    ("value", "vivado/block_design.tcl", "c_sg_length_width 26", "c_sg_length_width 32", "CONFIG.c_sg_length_width cannot be 32"),
     ("PS7 parameter", "vivado/processor.tcl", "CONFIG.PCW_IRQ_F2P_INTR", "CONFIG.PCW_IRQ_F2P", "processing_system7:5.5 has no parameter CONFIG.PCW_IRQ_F2P"),
     ("interface", "vivado/block_design.tcl", "axi_dma/M_AXIS_MM2S", "axi_dma/M_AXIS_MMS2", "xilinx.com:ip:axi_dma:7.1 has no interface M_AXIS_MMS2"),
     ("pin", "vivado/block_design.tcl", "axi_dma/mm2s_introut", "axi_dma/mm2s_intr_out", "xilinx.com:ip:axi_dma:7.1 has no pin mm2s_intr_out"),
@@ -180,7 +192,9 @@ SPELT_WRONG = [
 
 
 @pytest.mark.parametrize(
-    "file, right, wrong, said", [row[1:] for row in SPELT_WRONG], ids=[row[0] for row in SPELT_WRONG]
+    "file, right, wrong, said",
+    [row[1:] for row in SPELT_WRONG],
+    ids=[row[0] for row in SPELT_WRONG],
 )
 def test_misspelt(file, right, wrong, said, make_project):
     folder = make_project("pynq_z2")
@@ -282,8 +296,6 @@ def test_ip_travels_as_json():
 
 
 def test_returns_what_it_wrote(tmp_path):
-    from conftest import stub
-
     written = vivado.write_project(tmp_path, stub(), vivado.Ip(), st.load_board("pynq_z2"))
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
 
@@ -307,3 +319,20 @@ def test_ulx3s_is_that_of_amaranth_boards():
     platform = amaranth_boards.ulx3s.ULX3S_85F_Platform
     expected = f"{platform.device}-{platform.speed}{platform.package}C"
     assert st.load_board("ulx3s_85f").part == expected
+
+
+def test_the_real_core_is_packaged_and_wired_up(tmp_path):
+    """Its ports are those that the packaging declares, in width and direction."""
+    net = st.Network((1, 4, 4), [st.Flatten(), st.Linear(2)])
+    fmt = PacketFormat(st.plan(net, multipliers=1).plan, size=8)
+    info = vivado.Ip(bytes=fmt.size)
+    vivado.write_project(tmp_path, generate_ip(fmt, info.name), info, st.load_board("pynq_z2"))
+    assert built(tmp_path).validated
+    ports = module_ports(tmp_path / "ip" / "streamtrain.v", "streamtrain")
+    assert ports == module_ports(stub_file(tmp_path, bytes=8), "streamtrain")
+
+
+def stub_file(folder, **fields):
+    path = folder / "stub.v"
+    path.write_text(stub(**fields))
+    return path

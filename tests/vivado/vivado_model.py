@@ -9,11 +9,18 @@ not joined or an address that overlaps is an error that names it. The interprete
 
 import re
 import shutil
-import tkinter
 import tomllib
 import traceback
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+try:
+    import tkinter
+except ImportError:
+    raise ImportError(
+        "The Vivado scripts are tested in Python's own Tcl interpreter, and this Python was built "
+        "without it (Debian: apt install python3-tk)"
+    ) from None
 
 FOLDER = Path(__file__).parent
 
@@ -205,6 +212,9 @@ class Vivado:
             prefix, _, parameter = name.partition(".")
             if prefix != "CONFIG" or parameter not in cell["parameters"]:
                 raise ModelError(f"{cell['ip']['vlnv']} has no parameter {name}")
+            allowed = cell["ip"].get("allowed", {}).get(parameter)
+            if allowed is not None and int(value) not in allowed:
+                raise ModelError(f"{cell['ip']['vlnv']}: {name} cannot be {value}")
             cell["parameters"][parameter] = value
             return
         kind, fields = self._object(thing)
@@ -512,7 +522,9 @@ class Vivado:
                 if entry["type"] == "output" or (entry.get("optional") and path not in nets):
                     continue
                 drivers = [
-                    pin for pin in nets.get(path, ()) if self._entry(pin, "pins")["type"] == "output"
+                    pin
+                    for pin in nets.get(path, ())
+                    if self._entry(pin, "pins")["type"] == "output"
                 ]
                 if not drivers:
                     raise ModelError(f"nothing drives {path}")

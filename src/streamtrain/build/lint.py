@@ -61,6 +61,11 @@ WAIVERS = (
         "needs. The tests against the golden model would see a bit that was left out by mistake.",
     ),
     Waiver(
+        "UNUSEDSIGNAL",
+        rf"Bits of signal are not driven, nor used: {_NAME}\[[\d:,]+\]",
+        "A bit that neither exists nor is asked for: what is left of a constant in a wider name.",
+    ),
+    Waiver(
         "UNDRIVEN",
         rf"Bits of signal are not driven: {_NAME}\[[\d:,]+\]",
         "A bit that nothing reads lost its driver when Yosys cleaned up. Yosys's own check, which "
@@ -110,6 +115,12 @@ WAIVERS = (
         r"Comparison is constant due to unsigned arithmetic",
         "A window's first row or column is compared with its lower bound, which is 0 in this layer. "
         "Synthesis removes the comparison.",
+    ),
+    Waiver(
+        "CMPCONST",
+        r"Comparison is constant due to limited range",
+        "What is written to a register is compared with its range, whose upper end is in some designs "
+        "the largest value that the field can hold. Synthesis removes the comparison.",
     ),
 )
 """Warnings of Verilator that are expected in what Amaranth and Yosys write, with the reason."""

@@ -215,7 +215,7 @@ class Ps(Record):
 
     Parameters
     ----------
-    kind : :class:`str`
+    type : :class:`str`
         ``PS7`` (Zynq-7000) or ``PS8`` (Zynq UltraScale+).
     board_part : :class:`str`, optional
         The board in Vivado, as ``vendor:name:part0``, without the revision of its files. Where they
@@ -234,7 +234,7 @@ class Ps(Record):
         If a field is of the wrong kind or out of its range, or only one of the DDR's is there.
     """
 
-    kind: str
+    type: str
     board_part: str | None = None
     crystal_mhz: float | None = None
     ddr_part: str | None = None
@@ -242,8 +242,8 @@ class Ps(Record):
     dma_port: int = 0
 
     def __post_init__(self):
-        if self.kind not in ("PS7", "PS8"):
-            raise ValueError(f"kind must be PS7 or PS8, not {self.kind!r}")
+        if self.type not in ("PS7", "PS8"):
+            raise ValueError(f"type must be PS7 or PS8, not {self.type!r}")
         if self.board_part is not None:
             _text("board_part", self.board_part)
             if self.board_part.count(":") != 2:
@@ -257,7 +257,7 @@ class Ps(Record):
             raise ValueError("ddr_part and ddr_bits go together")
         if self.ddr_part is not None:
             _text("ddr_part", self.ddr_part)
-            if self.kind != "PS7" or self.ddr_bits not in (16, 32):
+            if self.type != "PS7" or self.ddr_bits not in (16, 32):
                 raise ValueError(f"ddr_bits must be 16 or 32, of a PS7, not {self.ddr_bits!r}")
         if self.dma_port not in range(4):
             raise ValueError(f"dma_port must be 0 to 3, not {self.dma_port!r}")

@@ -134,7 +134,7 @@ def block_design(folder, info, board):
     vivado = Path(folder) / "vivado"
     return [
         _write(vivado / "settings.tcl", _project_settings(info, board)),
-        _write(vivado / "processor.tcl", _script(f"processor_{board.ps.kind.lower()}")),
+        _write(vivado / "processor.tcl", _script(f"processor_{board.ps.type.lower()}")),
         _write(vivado / "block_design.tcl", _script("block_design")),
     ]
 
@@ -169,9 +169,9 @@ def _check(board):
         )
     if board.ps is None:
         return
-    prefixes = {"PS7": ("xc7z",), "PS8": ("xczu", "xck")}[board.ps.kind]
+    prefixes = {"PS7": ("xc7z",), "PS8": ("xczu", "xck")}[board.ps.type]
     if not board.part.startswith(prefixes):
-        raise ValueError(f"{board.name}: a {board.part} has no {board.ps.kind}")
+        raise ValueError(f"{board.name}: a {board.part} has no {board.ps.type}")
 
 
 def _script(name):
@@ -193,19 +193,22 @@ def _project_settings(info, board):
     """Text of ``vivado/settings.tcl``, which reads the IP's settings, too."""
     values = {"part": board.part, "jobs": 4}
     if (ps := board.ps) is not None:
-        addresses = ADDRESSES[ps.kind]
+        addresses = ADDRESSES[ps.type]
         values |= {
             "board_part": ps.board_part or "",
             "design": DESIGN,
             "clock_mhz": f"{info.clock_mhz:g}",
             "stream_bits": 8 * info.bytes,
+            "memory_bits": max(32, 8 * info.bytes),  # the DMA's least
             "dma_port": ps.dma_port,
             "dma_address": f"0x{addresses['axi_dma']:08X}",
             "dma_bytes": DMA_BYTES,
             "core_address": f"0x{addresses['core']:08X}",
             "ps_config": " ".join(f"{name} {{{value}}}" for name, value in _ps_config(ps)),
         }
-    source = "source [file join [file dirname [file normalize [info script]]] .. ip ip_settings.tcl]\n"
+    source = (
+        "source [file join [file dirname [file normalize [info script]]] .. ip ip_settings.tcl]\n"
+    )
     return _settings(values) + source
 
 
@@ -213,7 +216,7 @@ def _ps_config(ps):
     """Parameters of a processor system whose board files are not installed."""
     if ps.crystal_mhz is not None:
         name = {"PS7": "PCW_CRYSTAL_PERIPHERAL_FREQMHZ", "PS8": "PSU__PSS_REF_CLK__FREQMHZ"}
-        yield f"CONFIG.{name[ps.kind]}", f"{ps.crystal_mhz:g}"
+        yield f"CONFIG.{name[ps.type]}", f"{ps.crystal_mhz:g}"
     if ps.ddr_part is not None:
         yield "CONFIG.PCW_UIPARAM_DDR_PARTNO", ps.ddr_part
         yield "CONFIG.PCW_UIPARAM_DDR_BUS_WIDTH", f"{ps.ddr_bits} Bit"
@@ -232,13 +235,13 @@ def _readme(info, board):
     ps = board.ps
     parts = [_README_HEAD.format(title=board.title, part=board.part, vlnv=info.vlnv)]
     if ps is not None:
-        interrupts = {"PS7": "61, 62 and 63", "PS8": "121, 122 and 123"}[ps.kind]
+        interrupts = {"PS7": "61, 62 and 63", "PS8": "121, 122 and 123"}[ps.type]
         board_part = ps.board_part
         parts.append(
             _README_BOARD.format(
                 clock=f"{info.clock_mhz:g}",
-                dma=f"0x{ADDRESSES[ps.kind]['axi_dma']:08X}",
-                core=f"0x{ADDRESSES[ps.kind]['core']:08X}",
+                dma=f"0x{ADDRESSES[ps.type]['axi_dma']:08X}",
+                core=f"0x{ADDRESSES[ps.type]['core']:08X}",
                 name=info.name,
                 interrupts=interrupts,
                 files=_WITH_FILES.format(board_part=board_part) if board_part else _NO_FILES,

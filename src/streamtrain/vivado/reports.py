@@ -150,7 +150,9 @@ def _columns(path, text, title):
     Such a table has no frame: columns begin where the dashes below their headings do, and are right
     or left aligned within two of these.
     """
-    found = re.search(rf"^\| {title}\n\| -+\n-+\n\n*(.*?)(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^\| {title}\n\| -+\n-+\n\n*(.*?)(?=\n\n|\Z)", text, re.MULTILINE | re.DOTALL
+    )
     lines = found[1].splitlines() if found else []
     if len(lines) < 2 or not re.fullmatch(r"[ -]+", lines[1]):
         raise ValueError(f"{path}: there is no table {title}")

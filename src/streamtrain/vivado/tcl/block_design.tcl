@@ -46,8 +46,8 @@ add axi_dma [newest axi_dma] \
     CONFIG.c_include_sg 0 \
     CONFIG.c_sg_length_width 26 \
     CONFIG.c_m_axis_mm2s_tdata_width $stream_bits \
-    CONFIG.c_m_axi_mm2s_data_width $stream_bits \
-    CONFIG.c_m_axi_s2mm_data_width $stream_bits \
+    CONFIG.c_m_axi_mm2s_data_width $memory_bits \
+    CONFIG.c_m_axi_s2mm_data_width $memory_bits \
     CONFIG.c_mm2s_burst_size 16 \
     CONFIG.c_s2mm_burst_size 16
 add $ip_name $ip_vendor:$ip_library:$ip_name:$ip_version
