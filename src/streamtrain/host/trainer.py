@@ -639,7 +639,9 @@ def _rate(plan, lr, step):
 def _frozen_stages(plan, names):
     """Stages by their names, as bits."""
     if isinstance(names, str):
-        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+        raise TypeError(
+            f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}"
+        )
     names = set(names)
     check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
     if all(stage.name in names or not stage.trainable for stage in plan.stages):
