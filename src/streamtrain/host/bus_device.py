@@ -208,6 +208,7 @@ class BusDevice:
     def _recovered(self):
         """Reset everything. Returns what a message should say of it."""
         try:
+            self.bus.flush()
             raised = self._damage()
             self.reset()
         except BusError as error:

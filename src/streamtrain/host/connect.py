@@ -171,6 +171,17 @@ def _simulation(plan, where):
         return SimulatedBus(plan, report=lambda text: status.update(f"simulation: {text}"))
 
 
-_WAYS = {"simulation": _simulation}
+def _uart(plan, where):
+    from streamtrain.host.uart import BAUD, UartBus
+
+    if not where:
+        raise ValueError('to must name the port, such as "uart:/dev/ttyUSB0", not "uart"')
+    port, _, baud = where.rpartition(":")
+    if port and baud.isdecimal():
+        return UartBus(port, int(baud))
+    return UartBus(where, BAUD)
+
+
+_WAYS = {"simulation": _simulation, "uart": _uart}
 
 _WAYS_TEXT = '"simulation", "pynq:FILE.bit", "uio", "uio:NAME", "uart:PORT", "uart:PORT:BAUD"'

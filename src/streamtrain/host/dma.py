@@ -20,8 +20,7 @@ _HALTED, _IDLE, _SCATTER_GATHER = 1 << 0, 1 << 1, 1 << 3  # of STATUS
 _ERRORS = {
     1 << 4: "internal error: more came than it was to take",
     1 << 5: "the memory answered with an error",
-    1
-    << 6: "there is no memory at the buffer's address: is the DMA connected to the processor's memory?",
+    1 << 6: "there is no memory at the buffer's address; connect the DMA to the processor's memory",
 }
 
 _ALIGNMENT = 64  # of what is sent and what is received: a line of the cache, and the widest stream
