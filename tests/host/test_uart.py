@@ -171,7 +171,7 @@ def test_a_cable_that_is_pulled_is_told(port):
 @pytest.mark.parametrize("size", [7, 26, 60])
 def test_a_host_that_was_killed_within_a_packet_is_forgotten(bridge, port, size):
     first = connect(DESIGN, UartBus(port))
-    x, y = samples(3)
+    _, y = samples(3)
     first.device._set(commands(first, y), 1)
     packed = first.device.format.pack(np.zeros((3, 1, 4, 4), int), y)
     text = b"".join(
