@@ -380,8 +380,20 @@ class BusDevice:
 
     def close(self):
         """Stop taking packets, and give back the bus."""
-        self.write("CONTROL", run=0)
-        self.bus.close()
+        if isinstance(self.bus, _ClosedBus):
+            return
+        try:
+            self.write("CONTROL", run=0)
+        finally:
+            self.bus.close()
+            self.bus = _ClosedBus()
+
+
+class _ClosedBus:
+    """What is left of a bus."""
+
+    def __getattr__(self, name):
+        raise BusError("The trainer was closed; connect anew")
 
 
 _RESULTS = ("scores", "loss", "predicted")

@@ -78,6 +78,10 @@ class ConnectedTrainer(Trainer):
         """
         return self.device.counters()
 
+    def saturations(self, *, settled=True):
+        """See :meth:`Trainer.saturations`; if not ``settled``, without waiting for samples that are inside."""
+        return self._saturations(self.device.saturations(settled=settled))
+
     def close(self):
         """Stop taking samples, and give back the way to the hardware. Weights stay there."""
         self.device.close()
@@ -182,6 +186,20 @@ def _uart(plan, where):
     return UartBus(where, BAUD)
 
 
-_WAYS = {"simulation": _simulation, "uart": _uart}
+def _uio(plan, where):
+    from streamtrain.host.uio import NAME, open_uio
+
+    return open_uio(where or NAME)
+
+
+def _pynq(plan, where):
+    from streamtrain.host.pynq import load_bus
+
+    if not where:
+        raise ValueError('to must name the bitstream, such as "pynq:trainer.bit", not "pynq"')
+    return load_bus(where)
+
+
+_WAYS = {"simulation": _simulation, "pynq": _pynq, "uio": _uio, "uart": _uart}
 
 _WAYS_TEXT = '"simulation", "pynq:FILE.bit", "uio", "uio:NAME", "uart:PORT", "uart:PORT:BAUD"'

@@ -363,7 +363,10 @@ class Trainer:
         Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts; with momentum there is
         ``"velocity"``, too.
         """
-        counts = self.device.saturations()
+        return self._saturations(self.device.saturations())
+
+    def _saturations(self, counts):
+        """With those of before a checkpoint."""
         for name, sites in self._saturated_before.items():
             for site, count in sites.items():
                 counts[name][site] += count
