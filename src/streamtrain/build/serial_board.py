@@ -179,14 +179,11 @@ class SerialBoard(wiring.Component):
         return m
 
 
-def constraints(pins, input_mhz, clock_mhz):
-    """Constraints (LPF) of a :class:`SerialBoard` with these pins and clocks."""
+def constraints(pins, input_mhz):
+    """Constraints (LPF) of a :class:`SerialBoard` with these pins; the PLL's clock follows from its input."""
     lines = ["BLOCK RESETPATHS;", "BLOCK ASYNCPATHS;"]
     for port, (pin, attributes) in pins.items():
         values = " ".join(f"{name}={value}" for name, value in attributes.items())
         lines += [f'LOCATE COMP "{port}" SITE "{pin}";', f'IOBUF PORT "{port}" {values};']
-    lines += [
-        f'FREQUENCY PORT "clk" {input_mhz:g} MHZ;',
-        f'FREQUENCY NET "aclk" {clock_mhz:g} MHZ;',
-    ]
+    lines.append(f'FREQUENCY PORT "clk" {input_mhz:g} MHZ;')
     return "\n".join(lines) + "\n"

@@ -176,7 +176,8 @@ class RegisterFile(wiring.Component):
     def _set_and_clear(self, m, register, field, access):
         port, cleared = self._port(register, field), Signal(field.bits)
         bits = slice(field.low, field.low + field.bits)
-        with m.If(access.writing & (access.word == register.address // WORD_BYTES)):
+        chosen = access.word == register.address // WORD_BYTES
+        with m.If(access.writing & chosen & ~self.refused):
             m.d.comb += cleared.eq(access.data[bits] & access.mask[bits])
         m.d.sync += port.eq(port & ~cleared | self._port(register, field, "set_"))
 

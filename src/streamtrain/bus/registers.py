@@ -1,6 +1,7 @@
 """Tables of registers: the one description that gates, documents and drivers are made from."""
 
 from dataclasses import dataclass
+from keyword import iskeyword
 from operator import index
 
 from streamtrain.records import Record
@@ -21,6 +22,15 @@ them. ``"pulse"``: write; hardware sees the value for one cycle, and it reads as
 """
 
 
+def _check_name(what, name, case):
+    """Names become those of macros, ports and members; they differ by more than their case."""
+    if not (name.isascii() and name.isidentifier() and name == case(name)) or iskeyword(name):
+        raise ValueError(
+            f"{what} {name!r} must be named by {'capitals' if case is str.upper else 'small letters'}, "
+            f"digits and _, and be a name in C and Python"
+        )
+
+
 @dataclass(frozen=True)
 class Value(Record):
     """A value of a field that has a name.
@@ -36,6 +46,10 @@ class Value(Record):
     name: str
     value: int
     doc: str = ""
+
+    def __post_init__(self):
+        _check_name("Value", self.name, str.upper)
+        object.__setattr__(self, "value", index(self.value))
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,7 @@ class Field(Record):
     signed: bool = False
 
     def __post_init__(self):
+        _check_name("Field", self.name, str.lower)
         for what in ("low", "bits", "reset", "minimum"):
             object.__setattr__(self, what, index(getattr(self, what)))
         if self.maximum is None:
@@ -104,6 +119,12 @@ class Field(Record):
             )
         if self.constant and self.access != "ro":
             raise ValueError(f"Field {self.name!r} is constant, but its access is {self.access!r}")
+        if self.reset and (self.access == "pulse" or (self.access == "ro" and not self.constant)):
+            raise ValueError(
+                f"Field {self.name!r} keeps no value, but is to be {self.reset} after reset"
+            )
+        if len({value.name for value in self.values}) < len(self.values):
+            raise ValueError(f"Two values of field {self.name!r} have the same name")
 
     @property
     def mask(self):
@@ -120,24 +141,27 @@ class Field(Record):
 class Register(Record):
     """A word of fields.
 
-        Parameters
-        ----------
-        name : :class:`str`
-            In capitals.
-        address : :class:`int`
-            In bytes.
-        doc : :class:`str`
-        fields : tuple of :class:`Field`
-        external : :class:`bool`
-            Whether each access goes to hardware that answers when it can, and may refuse: a window onto
-    X    captured_by : :class:`str`
-            The register whose reading captures this one, for the upper half of a number that moves on;
-            empty for most.
+    Parameters
+    ----------
+    name : :class:`str`
+        In capitals.
+    address : :class:`int`
+        In bytes.
+    doc : :class:`str`
+    fields : tuple of :class:`Field`
+    external : :class:`bool`
+        Whether each access goes to hardware that answers when it can, and may refuse: a window onto
+        something else.
+    captured_by : :class:`str`
+        The register whose reading captures this one, for the upper half of a number that moves on;
+        empty for most.
+    consumes : :class:`bool`
+        Whether a read takes what it gives, so that the next read gives something else.
 
-        Raises
-        ------
-        ValueError
-            If the address is no word's, or fields overlap.
+    Raises
+    ------
+    ValueError
+        If the address is no word's, or fields overlap or have the same name.
     """
 
     name: str
@@ -146,14 +170,20 @@ class Register(Record):
     fields: tuple
     external: bool = False
     captured_by: str = ""
+    consumes: bool = False
 
     def __post_init__(self):
-        if self.address % WORD_BYTES:
+        _check_name("Register", self.name, str.upper)
+        object.__setattr__(self, "address", index(self.address))
+        if self.address < 0 or self.address % WORD_BYTES:
             raise ValueError(
-                f"Register {self.name} is at 0x{self.address:03x}, which is not a word's address"
+                f"Register {self.name} is at {self.address:#05x}, which is not a word's address"
             )
-        used = 0
+        used, names = 0, set()
         for field in self.fields:
+            if field.name in names:
+                raise ValueError(f"Register {self.name} has two fields {field.name!r}")
+            names.add(field.name)
             if used & field.mask:
                 raise ValueError(
                     f"Field {field.name!r} of register {self.name} overlaps another one"
@@ -188,7 +218,8 @@ class RegisterMap(Record):
     Raises
     ------
     ValueError
-        If two have the same name or address, or one is captured by none that is there.
+        If there are none, if two have the same name or address, if fields of two become one name, or
+        if one is captured by none that is there.
     """
 
     name: str
@@ -196,14 +227,24 @@ class RegisterMap(Record):
     registers: tuple
 
     def __post_init__(self):
-        names, addresses = set(), set()
+        _check_name("Register map", self.name, str.lower)
+        if not self.registers:
+            raise ValueError(f"Register map {self.name} has no register")
+        names, addresses, ports = set(), set(), {}
         for register in self.registers:
             if register.name in names:
                 raise ValueError(f"There are two registers {register.name}")
             if register.address in addresses:
-                raise ValueError(f"There are two registers at 0x{register.address:03x}")
+                raise ValueError(f"There are two registers at {register.address:#05x}")
             names.add(register.name)
             addresses.add(register.address)
+            for field in register.fields:
+                other = ports.setdefault(f"{register.name}_{field.name}".upper(), register)
+                if other is not register:
+                    raise ValueError(
+                        f"Field {field.name!r} of register {register.name} has the name of one of "
+                        f"{other.name}: {register.name}_{field.name.upper()}"
+                    )
         for register in self.registers:
             if register.captured_by and register.captured_by not in names:
                 raise ValueError(

@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from itertools import pairwise
-from time import monotonic, sleep
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +22,7 @@ ID, FEATURES, SAMPLE_BYTES, RESULT_BYTES, SAMPLES = 0x000, 0x014, 0x018, 0x01C, 
 _PACKET_SAMPLES = (1 << PACKET_BITS) - 1
 _WAIT_SECONDS = 10.0
 _SETTLE_SECONDS = 1.0  # for samples that a host has left behind
+_LOOK_SECONDS = 0.01
 _DAMAGE = tuple(event for event in EVENTS if event != "done")
 
 
@@ -66,6 +66,10 @@ class Bus(Protocol):
 
     def flush(self) -> None:
         """Give up what is under way, and drop what the trainer sends."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let some time pass, in which the trainer works."""
         ...
 
     def close(self) -> None:
@@ -176,9 +180,11 @@ class BusDevice:
         Whole samples that another host has left inside are worked off first, so that no update is cut
         short; their results are dropped.
         """
-        late = monotonic() + _SETTLE_SECONDS
+        waited = 0.0
         self.bus.flush()
-        while self._leftover() and monotonic() < late:
+        while self._leftover() and waited < _SETTLE_SECONDS:
+            self.bus.pause(_LOOK_SECONDS)
+            waited += _LOOK_SECONDS
             self.bus.flush()  # results that nobody takes hold samples up
         self.write("CONTROL", reset=1, clear=1)
         self.bus.flush()
@@ -356,6 +362,7 @@ class BusDevice:
             return self._scan(target, layer, numbers)
 
     def _scan(self, target, layer, numbers):
+        self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
         self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
         self._wait("STATUS", "window_open", 1, "the window to open")
         data = self.table["WINDOW_DATA"].address
@@ -367,15 +374,15 @@ class BusDevice:
         return None
 
     def _wait(self, register, field, value, what):
-        late = monotonic() + _WAIT_SECONDS
-        pause = 0.0
+        waited = pause = 0.0
         while self.read(register, field) != value:
-            if monotonic() > late:
+            if waited > _WAIT_SECONDS:
                 raise BusError(
                     f"Waited {_WAIT_SECONDS:g} s for {what}, in vain: STATUS is "
                     f"0x{self.read('STATUS'):08x}. Results that nobody takes hold samples up"
                 )
-            sleep(pause)
+            self.bus.pause(pause)
+            waited += pause
             pause = min(0.01, pause + 0.0001)
 
     def close(self):

@@ -190,6 +190,10 @@ class DmaBus:
                     "is loaded and clocked"
                 )
 
+    def pause(self, seconds):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        sleep(seconds)
+
     def close(self):
         """See :class:`~streamtrain.host.bus_device.Bus`."""
         self._reset()  # before the memory is another one's

@@ -190,6 +190,10 @@ class UartBus:
                     )
                 sleep(_QUIET_SECONDS / 10)
 
+    def pause(self, seconds):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        sleep(seconds)
+
     def close(self):
         """See :class:`~streamtrain.host.bus_device.Bus`."""
         self._port.close()

@@ -15,6 +15,8 @@ __all__ = ["SimulatedBus"]
 _ACCESS_CYCLES = 1_000  # that a register access may take: more is a hang
 _QUIET_CYCLES = 1_000  # after which nothing more comes of itself
 
+_PAUSE_CYCLES = 200
+
 
 class _Exchange(Structure):
     _fields_ = [
@@ -155,6 +157,10 @@ class SimulatedBus:
         """See :class:`~streamtrain.host.bus_device.Bus`."""
         for value in values.tolist():
             self.write(address, value)
+
+    def pause(self, seconds):
+        """Let some clock cycles pass, however long it is to be: simulated time is not ours."""
+        self.wait(_PAUSE_CYCLES)
 
     def transfer(self, data, keep, last, expected, *, patience=None):
         """Words into the one stream, and out of the other, as they come.
