@@ -1,15 +1,12 @@
 """A master of AXI4-Lite, and tables of registers for the tests."""
 
+from packet_plans import everything
 from small_plans import mixed_formats, tiny
 
 import streamtrain as st
 from streamtrain.bus import Field, PacketFormat, Register, RegisterMap, Value, register_map
-from streamtrain.network import SGD, Flatten, Linear, Network
-from streamtrain.numeric import Fixed
-from streamtrain.pipeline.numbers import Numbers
-from streamtrain.pipeline.plan import lower
 
-__all__ = ["TABLES", "Master", "digits_table"]
+__all__ = ["ODD", "TABLES", "Master", "digits_table"]
 
 
 class Master:
@@ -56,17 +53,6 @@ def digits_table():
         optimizer=st.SGD(lr=2**-5),
     )
     return register_map(PacketFormat(st.plan(net, board="pynq_z2", multipliers=80).plan))
-
-
-def everything():
-    """All that an optimiser can have, mini-batches and random bits."""
-    net = Network(
-        (2, 1, 2),
-        (Flatten(), Linear(3)),
-        optimizer=SGD(2**-4, momentum=0.5, weight_decay=2**-6, clip=1.0),
-    )
-    numbers = Numbers(weights=Fixed(8, 6), round_weights="stochastic")
-    return lower(net, {"linear1": (1, 2, 1)}, numbers, max_batch=5)
 
 
 ODD = RegisterMap(

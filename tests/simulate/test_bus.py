@@ -243,4 +243,3 @@ def test_another_design_is_refused(bus):
     other = st.plan(PLAIN.network, foldings={"conv1": (1, 1, 9), "linear1": (3, 2, 1)})
     with pytest.raises(BusError, match=r"made from another design: its hash is [0-9a-f]{16}"):
         BusDevice(other.plan, bus)
-

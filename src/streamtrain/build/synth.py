@@ -18,7 +18,14 @@ from streamtrain.build.netlist import primitives_by_part
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.records import Record
 
-__all__ = ["SYNTHESISED", "Resources", "run_yosys", "synthesise", "yosys_version"]
+__all__ = [
+    "SYNTHESISED",
+    "Resources",
+    "first_error",
+    "run_yosys",
+    "synthesise",
+    "yosys_version",
+]
 
 SYNTHESISED = ("xc7", "xcup")
 """Families that :func:`synthesise` maps to and whose primitives :class:`Resources` counts."""
@@ -169,7 +176,7 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
         netlist = Path(work, "netlist.blif")
         if not netlist.exists():
             raise BuildError(
-                _first_error(output), step="synthesise", log=log if log.exists() else None
+                first_error(output), step="synthesise", log=log if log.exists() else None
             )
         stat = loads(Path(work, "stat.json").read_text())
         with netlist.open() as lines:
@@ -205,7 +212,7 @@ def run_yosys(folder, progress=None):
     return "".join(part.read_text(errors="replace") for part in parts if part.exists())
 
 
-def _first_error(output):
+def first_error(output):
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line]
     return (errors or lines[-1:] or ["Yosys wrote nothing"])[0]

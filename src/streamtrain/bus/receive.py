@@ -1,6 +1,6 @@
 """Packets from outside: only whole samples get in."""
 
-from amaranth import Const, Module, Signal, unsigned
+from amaranth import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -103,27 +103,27 @@ class SampleReceiver(wiring.Component):
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
-        label = Signal(fmt.label_bits)
+        label, kept = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
         tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
         needed = Const((1 << tail) - 1, fmt.size)
-        m.d.comb += self.label.eq(label)
+        m.d.comb += [
+            label.eq(Mux(head, axis.tdata[: fmt.label_bits], kept)),
+            self.label.eq(label),
+        ]
         with m.If(taken):
             m.d.comb += [
                 self.short.eq(axis.tlast & ~(end & self.last)),
                 self.long.eq(~axis.tlast & end & self.last),
                 self.keep.eq(((axis.tkeep & needed) != needed) | ~end & (axis.tkeep != whole)),
-                self.class_unknown.eq(
-                    head
-                    & self.labelled
-                    & (axis.tdata[: fmt.label_bits] >= fmt.plan.network.classes)
-                ),
+                # With each word: labels may begin to matter in mid-sample.
+                self.class_unknown.eq(self.labelled & (label >= fmt.plan.network.classes)),
                 wrong.eq(self.short | self.long | self.keep | self.class_unknown),
                 self.discard.eq(wrong),
                 self.commit.eq(end & ~wrong),
             ]
             with m.If(head):
-                m.d.sync += label.eq(axis.tdata)
+                m.d.sync += kept.eq(label)
             m.d.sync += word.eq(word + 1)
             with m.If(self.commit):
                 m.d.sync += [word.eq(0), sample.eq(sample + 1)]

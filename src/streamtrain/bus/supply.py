@@ -30,8 +30,8 @@ class SampleSupply(wiring.Component):
 
     Timing
     ------
-    A word in and a payload out per cycle. The first payload is offered four cycles after its sample was
-    committed.
+    A word in and a payload out per cycle. The first payload is offered two cycles after its sample was
+    committed, and one for each word that it takes.
     """
 
     def __init__(self, fmt):

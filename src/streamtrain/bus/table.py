@@ -54,13 +54,22 @@ def register_map(fmt):
     Raises
     ------
     ValueError
-        If the plan has more layers, or wider weights, than the registers have room for.
+        If the plan has more layers, or wider weights, than the registers have room for, or if names of
+        layers differ only by case.
     """
     plan = fmt.plan
     if len(plan.stages) > 32:
         raise ValueError(
             f"Registers have room for 32 layers with weights, but the plan has {len(plan.stages)}"
         )
+    named = {}
+    for stage in plan.stages:
+        other = named.setdefault(stage.name.upper(), stage.name)
+        if other != stage.name:
+            raise ValueError(
+                f"Registers are named after layers, but {other} and {stage.name} differ only by case; "
+                f"rename one"
+            )
     wide = [stage for stage in plan.stages if stage.stored.width > 32]
     if wide:
         raise ValueError(
@@ -456,7 +465,8 @@ def _window(plan):
         Register(
             "WINDOW_DATA",
             0x0C4,
-            "The next number, read or written. Refused while STATUS.window_open is 0.",
+            "The next number, read or written. Refused while STATUS.window_open is 0, and if what is "
+            "written has no room there.",
             (Field("number", 0, 32, "In two's complement.", signed=True),),
             external=True,
             consumes=True,

@@ -187,4 +187,4 @@ class BusTrainer(wiring.Component):
         for stage in self.fmt.plan.stages:
             for site in saturation_sites(self.fmt.plan):
                 name = f"saturated_{stage.name}_{site}"
-                m.d.comb += getattr(registers, f"{name}_count").eq(getattr(core, name))
+                m.d.comb += getattr(registers, f"{name.lower()}_count").eq(getattr(core, name))

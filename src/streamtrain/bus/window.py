@@ -40,6 +40,21 @@ def window_sizes(plan):
     return sizes
 
 
+def _width(plan, target, stage):
+    """Bits of a number behind the window, with its sign; a random bit is 0 or 1."""
+    if target is Target.RANDOM:
+        return 1
+    stage = plan.stages[stage]
+    return (stage.stored if target is Target.WEIGHTS else velocity(plan, stage)).width
+
+
+def _fits(number, width):
+    """Whether a word in two's complement has a value of so many bits."""
+    if width == 1:
+        return ~number[1:].any()
+    return number[width - 1 :].all() | ~number[width - 1 :].any()
+
+
 def seeded_states(plan, seed):
     """States of a plan's random bits after ``seed`` was written to the register SEED, by site."""
     states = {}
@@ -86,7 +101,7 @@ class WeightWindow(wiring.Component):
     done : :py:`Out(1)`
         The answer is there.
     wrong : :py:`Out(1)`
-        It is: nothing to be had, or to be given, now.
+        It is: nothing to be had, or to be given, now; or the number is too wide for what it is.
     command : :py:`Out(stream.Signature(command_layout(plan)))`
     weights_i, weights_o : :py:`Out(...)`, :py:`In(stream.Signature(signed(stored_width(plan))))`
         As :class:`~streamtrain.pipeline.core.TrainingPipeline` has them.
@@ -170,11 +185,17 @@ class WeightWindow(wiring.Component):
         with m.If(self.command.valid & self.command.ready):
             m.d.sync += self.command.valid.eq(0)
 
+        fits = Signal()  # or it would wrap
+        with m.Switch(Cat(velocities, chosen)):
+            for target, stage in sizes:
+                with m.Case(stage << 1 | (target is Target.VELOCITIES)):
+                    m.d.comb += fits.eq(_fits(self.number, _width(plan, target, stage)))
+
         # Until the command is taken, the pipeline takes and gives nothing.
         m.d.comb += [
             self.busy.eq(self.left != 0),
-            self.wrong.eq(~self.opened | self.read & writes | self.written & ~writes),
-            self.weights_i.valid.eq(self.busy & writes & (seeded | self.written & self.opened)),
+            self.wrong.eq(~self.opened | self.read & writes | self.written & ~(writes & fits)),
+            self.weights_i.valid.eq(self.busy & writes & (seeded | self.written & ~self.wrong)),
             self.weights_i.payload.eq(Mux(seeded, random[-1], self.number)),
             self.weights_o.ready.eq(self.busy & ~writes & self.read & self.opened),
             self.found.eq(self.weights_o.payload),
@@ -183,7 +204,7 @@ class WeightWindow(wiring.Component):
         with m.If(self.busy & (self.weights_i.ready | self.weights_o.valid)):
             m.d.sync += self.opened.eq(~seeded)
         with m.If(move):
-            m.d.sync += [self.left.eq(self.left - 1), random.eq(Cat(lfsr_bit(random), random))]
+            m.d.sync += [self.left.eq(self.left - 1), random.eq(random << 1 | lfsr_bit(random))]
             with m.If(self.left == 1):
                 m.d.sync += self.opened.eq(0)
         return m

@@ -33,8 +33,8 @@ class Gearbox(wiring.Component):
 
     Timing
     ------
-    The side with fewer units moves a word every cycle, save that a packet's last word is not joined
-    with the next packet's first. A word is offered on the cycle after its last unit was accepted.
+    The side with fewer units moves a word every cycle. A word is offered on the cycle after its last
+    unit was accepted.
     """
 
     def __init__(self, unit, units_in, units_out, packet):
