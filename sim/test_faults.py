@@ -144,7 +144,7 @@ async def reset_in_a_sample(dut):
         await trainer.idle()
         taken = trainer.words_taken
         trainer.send(sender.next)
-        await trainer.until(lambda: trainer.words_taken >= taken + words, "word")  # noqa: B023
+        await trainer.until(lambda: trainer.words_taken >= taken + words, "word")  # ruff: ignore[function-uses-loop-variable]
         trainer.source.pause = True
         await trainer.cycles(2)
         assert trainer.words_taken < taken + trainer.sample_words

@@ -220,7 +220,7 @@ class _Sequences:
         for drawn in packet[: taken // words]:
             self.counts(drawn, drawn is packet[-1])
         await trainer.write("CONTROL", run=0, mode=self.mode, reset=1)
-        self.dropped += 0 < taken and not whole
+        self.dropped += taken > 0 and not whole
         trainer.stop_after = None
         trainer.source.pause = False
         if taken:

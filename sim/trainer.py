@@ -5,7 +5,6 @@ import logging
 import os
 from pathlib import Path
 
-import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, with_timeout
