@@ -188,8 +188,8 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
     return resources, log
 
 
-def run_yosys(folder, progress):
-    """Run the script in ``folder``; returns the log and what went to standard error."""
+def run_yosys(folder, progress=None):
+    """Run ``synthesise.ys`` in ``folder``; returns the log and what went to standard error."""
     # The log is written to a file: in WebAssembly, standard output is silent after ABC has run.
     arguments = ["-l", "yosys.log", "synthesise.ys"]
     with (
