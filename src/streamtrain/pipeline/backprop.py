@@ -119,9 +119,7 @@ def forward_links(m: Module, plan):
             connect(m, source, pool.i)
             source = pool.o
         if stage.relu:
-            relu = add(
-                f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors)
-            )
+            relu = add(f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors))
             connect(m, source, relu.i)
             source = relu.o
         if stage.pool > 1:
