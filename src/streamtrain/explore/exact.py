@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
-from scipy.optimize import linprog
 
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.space import FIGURES, RESOURCES
+from streamtrain.jit import njit
 from streamtrain.pipeline import timing
 
 __all__ = ["exact_front"]
@@ -510,6 +509,8 @@ class _Cuts:
 
         Returns a weight for each cut, or None if nothing fits.
         """
+        from scipy.optimize import linprog  # late: small boards train without it
+
         space = self.space
         counts = [len(own) for own in self.own]
         total, ends = sum(counts), np.cumsum(counts)

@@ -21,8 +21,8 @@ from math import ceil, gcd, prod
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from streamtrain.jit import njit
 from streamtrain.network import CrossEntropy
 from streamtrain.pipeline.array import MultiplierArray, tree_latency
 from streamtrain.stream import DISTRIBUTED_DEPTH, WindowStore
