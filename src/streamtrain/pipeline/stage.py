@@ -212,9 +212,7 @@ class TrainingStage(wiring.Component):
         if takes_errors:
             m.submodules.errors = dz = WindowStore(stage.errors, dz_windows)
         terms, clips = self.terms, plan.network.optimizer.clip is not None
-        m.submodules.array = array = MultiplierArray(
-            stage, shifts=plan.rate_shifts, terms=terms
-        )
+        m.submodules.array = array = MultiplierArray(stage, shifts=plan.rate_shifts, terms=terms)
         if learns:
             bias_gradient_width = stage.errors.width + plan.rate_shifts + ceil_log2(stage.pixels)
             if terms.count and not clips:
@@ -339,7 +337,9 @@ class TrainingStage(wiring.Component):
             m.submodules.wu_dz = wu_dz = Cursor(
                 replace(dz_windows, places=(stage.out_rows, stage.out_cols))
             )
-            wu_active = Signal()  # a token is being worked on, and its operations are not all issued
+            wu_active = (
+                Signal()
+            )  # a token is being worked on, and its operations are not all issued
             wu_fresh = Signal(init=1)  # a mini-batch begins
             wu_drain = Signal(range(16))
             wu_token = wu_tokens.o.payload
@@ -421,9 +421,7 @@ class TrainingStage(wiring.Component):
 
         # Who goes first. BP: the stage before waits for it. A word of WU is not interrupted: its
         # sums are in the multipliers.
-        m.submodules.outputs = outputs = Queue(
-            forward_layout(stage.output, pm), _RESULTS
-        )
+        m.submodules.outputs = outputs = Queue(forward_layout(stage.output, pm), _RESULTS)
         room, bp_room = self._room(m, outputs, issue_fp & fp_last, "fp"), Const(1)
         if stage.back:
             m.submodules.input_errors = input_errors = Queue(
@@ -686,9 +684,7 @@ class TrainingStage(wiring.Component):
         for lane, error in enumerate(pixel):
             width = self.stage.errors.width + array.shifts
             terms = [Signal(signed(width), name=f"db{lane}_{n}", reset_less=True) for n in range(2)]
-            total = Signal(
-                signed(weights.bias_gradient_width), name=f"db{lane}", reset_less=True
-            )
+            total = Signal(signed(weights.bias_gradient_width), name=f"db{lane}", reset_less=True)
             with m.If(valid[0]):
                 m.d.sync += terms[0].eq(error << shift)
             with m.If(valid[1]):
