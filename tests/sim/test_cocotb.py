@@ -117,7 +117,7 @@ def test_followers_notice_a_wrong_number(small, tmp_path, what):
         [entry for entry in entries if entry[0] == "read"][-1][-1][0] ^= 1
     changed = tmp_path / "journal.jsonl"
     changed.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    with pytest.raises(AssertionError, match="Sequence [01]"):
+    with pytest.raises(AssertionError, match=r"Sequence [01]"):
         follow(small.plan, small.x, changed)
 
 
