@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
-from scipy.optimize import linprog
 
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.space import FIGURES, RESOURCES
+from streamtrain.jit import njit
 from streamtrain.pipeline import timing
 
 __all__ = ["exact_front"]
@@ -40,7 +39,15 @@ _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
 _GAP = 1e-3  # of the relaxed problem's solution
 _ROUNDS = 30
 _CUTS = 24  # besides the mixed ones, in each slice of the search
-_SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
+_SLICES = (
+    64,
+    160,
+    300,
+    500,
+    750,
+    1100,
+    1500,
+)  # DSP slices at which a new slice of the search begins
 _LEVELS = 512, 192  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _BLOCKS = 64  # of corners that are looked at together: one for each bit of a mask
@@ -229,7 +236,9 @@ def _extend(
                         break
                     continue
                 for k in range(len(new_parts)):
-                    new_parts[k] = parts[label, k] + own_parts[k, o] + link_parts[k, pair, own_pn[o]]
+                    new_parts[k] = (
+                        parts[label, k] + own_parts[k, o] + link_parts[k, pair, own_pn[o]]
+                    )
                 mask = _worth(
                     new_parts, d, b, floor, table, corners, blocks, grid, ends, killer, within
                 )
@@ -248,7 +257,9 @@ def _extend(
                 writes, last = 0, 0
                 if s > 0:
                     writes, last = link[a, own_pn[o], 2], link[a, own_pn[o], 3]
-                updated = _errors(geo, s, row, writes, last, times[label, 4 : 4 + size], sent, extra)
+                updated = _errors(
+                    geo, s, row, writes, last, times[label, 4 : 4 + size], sent, extra
+                )
                 end = max(times[label, 0], updated + begin)
                 if s < geo.first:
                     next_ends[:] = times[label, 4 : 4 + size]
@@ -498,6 +509,8 @@ class _Cuts:
 
         Returns a weight for each cut, or None if nothing fits.
         """
+        from scipy.optimize import linprog  # late: small boards train without it
+
         space = self.space
         counts = [len(own) for own in self.own]
         total, ends = sum(counts), np.cumsum(counts)
@@ -636,7 +649,9 @@ class _Search:
             _Slice(low, high) for low, high in zip([0, *edges], [*edges, most], strict=True)
         ] if least <= most else []  # fmt: skip
         self.cuts = _Cuts(space)
-        budgets = np.unique(np.geomspace(least + 1, most + 1, _BUDGETS).astype(int)) + space.shell[0]
+        budgets = (
+            np.unique(np.geomspace(least + 1, most + 1, _BUDGETS).astype(int)) + space.shell[0]
+        )
         self.mixes = self.cuts.mixed(limits[_DSP:], budgets) if self.slices else []
         if not self.mixes:  # not even fractions of foldings fit
             self.slices = []
@@ -700,7 +715,9 @@ class _Search:
             if not np.isfinite(self.rest[r]):
                 continue
             step = self.rest[r] / (_SHARES - 1)
-            share = [np.minimum(cost[:, r] // step, _SHARES).astype(np.int64) for cost in self.with_link]
+            share = [
+                np.minimum(cost[:, r] // step, _SHARES).astype(np.int64) for cost in self.with_link
+            ]
             none = [np.zeros(len(own), np.int64) for own in share]
             for number in range(len(self.mixes)):
                 own = [cost[number] for cost in costs]
@@ -754,7 +771,9 @@ class _Search:
         b_step = max(1, int(-(-most_b // (_LEVELS[1] - 2))))
         any_b = int(most_b // b_step) + 1
         d = [(cost[:, 0] // d_step).astype(np.int64) for cost in self.with_link]
-        b = [np.minimum(cost[:, 1] // b_step, any_b + 1).astype(np.int64) for cost in self.with_link]
+        b = [
+            np.minimum(cost[:, 1] // b_step, any_b + 1).astype(np.int64) for cost in self.with_link
+        ]
         tables = np.empty((self.stages + 1, levels, any_b + 1, len(cuts)), np.float32)
         for k in range(len(cuts)):
             tables[..., k] = _least([cost[k] for cost in costs], d, b, levels, any_b + 1)[0]
@@ -799,7 +818,9 @@ class _Search:
         best = np.full((levels, any_b + 1), self.limits[_CYCLES] + 1)
         if set(self.objectives) <= {_CYCLES, _DSP, _BRAM}:
             known = self.front.figures
-            cycles = known[:, _CYCLES] if _CYCLES in self.objectives else np.full(len(known), -np.inf)
+            cycles = (
+                known[:, _CYCLES] if _CYCLES in self.objectives else np.full(len(known), -np.inf)
+            )
             i, j = np.zeros((2, len(known)), np.int64)
             if _DSP in self.objectives:
                 i = np.ceil((known[:, _DSP] - self.space.shell[0]) / d_step).astype(np.int64)
@@ -871,7 +892,9 @@ class _Search:
                 space.pm[s], space.pn[s], link, link_cost, link_part, rest, steps, table, shares,
                 corners, blocks, grid, ends, masks, *buffers,
             )  # fmt: skip
-            found.append(self._pruned(part, s, tuple(buffer[:count].copy() for buffer in buffers), alike))
+            found.append(
+                self._pruned(part, s, tuple(buffer[:count].copy() for buffer in buffers), alike)
+            )
         label = tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
         return self._pruned(part, s, label, alike) if len(found) > 1 else label
 
@@ -907,6 +930,8 @@ class _Search:
             grown = np.full(part.high + 1, -np.inf)
             for o, taken in enumerate(self.cost[t][:, 0].astype(int)):
                 if taken <= part.high:
-                    grown[taken:] = np.maximum(grown[taken:], most[: part.high + 1 - taken] + worst[o])
+                    grown[taken:] = np.maximum(
+                        grown[taken:], most[: part.high + 1 - taken] + worst[o]
+                    )
             most = np.maximum.accumulate(grown)
         return most

@@ -17,6 +17,7 @@ from streamtrain.host.checkpoint import (
 )
 from streamtrain.host.device import LOSS_FRAC, Commands, Op, check_random
 from streamtrain.host.keeper import Keeper
+from streamtrain.host.live import LiveView
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Done, Evaluation, History, Step
@@ -105,7 +106,7 @@ class Trainer:
             Whether to show a progress bar.
         callback : callable, optional
             Is given the :class:`~streamtrain.host.results.History` so far after each chunk. What it
-            raises ends the training.
+            raises ends the training. A :class:`~streamtrain.LiveView` takes the place of the progress bar.
         replay : :class:`~streamtrain.host.replay.Replay`, optional
             Past samples, which are trained with between the new ones. The new ones are put into it.
         checkpoint : path, optional
@@ -169,6 +170,7 @@ class Trainer:
             between = len(y) if every is None else _positive("every", every)
             keeper = Keeper(self, checkpoint, between, settings, order, commands)
 
+        progress = progress and not isinstance(callback, LiveView)
         began = perf_counter()
         reached = 0
 
@@ -363,7 +365,10 @@ class Trainer:
         Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts; with momentum there is
         ``"velocity"``, too.
         """
-        counts = self.device.saturations()
+        return self._saturations(self.device.saturations())
+
+    def _saturations(self, counts):
+        """With those of before a checkpoint."""
         for name, sites in self._saturated_before.items():
             for site, count in sites.items():
                 counts[name][site] += count
@@ -639,7 +644,9 @@ def _rate(plan, lr, step):
 def _frozen_stages(plan, names):
     """Stages by their names, as bits."""
     if isinstance(names, str):
-        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+        raise TypeError(
+            f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}"
+        )
     names = set(names)
     check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
     if all(stage.name in names or not stage.trainable for stage in plan.stages):
