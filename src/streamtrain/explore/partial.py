@@ -1,0 +1,506 @@
+"""Partial designs: the last stages of a design, put together stage by stage, compiled.
+
+All that the stages in front notice of a partial design is when errors arrive from it and how long it
+takes from its inputs to the end of the step: two times for each pixel between them, because a
+longest path is linear in the max-plus sense.
+
+A stage is put before partial designs in steps. :func:`candidates` finds the foldings that the bounds
+allow, :func:`reaching` drops those that no choice of the first stages completes, :func:`extended` works out the
+times of what is left, and :func:`undominated` drops what another one is no worse than.
+When only the first stages are missing, :func:`completions` tries all their designs, the *heads*.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from streamtrain.pipeline import timing
+
+__all__ = [
+    "NEVER", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
+    "undominated",
+]  # fmt: skip
+
+NEVER = -(2**29)
+"""A time that nothing waits for, with room to add to it."""
+
+_TIGHT = 1e-6  # relative error of sums of float32
+
+
+class Stage(NamedTuple):
+    """What a stage adds to a partial design.
+
+    Parameters
+    ----------
+    durations, cost, parts : arrays (foldings, ...)
+        Durations; resources; and what it adds to each cut.
+    pn : integer array (foldings,)
+        Number of its Pn.
+    by_pm : integer array (Pm + 1,)
+        Where the foldings of each Pm begin.
+    link, link_cost, link_parts : arrays (Pm of the stage before, Pn, ...)
+        The durations of the link between them, and as above.
+    """
+
+    durations: np.ndarray
+    cost: np.ndarray
+    parts: np.ndarray
+    pn: np.ndarray
+    by_pm: np.ndarray
+    link: np.ndarray
+    link_cost: np.ndarray
+    link_parts: np.ndarray
+
+
+class Partial(NamedTuple):
+    """Partial designs, a row each.
+
+    Parameters
+    ----------
+    lanes : integer array
+        Number of the Pm of the stage that comes next.
+    times : integer array (rows, times)
+        The end of the step; when the next stage's FP may go on; cycles of a pixel that it writes, and of its
+        last channels; when each error between them can be read, and how long it is from each input
+        to the end.
+    cost, parts : arrays (rows, ...)
+        Resources, and what it is worth by each cut.
+    designs : integer array (rows, stages)
+    masks : array of :class:`numpy.uint64`
+        Blocks of corners at which it may be better than what is known.
+    """
+
+    lanes: np.ndarray
+    times: np.ndarray
+    cost: np.ndarray
+    parts: np.ndarray
+    designs: np.ndarray
+    masks: np.ndarray
+
+
+class Bound(NamedTuple):
+    """What stages that are missing add at least, and what they may take.
+
+    Parameters
+    ----------
+    tables : array (Pm, levels, levels, cuts)
+        For a stage: without the link to it.
+    linked : array (Pn, levels, levels, cuts)
+        With the link that is the best.
+    shares : array (resources, levels, cuts)
+        By what the third resource and those after it allow.
+    steps : array (resources,)
+        Of a level of ``shares``.
+    rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
+        What all stages together may take of each resource.
+    """
+
+    tables: np.ndarray
+    linked: np.ndarray
+    shares: np.ndarray
+    steps: np.ndarray
+    rest: np.ndarray
+
+
+class Heads(NamedTuple):
+    """All designs of the first stages.
+
+    Parameters
+    ----------
+    by_pm : integer array (Pm + 1,)
+        Where those of each Pm of their last stage begin. They are sorted by DSP slices.
+    cost, parts : arrays (heads, ...)
+        As for :class:`Partial`.
+    designs : integer array (heads, first stages)
+    best : array (DSP slices + 1, block RAM + 1)
+        The fewest cycles of the known designs that take at most so much. The last column is for any
+        amount of block RAM.
+    low : :class:`int`
+        A design takes more DSP slices than these.
+    rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
+        What all stages together may take of each resource.
+    """
+
+    by_pm: np.ndarray
+    cost: np.ndarray
+    parts: np.ndarray
+    designs: np.ndarray
+    best: np.ndarray
+    low: int
+    rest: np.ndarray
+
+@njit(cache=True)
+def _worth(parts, cost, table, bound, corners, floor, killer, mask):
+    """The blocks of corners at which a partial design may become better than all that are known.
+
+    ``mask`` are the blocks at which it might before its last stage was put to it, as bits. ``killer``
+    (blocks,) remembers the cut that last said no. ``floor`` (cuts,) is for work.
+    """
+    alive = np.uint64(0)
+    if cost[1] > bound.rest[1]:
+        return alive
+    floor[:] = -np.inf
+    for r in range(2, len(bound.rest)):
+        left = bound.rest[r] - cost[r]
+        if left < 0:
+            return alive
+        share = min(int(left // bound.steps[r - 2]), bound.shares.shape[1] - 1)
+        for k in range(len(floor)):
+            floor[k] = max(floor[k], bound.shares[r - 2, share, k])
+    levels, _, cuts = table.shape
+    d_step, b_step, any_b = corners.d_step, corners.b_step, corners.any_b
+    d, b = int(cost[0]), int(cost[1])
+    for at in range(len(corners.blocks)):
+        bit = np.uint64(1) << np.uint64(at)
+        if not mask & bit:
+            continue
+        for number in range(corners.ends[at] - 1, corners.ends[at + 1]):
+            whole = number < corners.ends[at]  # first all corners of the block at once
+            corner = corners.blocks[at] if whole else corners.corners[number]
+            i = (int(corner[1] + 1) * d_step - 1 - d) // d_step
+            j = any_b if corner[2] == any_b else (int(corner[2] + 1) * b_step - 1 - b) // b_step
+            good = i >= 0 and j >= 0
+            if good:
+                i = min(i, levels - 1)
+                most = corner[0] * (1 + _TIGHT) - 0.5
+                row = table[i, j]
+                k = killer[at]
+                good = parts[k] + max(row[k], floor[k]) <= most
+                if good:
+                    for k in range(cuts):
+                        if parts[k] + max(row[k], floor[k]) > most:
+                            good = False
+                            killer[at] = k
+                            break
+            if whole and not good:
+                break
+            if not whole and good:
+                alive |= bit
+                break
+    return alive
+
+
+@njit(cache=True)
+def candidates(stage, partial, bound, corners, first, found, masks):
+    """Which foldings of a stage, and lanes of the one before it, bounds allow to come next.
+
+    Parameters
+    ----------
+    stage : :class:`Stage`
+    partial : :class:`Partial`
+    bound : :class:`Bound`
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    first : :class:`int`
+        Partial design to begin with.
+    found : integer array (room, 3)
+        Becomes numbers of a partial design, a folding and lanes.
+    masks : array (room,)
+        Becomes the blocks of corners.
+
+    Returns
+    -------
+    (count, next)
+        How many there are, and the first partial design that there was no room for.
+    """
+    lanes, cuts = len(stage.link), bound.tables.shape[-1]
+    parts, linked_parts, floor = np.empty((3, cuts), np.float32)
+    cost, linked_cost = np.empty((2, partial.cost.shape[1]))
+    killer = np.zeros(len(corners.blocks), np.int64)
+    count = 0
+    for row in range(first, len(partial.lanes)):
+        begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
+        if count + (end - begin) * lanes > len(found):
+            return count, row
+        for o in range(begin, end):
+            pn = stage.pn[o]
+            for r in range(len(cost)):
+                cost[r] = partial.cost[row, r] + stage.cost[o, r]
+            for k in range(cuts):
+                parts[k] = partial.parts[row, k] + stage.parts[o, k]
+            within = _worth(
+                parts, cost, bound.linked[pn], bound, corners, floor, killer, partial.masks[row]
+            )
+            if not within:
+                continue
+            for a in range(lanes):
+                for r in range(len(cost)):
+                    linked_cost[r] = cost[r] + stage.link_cost[a, pn, r]
+                for k in range(cuts):
+                    linked_parts[k] = parts[k] + stage.link_parts[a, pn, k]
+                mask = _worth(
+                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer, within
+                )
+                if mask:
+                    found[count, 0], found[count, 1], found[count, 2] = row, o, a
+                    masks[count] = mask
+                    count += 1
+    return count, len(partial.lanes)
+
+
+@njit(cache=True)
+def _next_head(heads, number, end, cost, parts, killer):
+    """The first head from ``number`` on with which a partial design may be better than all known ones.
+
+    Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
+    """
+    levels, any_b = len(heads.best), heads.best.shape[1] - 1
+    while number < end:
+        d = int(cost[0] + heads.cost[number, 0])
+        if d >= levels:
+            return end
+        b = cost[1] + heads.cost[number, 1]
+        good = d > heads.low and b <= heads.rest[1]
+        for r in range(2, len(cost)):
+            good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
+        if good:
+            most = heads.best[d, min(int(b), any_b)] * (1 + _TIGHT) - 0.5
+            k = killer[0]
+            if parts[k] + heads.parts[number, k] <= most:
+                for k in range(len(parts)):
+                    if parts[k] + heads.parts[number, k] > most:
+                        good = False
+                        killer[0] = k
+                        break
+                if good:
+                    return number
+        number += 1
+    return end
+
+
+@njit(cache=True)
+def completions(stage, partial, found, heads, first, hits):
+    """Heads with which candidates may be better than all known designs.
+
+    Parameters
+    ----------
+    stage, partial, found
+        As for :func:`candidates`.
+    heads : :class:`Heads`
+        Of the stages before ``stage``.
+    first : :class:`int`
+        Candidate to begin with.
+    hits : integer array (room, 2)
+        Becomes numbers of a candidate and a head.
+
+    Returns
+    -------
+    (count, next)
+        As :func:`candidates`.
+    """
+    cost, parts = np.empty(partial.cost.shape[1]), np.empty(partial.parts.shape[1], np.float32)
+    killer = np.zeros(1, np.int64)
+    count = 0
+    for number in range(first, len(found)):
+        row, o, a = found[number]
+        begin, end = heads.by_pm[a], heads.by_pm[a + 1]
+        if count + end - begin > len(hits):
+            return count, number
+        pn = stage.pn[o]
+        for r in range(len(cost)):
+            cost[r] = partial.cost[row, r] + stage.cost[o, r] + stage.link_cost[a, pn, r]
+        for k in range(len(parts)):
+            parts[k] = partial.parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
+        head = _next_head(heads, begin, end, cost, parts, killer)
+        while head < end:
+            hits[count, 0], hits[count, 1] = number, head
+            count += 1
+            head = _next_head(heads, head + 1, end, cost, parts, killer)
+    return count, len(found)
+
+
+@njit(cache=True)
+def reaching(stage, partial, found, masks, next_stage, next_bound, corners, heads):
+    """Of candidates for ``stage``, those that some folding of the stage before it and some head complete.
+
+    ``next_stage`` is the stage before it, ``next_bound`` the bound behind that one. Returns an array
+    (candidates,) of :class:`bool`.
+    """
+    alive = np.zeros(len(found), np.bool_)
+    cuts = next_bound.tables.shape[-1]
+    cost, own_cost, linked_cost = np.empty((3, partial.cost.shape[1]))
+    parts, own_parts, linked_parts = np.empty((3, partial.parts.shape[1]), np.float32)
+    floor = np.empty(cuts, np.float32)
+    blocks, killer = np.zeros(len(corners.blocks), np.int64), np.zeros(1, np.int64)
+    for number in range(len(found)):
+        row, o, a = found[number]
+        pn = stage.pn[o]
+        for r in range(len(cost)):
+            cost[r] = partial.cost[row, r] + stage.cost[o, r] + stage.link_cost[a, pn, r]
+        for k in range(len(parts)):
+            parts[k] = partial.parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
+        for other in range(next_stage.by_pm[a], next_stage.by_pm[a + 1]):
+            pn = next_stage.pn[other]
+            for r in range(len(cost)):
+                own_cost[r] = cost[r] + next_stage.cost[other, r]
+            for k in range(len(parts)):
+                own_parts[k] = parts[k] + next_stage.parts[other, k]
+            within = _worth(
+                own_parts, own_cost, next_bound.linked[pn], next_bound, corners, floor, blocks,
+                masks[number],
+            )  # fmt: skip
+            if not within:
+                continue
+            for lanes in range(len(next_stage.link)):
+                for r in range(len(cost)):
+                    linked_cost[r] = own_cost[r] + next_stage.link_cost[lanes, pn, r]
+                for k in range(len(parts)):
+                    linked_parts[k] = own_parts[k] + next_stage.link_parts[lanes, pn, k]
+                if not _worth(
+                    linked_parts, linked_cost, next_bound.tables[lanes], next_bound, corners, floor,
+                    blocks, within,
+                ):  # fmt: skip
+                    continue
+                end = heads.by_pm[lanes + 1]
+                if _next_head(heads, heads.by_pm[lanes], end, linked_cost, linked_parts, killer) < end:
+                    alive[number] = True
+                    break
+            if alive[number]:
+                break
+    return alive
+
+
+@njit(cache=True)
+def _adjoint(geo, s, own, writes, last, weights, given):
+    """FP of a stage, backwards: how long it is from each of its inputs to the end of the step.
+
+    ``weights`` (pixels,) are those of its outputs, and become those of their being written.
+    ``given`` (pixels,) becomes those of its inputs. Returns that of FP's beginning.
+    """
+    fp, group = int(own[timing._FP]), int(own[timing._FP_GROUP])
+    latency, ahead = int(own[timing._FP_LATENCY]), int(own[timing._FP_AHEAD])
+    given[:] = NEVER
+    follows = NEVER
+    for p in range(geo.outputs[s] - 1, -1, -1):
+        q = geo.corner[s, p]
+        end, begin = follows, NEVER
+        if q >= 0:
+            if q + 1 < geo.pooled[s]:
+                weights[q] = max(weights[q], writes + weights[q + 1])
+            end = max(end, latency + last + weights[q])
+            begin = group + latency + writes + weights[q]
+        begin = max(begin, fp + end)
+        if 0 < ahead <= q:
+            weights[q - ahead] = max(weights[q - ahead], begin - fp)
+        need = geo.fp_needs[s, p]
+        given[need] = max(given[need], begin)
+        follows = begin
+    return follows
+
+
+@njit(cache=True)
+def _errors(geo, s, own, writes, last, dz, sent, extra):
+    """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors.
+
+    Returns when FP may go on.
+    """
+    words, word = int(own[timing._WU]), int(own[timing._WORD])
+    time = NEVER
+    if s == 0:
+        for p in range(geo.outputs[0]):
+            time = max(time, dz[geo.wu_needs[0, p]]) + 1
+        return time + (words - 1) * word + timing._UPDATE + extra
+    latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
+    row = own.copy()
+    row[timing._BP_LAST] = last
+    written = NEVER
+    for p in range(geo.sent[s]):
+        operations, group, end = timing._bp_pixel(row, geo.vectors[s], geo.channels[s, 0], p)
+        begin = max(dz[geo.bp_needs[s, p]], time)
+        if 0 < ahead <= p:
+            begin = max(begin, sent[p - ahead] - int(operations))
+        time = begin + int(operations)
+        written = max(
+            written + writes, time + latency + int(end), begin + int(group) + latency + writes
+        )
+        sent[p] = written
+    return time + timing._TOKEN + words * word + timing._UPDATE + extra
+
+@njit(cache=True)
+def extended(geo, s, extra, in_flight, stage, partial, found, times):
+    """Times of candidates, an array (candidates, times) as for :class:`Partial`.
+
+    Parameters
+    ----------
+    geo : :class:`~streamtrain.pipeline.timing.Geometry`
+    s : :class:`int`
+        Number of the stage.
+    extra : :class:`int`
+        Cycles that an update takes besides.
+    in_flight : :class:`int`
+    stage, partial, found
+        As for :func:`candidates`.
+    times : integer array (candidates, times)
+        Becomes the times. Of whole designs they are the cycles of a step and, if there is a column for
+        it, those of a prediction.
+    """
+    size = geo.pooled[s]
+    after = geo.pooled[s - 1] if s > 0 else geo.inputs[0]
+    weights, given = np.empty(size, np.int64), np.empty(after, np.int64)
+    row = np.zeros(len(timing.DURATIONS))
+    sent = np.empty(after, np.int64)
+    begin = 0
+    for number in range(len(found)):
+        label, o, a = found[number]
+        own = partial.times[label]
+        if number == 0 or found[number - 1, 0] != label or found[number - 1, 1] != o:
+            weights[:] = own[4 + size :]
+            row[: stage.durations.shape[1]] = stage.durations[o]
+            begin = _adjoint(geo, s, row, own[2], own[3], weights, given)
+        link = stage.link[a, stage.pn[o]]
+        updated = _errors(geo, s, row, link[2], link[3], own[4 : 4 + size], sent, extra)
+        end = max(own[0], updated + begin)
+        if in_flight == 1:  # the next sample comes when there is memory for it
+            free = own[1] - timing._OPEN
+            end = max(end, free + own[2] + weights[0])
+            if s == 0:
+                for p in range(geo.inputs[0]):
+                    read = (p + 1) * int(row[timing._READS])
+                    end = max(end, updated - timing._OPEN + read + given[p])
+        to = times[number]
+        to[0] = end
+        if s == 0 and len(to) > 1:  # the latency of a prediction counts, too
+            to[1] = timing._COMMAND + begin
+            for p in range(geo.inputs[0]):
+                read = (p + 1) * int(row[timing._READS])
+                to[1] = max(to[1], read + given[p])
+        if s > 0:
+            to[1] = updated if in_flight == 1 else NEVER
+            to[2], to[3] = link[0], link[1]
+            to[4 : 4 + after] = sent
+            to[4 + after :] = given
+
+
+@njit(cache=True)
+def undominated(order, times, cost, safe, near):
+    """Numbers of the partial designs that no other one dominates.
+
+    ``order`` sorts them by their first resource. Those that are ``safe`` can never exceed the limits
+    on the third resource and on: these do not count against them. Times that are later by up to
+    ``near`` (designs,) count as alike.
+    """
+    kept = np.empty(len(order), np.int64)
+    count = 0
+    for i in order:
+        dominated = False
+        for at in range(count - 1, -1, -1):
+            j = kept[at]
+            worse = cost[j, 1] > cost[i, 1] or times[j, 0] > times[i, 0] + near[i]
+            if not worse and not safe[j]:
+                for r in range(2, cost.shape[1]):
+                    if cost[j, r] > cost[i, r]:
+                        worse = True
+                        break
+            if worse:
+                continue
+            for t in range(times.shape[1]):
+                if times[j, t] > times[i, t] + near[i]:
+                    worse = True
+                    break
+            if not worse:
+                dominated = True
+                break
+        if not dominated:
+            kept[count] = i
+            count += 1
+    return kept[:count]
