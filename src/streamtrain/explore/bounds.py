@@ -21,10 +21,11 @@ class Corners(NamedTuple):
 
     Parameters
     ----------
-    corners : array (corners, 3)
-        Cycles, and levels of DSP slices and block RAM. If a design has no more cycles than a corner, and
-        is not beyond its levels, no known design is as good.
-    blocks : array (blocks, 3)
+    cycles : array (corners,)
+    levels : integer array (corners, 2)
+        Of DSP slices and block RAM. If a design has no more cycles than a corner, and is not beyond
+        its levels, no known design is as good.
+    block_cycles, block_levels : arrays as above
         The loosest of each block of corners.
     ends : integer array (blocks + 1,)
         Where blocks begin.
@@ -34,8 +35,10 @@ class Corners(NamedTuple):
         Level from which on block RAM does not matter.
     """
 
-    corners: np.ndarray
-    blocks: np.ndarray
+    cycles: np.ndarray
+    levels: np.ndarray
+    block_cycles: np.ndarray
+    block_levels: np.ndarray
     ends: np.ndarray
     d_step: int
     b_step: int
@@ -54,6 +57,8 @@ def corners(best, low, d_step, b_step):
         More DSP slices than these are asked for.
     d_step, b_step : :class:`int`
         Of a level.
+
+    Returns None if no design can be better.
     """
     # A level allows all that it holds, and what is known to take no more than its first amount counts.
     any_b = -(-(best.shape[1] - 1) // b_step)
@@ -66,11 +71,13 @@ def corners(best, low, d_step, b_step):
     outer[: low // d_step] = False
     i, j = np.nonzero(outer)
     order = np.lexsort((j, i // 8))
-    found = np.stack([best[i, j], i, j], axis=1)[order]
-    found = np.minimum(found, _MOST)
-    ends = np.unique(np.linspace(0, len(found), _BLOCKS + 1).astype(np.int64))
-    blocks = [found[first:end].max(axis=0) for first, end in zip(ends, ends[1:])]
-    return Corners(found, np.array(blocks).reshape(-1, 3), ends, d_step, b_step, any_b)
+    cycles, levels = np.minimum(best[i, j], _MOST)[order], np.stack([i, j], axis=1)[order]
+    ends = np.unique(np.linspace(0, len(order), _BLOCKS + 1).astype(np.int64))
+    begins = ends[:-1]
+    return Corners(
+        cycles, levels, np.maximum.reduceat(cycles, begins), np.maximum.reduceat(levels, begins),
+        ends, d_step, b_step, any_b,
+    ) if len(order) else None  # fmt: skip
 
 
 @njit(cache=True)
@@ -79,18 +86,18 @@ def _grow(table, above, to, source, d, b, costs):
 
     Each choice takes ``d`` and ``b`` levels.
     """
-    _, levels, columns, cuts = table.shape
+    _, cuts, levels, columns = table.shape
     any_b = columns - 1
-    for i in range(levels):
+    for k in range(cuts):
         for o in range(len(to)):
-            if d[o] > i:
-                continue
-            mine, rest, cost = table[to[o], i], above[source[o], i - d[o]], costs[o]
-            for j in range(b[o], any_b):
-                for k in range(cuts):
-                    mine[j, k] = min(mine[j, k], cost[k] + rest[j - b[o], k])
-            for k in range(cuts):
-                mine[any_b, k] = min(mine[any_b, k], cost[k] + rest[any_b, k])
+            cost, left = costs[o, k], any_b - b[o]
+            for i in range(d[o], levels):
+                mine, rest = table[to[o], k, i], above[source[o], k, i - d[o]]
+                if left > 0:
+                    part = mine[b[o] : any_b]
+                    for j in range(left):
+                        part[j] = min(part[j], cost + rest[j])
+                mine[any_b] = min(mine[any_b], cost + rest[any_b])
 
 
 def least_by_lanes(stages, levels, any_b, d_step, b_step, cuts):
@@ -110,7 +117,7 @@ def least_by_lanes(stages, levels, any_b, d_step, b_step, cuts):
     Returns
     -------
     (tables, linked)
-        By stage ``s``, arrays (lanes, levels, any_b + 1, cuts) of what all stages before it add:
+        By stage ``s``, arrays (lanes, cuts, levels, any_b + 1) of what all stages before it add:
         by Pm of stage ``s - 1``, its link to ``s`` not counted; and by Pn of ``s``, the link that is the
         best counted.
     """
@@ -119,7 +126,7 @@ def least_by_lanes(stages, levels, any_b, d_step, b_step, cuts):
         d, b = cost[..., 0] // d_step, np.minimum(cost[..., 1] // b_step, any_b + 1)
         return d.astype(np.int64).ravel(), b.astype(np.int64).ravel()
 
-    shape = levels, any_b + 1, cuts
+    shape = cuts, levels, any_b + 1
     tables, linked = [np.zeros((1, *shape), np.float32)], []
     for stage in stages:
         lanes = np.indices(stage.link_parts.shape[:2]).reshape(2, -1)
@@ -161,9 +168,11 @@ def least_by_share(stages, limits, levels, cuts):
             cost = stage.cost[:, 2 + r] + stage.link_cost[..., 2 + r].min(axis=0)[stage.pn]
             parts = stage.parts[:, :cuts] + stage.link_parts[..., :cuts].min(axis=0)[stage.pn]
             taken = np.minimum(cost // steps[r], levels).astype(np.int64)
-            table, none = np.full((1, levels, 1, cuts), np.inf, np.float32), np.zeros(len(taken), np.int64)
-            _grow(table, shares[s, r][None, :, None], none, none, taken, none, parts)
-            shares[s + 1, r] = table[0, :, 0]
+            none = np.zeros(len(taken), np.int64)
+            table = np.full((1, cuts, levels, 1), np.inf, np.float32)
+            above = np.ascontiguousarray(shares[s, r].T)[None, :, :, None]
+            _grow(table, above, none, none, taken, none, np.ascontiguousarray(parts))
+            shares[s + 1, r] = table[0, :, :, 0].T
     return steps, shares
 
 

@@ -282,7 +282,7 @@ class _SliceSearch:
         d_step = -(-self.part.high // (_LEVELS[0] - 1))
         b_step = max(1, -(-(best.shape[1] - 1) // (_LEVELS[1] - 1)))
         goals = corners(best, self.part.low, d_step, b_step)
-        if not len(goals.corners):
+        if goals is None:
             return
         shape = (self.part.high // d_step + 1, goals.any_b, d_step, b_step)
         if shape != self.shape:
@@ -387,10 +387,14 @@ class _SliceSearch:
             np.full(n, 2**64 - 1, np.uint64),
         )
 
+    def _bound(self, s):
+        """The :class:`Bound` of the stages before ``s``."""
+        return Bound(self.tables[s], self.linked[s], self.shares[s], self.steps, self.rest)
+
     def _candidates(self, s, partial, goals):
         """Choices of a stage that the bounds allow, in groups of up to about ``_ROOM``."""
         stage = self.stages[s]
-        bound = Bound(self.tables[s], self.linked[s], self.shares[s], self.steps, self.rest)
+        bound = self._bound(s)
         room = max(_ROOM, 2 * len(stage.pn) * len(stage.link))
         found, masks, first = np.empty((room, 3), np.int32), np.empty(room, np.uint64), 0
         while first < len(partial.lanes):
@@ -404,14 +408,6 @@ class _SliceSearch:
         most = max(1, _BYTES // (4 * width))
         parts = []
         for found, masks in self._candidates(s, partial, goals):
-            if heads:
-                behind = Bound(
-                    self.tables[s - 1], self.linked[s - 1], self.shares[s - 1], self.steps, self.rest
-                )
-                alive = reaching(
-                    stage, partial, found, masks, self.stages[s - 1], behind, goals, heads
-                )
-                found, masks = found[alive], masks[alive]
             for first in range(0, len(found), most):
                 chosen, own = found[first : first + most], masks[first : first + most]
                 row, o, a = chosen.T
@@ -440,7 +436,11 @@ class _SliceSearch:
         if not parts:
             return Partial(*(array[:0] for array in partial))
         whole = Partial(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        return self._pruned(s, whole, alike) if len(parts) > 1 else whole
+        whole = self._pruned(s, whole, alike) if len(parts) > 1 else whole
+        if heads:
+            alive = reaching(whole, self.stages[s - 1], self._bound(s - 1), goals, heads)
+            whole = Partial(*(array[alive] for array in whole))
+        return whole
 
     def _complete(self, s, partial, goals, heads):
         """Put stage ``s`` and heads before partial designs, and add what they become."""

@@ -84,9 +84,9 @@ class Bound(NamedTuple):
 
     Parameters
     ----------
-    tables : array (Pm, levels, levels, cuts)
+    tables : array (Pm, cuts, levels, levels)
         For a stage: without the link to it.
-    linked : array (Pn, levels, levels, cuts)
+    linked : array (Pn, cuts, levels, levels)
         With the link that is the best.
     shares : array (resources, levels, cuts)
         By what the third resource and those after it allow.
@@ -148,28 +148,30 @@ def _worth(parts, cost, table, bound, corners, floor, killer, mask):
         share = min(int(left // bound.steps[r - 2]), bound.shares.shape[1] - 1)
         for k in range(len(floor)):
             floor[k] = max(floor[k], bound.shares[r - 2, share, k])
-    levels, _, cuts = table.shape
-    d_step, b_step, any_b = corners.d_step, corners.b_step, corners.any_b
-    d, b = int(cost[0]), int(cost[1])
-    for at in range(len(corners.blocks)):
+    cuts, levels, _ = table.shape
+    any_b = corners.any_b
+    # A level of what is left, besides that of a corner.
+    d_rest = (corners.d_step - 1 - int(cost[0])) // corners.d_step
+    b_rest = (corners.b_step - 1 - int(cost[1])) // corners.b_step
+    for at in range(len(corners.block_cycles)):
         bit = np.uint64(1) << np.uint64(at)
         if not mask & bit:
             continue
         for number in range(corners.ends[at] - 1, corners.ends[at + 1]):
-            whole = number < corners.ends[at]  # first all corners of the block at once
-            corner = corners.blocks[at] if whole else corners.corners[number]
-            i = (int(corner[1] + 1) * d_step - 1 - d) // d_step
-            j = any_b if corner[2] == any_b else (int(corner[2] + 1) * b_step - 1 - b) // b_step
+            if number < corners.ends[at]:  # first all corners of the block at once
+                whole, most, level = True, corners.block_cycles[at], corners.block_levels[at]
+            else:
+                whole, most, level = False, corners.cycles[number], corners.levels[number]
+            i = level[0] + d_rest
+            j = any_b if level[1] == any_b else level[1] + b_rest
             good = i >= 0 and j >= 0
             if good:
-                i = min(i, levels - 1)
-                most = corner[0] * (1 + _TIGHT) - 0.5
-                row = table[i, j]
-                k = killer[at]
-                good = parts[k] + max(row[k], floor[k]) <= most
+                most = most * (1 + _TIGHT) - 0.5
+                i, k = min(i, levels - 1), killer[at]
+                good = parts[k] + max(table[k, i, j], floor[k]) <= most
                 if good:
                     for k in range(cuts):
-                        if parts[k] + max(row[k], floor[k]) > most:
+                        if parts[k] + max(table[k, i, j], floor[k]) > most:
                             good = False
                             killer[at] = k
                             break
@@ -203,10 +205,10 @@ def candidates(stage, partial, bound, corners, first, found, masks):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    lanes, cuts = len(stage.link), bound.tables.shape[-1]
+    lanes, cuts = len(stage.link), bound.tables.shape[1]
     parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    killer = np.zeros(len(corners.blocks), np.int64)
+    killer = np.zeros(len(corners.block_cycles), np.int64)
     count = 0
     for row in range(first, len(partial.lanes)):
         begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
@@ -310,44 +312,38 @@ def completions(stage, partial, found, heads, first, hits):
 
 
 @njit(cache=True)
-def reaching(stage, partial, found, masks, next_stage, next_bound, corners, heads):
-    """Of candidates for ``stage``, those that some folding of the stage before it and some head complete.
+def reaching(partial, stage, bound, corners, heads):
+    """Those partial designs that some folding of the next stage and some head complete.
 
-    ``next_stage`` is the stage before it, ``next_bound`` the bound behind that one. Returns an array
-    (candidates,) of :class:`bool`.
+    ``stage`` is the next stage, ``bound`` the one behind it. Returns an array of :class:`bool`.
     """
-    alive = np.zeros(len(found), np.bool_)
-    cuts = next_bound.tables.shape[-1]
-    cost, own_cost, linked_cost = np.empty((3, partial.cost.shape[1]))
-    parts, own_parts, linked_parts = np.empty((3, partial.parts.shape[1]), np.float32)
+    alive = np.zeros(len(partial.lanes), np.bool_)
+    cuts = bound.tables.shape[1]
+    own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
+    own_parts, linked_parts = np.empty((2, partial.parts.shape[1]), np.float32)
     floor = np.empty(cuts, np.float32)
-    blocks, killer = np.zeros(len(corners.blocks), np.int64), np.zeros(1, np.int64)
-    for number in range(len(found)):
-        row, o, a = found[number]
-        pn = stage.pn[o]
-        for r in range(len(cost)):
-            cost[r] = partial.cost[row, r] + stage.cost[o, r] + stage.link_cost[a, pn, r]
-        for k in range(len(parts)):
-            parts[k] = partial.parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
-        for other in range(next_stage.by_pm[a], next_stage.by_pm[a + 1]):
-            pn = next_stage.pn[other]
+    blocks, killer = np.zeros(len(corners.block_cycles), np.int64), np.zeros(1, np.int64)
+    for number in range(len(alive)):
+        cost, parts, a = partial.cost[number], partial.parts[number], partial.lanes[number]
+        for other in range(stage.by_pm[a], stage.by_pm[a + 1]):
+            pn = stage.pn[other]
             for r in range(len(cost)):
-                own_cost[r] = cost[r] + next_stage.cost[other, r]
+                own_cost[r] = cost[r] + stage.cost[other, r]
             for k in range(len(parts)):
-                own_parts[k] = parts[k] + next_stage.parts[other, k]
+                own_parts[k] = parts[k] + stage.parts[other, k]
             within = _worth(
-                own_parts, own_cost, next_bound.linked[pn], next_bound, corners, floor, blocks,
-                masks[number],
+                own_parts, own_cost, bound.linked[pn], bound, corners, floor, blocks,
+                partial.masks[number],
             )  # fmt: skip
             if not within:
                 continue
-            for lanes in range(len(next_stage.link)):
+            for lanes in range(len(stage.link)):
                 for r in range(len(cost)):
-                    linked_cost[r] = own_cost[r] + next_stage.link_cost[lanes, pn, r]
+                    linked_cost[r] = own_cost[r] + stage.link_cost[lanes, pn, r]
                 for k in range(len(parts)):
-                    linked_parts[k] = own_parts[k] + next_stage.link_parts[lanes, pn, k]
+                    linked_parts[k] = own_parts[k] + stage.link_parts[lanes, pn, k]
                 if not _worth(
-                    linked_parts, linked_cost, next_bound.tables[lanes], next_bound, corners, floor,
+                    linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor,
                     blocks, within,
                 ):  # fmt: skip
                     continue
