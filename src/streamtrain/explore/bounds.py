@@ -12,7 +12,7 @@ from numba import njit
 
 __all__ = ["Corners", "corners", "least", "least_by_lanes", "walk"]
 
-_BLOCKS = 64  # of corners that are looked at together: one for each bit of a mask
+_BLOCKS = 64  # of corners that are looked at together
 _MOST = 1e15  # cycles that count as any number
 
 

@@ -26,6 +26,7 @@ from streamtrain.explore.cuts import Cuts
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.partial import (
     NEVER,
+    TIGHT,
     Bound,
     Heads,
     Partial,
@@ -34,6 +35,7 @@ from streamtrain.explore.partial import (
     completions,
     extended,
     reaching,
+    refine,
     undominated,
 )
 from streamtrain.explore.space import FIGURES, RESOURCES
@@ -54,6 +56,7 @@ _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
 _ROOM = 2**18  # candidates that are looked at together
 _BYTES = 2**28  # of their times
+_FEW = 500  # designs that are evaluated at once
 
 
 class _Front:
@@ -394,12 +397,11 @@ class _SliceSearch:
     def _candidates(self, s, partial, goals):
         """Choices of a stage that the bounds allow, in groups of up to about ``_ROOM``."""
         stage = self.stages[s]
-        bound = self._bound(s)
-        room = max(_ROOM, 2 * len(stage.pn) * len(stage.link))
-        found, masks, first = np.empty((room, 3), np.int32), np.empty(room, np.uint64), 0
+        found = np.empty((max(_ROOM, 2 * len(stage.pn) * len(stage.link)), 3), np.int32)
+        first = 0
         while first < len(partial.lanes):
-            count, first = candidates(stage, partial, bound, goals, first, found, masks)
-            yield found[:count], masks[:count]
+            count, first = candidates(stage, partial, self._bound(s), goals, first, found)
+            yield found[:count]
 
     def _extend(self, s, partial, goals, heads, alike):
         """Put stage ``s`` before partial designs, and drop those that are dominated."""
@@ -407,9 +409,9 @@ class _SliceSearch:
         width = 4 + 2 * int(geo.pooled[s - 1]) if s else 1 + self.search.latency
         most = max(1, _BYTES // (4 * width))
         parts = []
-        for found, masks in self._candidates(s, partial, goals):
+        for found in self._candidates(s, partial, goals):
             for first in range(0, len(found), most):
-                chosen, own = found[first : first + most], masks[first : first + most]
+                chosen = found[first : first + most]
                 row, o, a = chosen.T
                 times = np.empty((len(chosen), width), np.int32)
                 extended(
@@ -419,24 +421,22 @@ class _SliceSearch:
                 link = a, stage.pn[o]
                 designs = partial.designs[row]
                 designs[:, s] = o
-                parts.append(
-                    self._pruned(
-                        s,
-                        Partial(
-                            a.astype(np.int64),
-                            times,
-                            partial.cost[row] + stage.cost[o] + stage.link_cost[link],
-                            partial.parts[row] + stage.parts[o] + stage.link_parts[link],
-                            designs,
-                            own.copy(),
-                        ),
-                        alike,
-                    )
+                grown = Partial(
+                    a.astype(np.int64),
+                    times,
+                    partial.cost[row] + stage.cost[o] + stage.link_cost[link],
+                    partial.parts[row] + stage.parts[o] + stage.link_parts[link],
+                    designs,
+                    partial.blocks[row],
                 )
+                parts.append(self._pruned(s, grown, alike))
         if not parts:
             return Partial(*(array[:0] for array in partial))
         whole = Partial(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         whole = self._pruned(s, whole, alike) if len(parts) > 1 else whole
+        if not s:
+            return whole
+        refine(whole, self._bound(s), goals)
         if heads:
             alive = reaching(whole, self.stages[s - 1], self._bound(s - 1), goals, heads)
             whole = Partial(*(array[alive] for array in whole))
@@ -446,16 +446,31 @@ class _SliceSearch:
         """Put stage ``s`` and heads before partial designs, and add what they become."""
         stage = self.stages[s]
         room = max(_ROOM, len(heads.cost))
-        hits = np.empty((room, 2), np.int64)
-        for found, _ in self._candidates(s, partial, goals):
+        hits, bounds = np.empty((room, 2), np.int64), np.empty(room, np.float32)
+        for found in self._candidates(s, partial, goals):
             first = 0
             while first < len(found):
-                count, first = completions(stage, partial, found, heads, first, hits)
+                count, first = completions(stage, partial, found, heads, first, hits, bounds)
                 number, head = hits[:count].T
-                designs = partial.designs[found[number, 0]].astype(np.int64)
-                designs[:, s] = found[number, 1]
+                row, o, a = found[number].T
+                designs = partial.designs[row].astype(np.int64)
+                designs[:, s] = o
                 designs[:, :s] = heads.designs[head]
-                self.front.add(designs)
+                cost = partial.cost[row] + stage.cost[o] + stage.link_cost[a, stage.pn[o]]
+                self._try(designs, bounds[:count], cost + heads.cost[head])
+
+    def _try(self, designs, bounds, cost):
+        """Add designs, the most promising ones first: those that are not better by their bound are not evaluated."""
+        values = np.column_stack([bounds, cost[:, :2]])
+        while len(designs):
+            now = non_dominated(values) if len(designs) > _FEW else np.ones(len(designs), bool)
+            self.front.add(designs[now])
+            designs, values = designs[~now], values[~now]
+            best = self._best()
+            d, b = values[:, 1:].astype(np.int64).T
+            most = best[d, np.minimum(b, best.shape[1] - 1)]
+            good = values[:, 0] <= most * (1 + TIGHT) - 0.5
+            designs, values = designs[good], values[good]
 
     def _pruned(self, s, partial, alike):
         """Partial designs without those that are dominated."""

@@ -18,14 +18,15 @@ from numba import njit
 from streamtrain.pipeline import timing
 
 __all__ = [
-    "NEVER", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
-    "undominated",
+    "NEVER", "TIGHT", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
+    "refine", "undominated",
 ]  # fmt: skip
 
 NEVER = -(2**29)
 """A time that nothing waits for, with room to add to it."""
 
-_TIGHT = 1e-6  # relative error of sums of float32
+TIGHT = 1e-6
+"""Relative error of sums of float32."""
 
 
 class Stage(NamedTuple):
@@ -67,8 +68,8 @@ class Partial(NamedTuple):
     cost, parts : arrays (rows, ...)
         Resources, and what it is worth by each cut.
     designs : integer array (rows, stages)
-    masks : array of :class:`numpy.uint64`
-        Blocks of corners at which it may be better than what is known.
+    blocks : array of :class:`numpy.uint64`
+        Blocks of corners at which it may be better than what is known, as bits.
     """
 
     lanes: np.ndarray
@@ -76,7 +77,7 @@ class Partial(NamedTuple):
     cost: np.ndarray
     parts: np.ndarray
     designs: np.ndarray
-    masks: np.ndarray
+    blocks: np.ndarray
 
 
 class Bound(NamedTuple):
@@ -131,20 +132,34 @@ class Heads(NamedTuple):
     rest: np.ndarray
 
 @njit(cache=True)
-def _worth(parts, cost, table, bound, corners, floor, killer, mask):
+def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
     """The blocks of corners at which a partial design may become better than all that are known.
 
-    ``mask`` are the blocks at which it might before its last stage was put to it, as bits. ``killer``
-    (blocks,) remembers the cut that last said no. ``floor`` (cuts,) is for work.
+    Parameters
+    ----------
+    parts, cost : arrays
+        Of the partial design.
+    table : array (cuts, levels, levels)
+        The least that the missing stages add.
+    bound : :class:`Bound`
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    floor : array (cuts,)
+        For work.
+    killer : integer array (blocks,)
+        Remembers the cut that last said no.
+    blocks : :class:`numpy.uint64`
+        Those at which it might before its last stage was put to it, as bits.
+    every : :class:`bool`
+        Whether to find all, not one.
     """
-    alive = np.uint64(0)
+    found = np.uint64(0)
     if cost[1] > bound.rest[1]:
-        return alive
+        return found
     floor[:] = -np.inf
     for r in range(2, len(bound.rest)):
         left = bound.rest[r] - cost[r]
         if left < 0:
-            return alive
+            return found
         share = min(int(left // bound.steps[r - 2]), bound.shares.shape[1] - 1)
         for k in range(len(floor)):
             floor[k] = max(floor[k], bound.shares[r - 2, share, k])
@@ -153,38 +168,50 @@ def _worth(parts, cost, table, bound, corners, floor, killer, mask):
     # A level of what is left, besides that of a corner.
     d_rest = (corners.d_step - 1 - int(cost[0])) // corners.d_step
     b_rest = (corners.b_step - 1 - int(cost[1])) // corners.b_step
-    for at in range(len(corners.block_cycles)):
-        bit = np.uint64(1) << np.uint64(at)
-        if not mask & bit:
+    for block in range(len(corners.block_cycles)):
+        bit = np.uint64(1) << np.uint64(block)
+        if not blocks & bit:
             continue
-        for number in range(corners.ends[at] - 1, corners.ends[at + 1]):
-            if number < corners.ends[at]:  # first all corners of the block at once
-                whole, most, level = True, corners.block_cycles[at], corners.block_levels[at]
-            else:
-                whole, most, level = False, corners.cycles[number], corners.levels[number]
-            i = level[0] + d_rest
-            j = any_b if level[1] == any_b else level[1] + b_rest
-            good = i >= 0 and j >= 0
+        i, j = corners.block_levels[block]  # first all corners of the block at once
+        i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+        k = killer[block]
+        most = corners.block_cycles[block] * (1 + TIGHT) - 0.5
+        if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
+            continue
+        for number in range(corners.ends[block], corners.ends[block + 1]):
+            i, j = corners.levels[number]
+            i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+            most = corners.cycles[number] * (1 + TIGHT) - 0.5
+            if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
+                continue
+            good = True
+            for other in range(cuts):
+                if parts[other] + max(table[other, i, j], floor[other]) > most:
+                    killer[block] = k = other
+                    good = False
+                    break
             if good:
-                most = most * (1 + _TIGHT) - 0.5
-                i, k = min(i, levels - 1), killer[at]
-                good = parts[k] + max(table[k, i, j], floor[k]) <= most
-                if good:
-                    for k in range(cuts):
-                        if parts[k] + max(table[k, i, j], floor[k]) > most:
-                            good = False
-                            killer[at] = k
-                            break
-            if whole and not good:
+                found |= bit
+                if not every:
+                    return found
                 break
-            if not whole and good:
-                alive |= bit
-                break
-    return alive
+    return found
 
 
 @njit(cache=True)
-def candidates(stage, partial, bound, corners, first, found, masks):
+def refine(partial, bound, corners):
+    """Work out the blocks of corners of partial designs, given the bound of what comes next."""
+    floor = np.empty(bound.tables.shape[1], np.float32)
+    killer = np.zeros(len(corners.block_cycles), np.int64)
+    for row in range(len(partial.lanes)):
+        partial.blocks[row] = _worth(
+            partial.parts[row], partial.cost[row], bound.tables[partial.lanes[row]], bound, corners,
+            floor, killer, partial.blocks[row], True,
+        )  # fmt: skip
+
+
+@njit(cache=True)
+def candidates(stage, partial, bound, corners, first, found):
     """Which foldings of a stage, and lanes of the one before it, bounds allow to come next.
 
     Parameters
@@ -196,9 +223,7 @@ def candidates(stage, partial, bound, corners, first, found, masks):
     first : :class:`int`
         Partial design to begin with.
     found : integer array (room, 3)
-        Becomes numbers of a partial design, a folding and lanes.
-    masks : array (room,)
-        Becomes the blocks of corners.
+        Becomes numbers of a partial design, a folding, and lanes.
 
     Returns
     -------
@@ -208,8 +233,7 @@ def candidates(stage, partial, bound, corners, first, found, masks):
     lanes, cuts = len(stage.link), bound.tables.shape[1]
     parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    killer = np.zeros(len(corners.block_cycles), np.int64)
-    count = 0
+    killer, count = np.zeros(len(corners.block_cycles), np.int64), 0
     for row in range(first, len(partial.lanes)):
         begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
         if count + (end - begin) * lanes > len(found):
@@ -220,22 +244,21 @@ def candidates(stage, partial, bound, corners, first, found, masks):
                 cost[r] = partial.cost[row, r] + stage.cost[o, r]
             for k in range(cuts):
                 parts[k] = partial.parts[row, k] + stage.parts[o, k]
-            within = _worth(
-                parts, cost, bound.linked[pn], bound, corners, floor, killer, partial.masks[row]
-            )
-            if not within:
+            if not _worth(
+                parts, cost, bound.linked[pn], bound, corners, floor, killer, partial.blocks[row],
+                False,
+            ):  # fmt: skip
                 continue
             for a in range(lanes):
                 for r in range(len(cost)):
                     linked_cost[r] = cost[r] + stage.link_cost[a, pn, r]
                 for k in range(cuts):
                     linked_parts[k] = parts[k] + stage.link_parts[a, pn, k]
-                mask = _worth(
-                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer, within
-                )
-                if mask:
+                if _worth(
+                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer,
+                    partial.blocks[row], False,
+                ):  # fmt: skip
                     found[count, 0], found[count, 1], found[count, 2] = row, o, a
-                    masks[count] = mask
                     count += 1
     return count, len(partial.lanes)
 
@@ -256,7 +279,7 @@ def _next_head(heads, number, end, cost, parts, killer):
         for r in range(2, len(cost)):
             good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
         if good:
-            most = heads.best[d, min(int(b), any_b)] * (1 + _TIGHT) - 0.5
+            most = heads.best[d, min(int(b), any_b)] * (1 + TIGHT) - 0.5
             k = killer[0]
             if parts[k] + heads.parts[number, k] <= most:
                 for k in range(len(parts)):
@@ -271,7 +294,7 @@ def _next_head(heads, number, end, cost, parts, killer):
 
 
 @njit(cache=True)
-def completions(stage, partial, found, heads, first, hits):
+def completions(stage, partial, found, heads, first, hits, least):
     """Heads with which candidates may be better than all known designs.
 
     Parameters
@@ -284,6 +307,8 @@ def completions(stage, partial, found, heads, first, hits):
         Candidate to begin with.
     hits : integer array (room, 2)
         Becomes numbers of a candidate and a head.
+    least : array (room,)
+        Becomes what no design's cycles are below.
 
     Returns
     -------
@@ -306,6 +331,9 @@ def completions(stage, partial, found, heads, first, hits):
         head = _next_head(heads, begin, end, cost, parts, killer)
         while head < end:
             hits[count, 0], hits[count, 1] = number, head
+            least[count] = 0
+            for k in range(len(parts)):
+                least[count] = max(least[count], parts[k] + heads.parts[head, k])
             count += 1
             head = _next_head(heads, head + 1, end, cost, parts, killer)
     return count, len(found)
@@ -322,7 +350,7 @@ def reaching(partial, stage, bound, corners, heads):
     own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
     own_parts, linked_parts = np.empty((2, partial.parts.shape[1]), np.float32)
     floor = np.empty(cuts, np.float32)
-    blocks, killer = np.zeros(len(corners.block_cycles), np.int64), np.zeros(1, np.int64)
+    killer, last_killer = np.zeros(len(corners.block_cycles), np.int64), np.zeros(1, np.int64)
     for number in range(len(alive)):
         cost, parts, a = partial.cost[number], partial.parts[number], partial.lanes[number]
         for other in range(stage.by_pm[a], stage.by_pm[a + 1]):
@@ -331,11 +359,10 @@ def reaching(partial, stage, bound, corners, heads):
                 own_cost[r] = cost[r] + stage.cost[other, r]
             for k in range(len(parts)):
                 own_parts[k] = parts[k] + stage.parts[other, k]
-            within = _worth(
-                own_parts, own_cost, bound.linked[pn], bound, corners, floor, blocks,
-                partial.masks[number],
-            )  # fmt: skip
-            if not within:
+            if not _worth(
+                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer,
+                partial.blocks[number], False,
+            ):  # fmt: skip
                 continue
             for lanes in range(len(stage.link)):
                 for r in range(len(cost)):
@@ -343,12 +370,12 @@ def reaching(partial, stage, bound, corners, heads):
                 for k in range(len(parts)):
                     linked_parts[k] = own_parts[k] + stage.link_parts[lanes, pn, k]
                 if not _worth(
-                    linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor,
-                    blocks, within,
+                    linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor, killer,
+                    partial.blocks[number], False,
                 ):  # fmt: skip
                     continue
-                end = heads.by_pm[lanes + 1]
-                if _next_head(heads, heads.by_pm[lanes], end, linked_cost, linked_parts, killer) < end:
+                begin, end = heads.by_pm[lanes], heads.by_pm[lanes + 1]
+                if _next_head(heads, begin, end, linked_cost, linked_parts, last_killer) < end:
                     alive[number] = True
                     break
             if alive[number]:
