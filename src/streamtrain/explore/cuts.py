@@ -109,15 +109,15 @@ class Cuts:
         return tables.reshape(len(tables), -1) @ slopes + [cut.constant for cut in cuts]
 
     def mixed(self, limits, budgets):
-        """For each budget of DSP slices, the mix of cuts that is tight at the relaxed optimum.
+        """For each budget of DSP slices and block RAM, the mix of cuts that is tight at the relaxed optimum.
 
-        Returns a list of (budget, cut).
+        Returns a list of (DSP slices, cut).
         """
         cuts = [self.at(self._mean(np.argmin)), self.at(self._mean(np.argmax))]
         mixes = []
         for budget in budgets:
             own = limits.copy()
-            own[0] = min(budget, limits[0])
+            own[:2] = np.minimum(budget, limits[:2])
             weights = self._relaxed_optimum(cuts, own)
             if weights is None:
                 continue
@@ -126,7 +126,7 @@ class Cuts:
                 sum(w * cut.constant for w, cut in zip(weights, cuts, strict=True)),
             )
             if not any(np.allclose(mix.slopes, other.slopes, rtol=1e-3) for _, other in mixes):
-                mixes.append((budget, mix))
+                mixes.append((budget[0], mix))
         return mixes
 
     def _mean(self, choose):

@@ -18,6 +18,7 @@ What remains is the front. Of designs that are alike in all objectives one is ke
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from streamtrain.explore.cuts import Cuts
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.partial import (
     NEVER,
-    TIGHT,
     Bound,
     Heads,
     Partial,
@@ -46,8 +46,9 @@ __all__ = ["exact_front"]
 _CYCLES, _LATENCY, _DSP, _BRAM = range(4)
 _LINK = timing._LINK
 
+_SHARES_B = 5
 _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
-_CUTS = 24  # besides the mixed ones, in tables
+_CUTS = 10  # besides the mixed ones, in tables
 _MORE_CUTS = 96  # in all, for designs of the first stages
 _SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
 _LEVELS = 512, 192  # of DSP slices and of block RAM, in a table
@@ -56,7 +57,7 @@ _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
 _ROOM = 2**18  # candidates that are looked at together
 _BYTES = 2**28  # of their times
-_FEW = 500  # designs that are evaluated at once
+_FEW = 2000  # designs that are evaluated at once
 
 
 class _Front:
@@ -153,6 +154,12 @@ class _Search:
         ] if fewest <= most else []  # fmt: skip
         self.cuts = Cuts(space)
         budgets = np.unique(np.geomspace(fewest + 1, most + 1, _BUDGETS).astype(int)) + space.shell[0]
+        shares = [np.inf]
+        if _BRAM in objectives and len(objectives) > 1:
+            b_least = sum(cost[:, 1].min() for cost in self.with_link)
+            b_most = sum(cost[:, 1].max() for cost in self.with_link)
+            shares = [*(np.geomspace(b_least + 2, b_most + 2, _SHARES_B).astype(int) + space.shell[1])[:-1], np.inf]
+        budgets = list(product(budgets, shares))
         self.mixes = self.cuts.mixed(limits[_DSP:], budgets) if self.slices else []
         if not self.mixes:  # not even fractions of foldings fit
             self.slices = []
@@ -358,7 +365,7 @@ class _SliceSearch:
         shell = self.space.shell
         most_b = figures[:, _BRAM].max(initial=shell[1]) - shell[1]
         most_b = -(-int(most_b) // 16) * 16 if self.compares and _BRAM in objectives else 0
-        best = np.full((self.part.high + 1, most_b + 1), self.search.limits[_CYCLES] + 1)
+        best = np.full((self.part.high + 1, most_b + 1), np.floor(self.search.limits[_CYCLES]) + 1)
         if self.compares:
             i, j = np.zeros((2, len(figures)), np.int64)
             if _DSP in objectives:
@@ -460,17 +467,16 @@ class _SliceSearch:
                 self._try(designs, bounds[:count], cost + heads.cost[head])
 
     def _try(self, designs, bounds, cost):
-        """Add designs, the most promising ones first: those that are not better by their bound are not evaluated."""
-        values = np.column_stack([bounds, cost[:, :2]])
+        """Add designs, the most promising ones first; what then cannot be better any more is not evaluated."""
+        d, b = cost[:, :2].astype(np.int64).T
         while len(designs):
-            now = non_dominated(values) if len(designs) > _FEW else np.ones(len(designs), bool)
-            self.front.add(designs[now])
-            designs, values = designs[~now], values[~now]
             best = self._best()
-            d, b = values[:, 1:].astype(np.int64).T
-            most = best[d, np.minimum(b, best.shape[1] - 1)]
-            good = values[:, 0] <= most * (1 + TIGHT) - 0.5
-            designs, values = designs[good], values[good]
+            worth = bounds / best[d, np.minimum(b, best.shape[1] - 1)]
+            order = np.argsort(worth, kind="stable")
+            order = order[: np.searchsorted(worth[order], 1)]
+            now, later = np.split(order, [max(_FEW, len(order) // 8)])
+            self.front.add(designs[now])
+            designs, bounds, d, b = designs[later], bounds[later], d[later], b[later]
 
     def _pruned(self, s, partial, alike):
         """Partial designs without those that are dominated."""

@@ -18,15 +18,15 @@ from numba import njit
 from streamtrain.pipeline import timing
 
 __all__ = [
-    "NEVER", "TIGHT", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
+    "NEVER", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
     "refine", "undominated",
 ]  # fmt: skip
 
 NEVER = -(2**29)
 """A time that nothing waits for, with room to add to it."""
 
-TIGHT = 1e-6
-"""Relative error of sums of float32."""
+_TIGHT = 1e-6  # relative error of sums of float32
+_WHOLE = 0.99  # cycles are whole: to be better, they have to be a cycle less
 
 
 class Stage(NamedTuple):
@@ -175,13 +175,13 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
         i, j = corners.block_levels[block]  # first all corners of the block at once
         i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
         k = killer[block]
-        most = corners.block_cycles[block] * (1 + TIGHT) - 0.5
+        most = corners.block_cycles[block] * (1 + _TIGHT) - _WHOLE
         if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
             continue
         for number in range(corners.ends[block], corners.ends[block + 1]):
             i, j = corners.levels[number]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-            most = corners.cycles[number] * (1 + TIGHT) - 0.5
+            most = corners.cycles[number] * (1 + _TIGHT) - _WHOLE
             if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
                 continue
             good = True
@@ -279,7 +279,7 @@ def _next_head(heads, number, end, cost, parts, killer):
         for r in range(2, len(cost)):
             good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
         if good:
-            most = heads.best[d, min(int(b), any_b)] * (1 + TIGHT) - 0.5
+            most = heads.best[d, min(int(b), any_b)] * (1 + _TIGHT) - _WHOLE
             k = killer[0]
             if parts[k] + heads.parts[number, k] <= most:
                 for k in range(len(parts)):
