@@ -136,11 +136,9 @@ def least_by_lanes(stages, levels, any_b, d_step, b_step, cuts):
         linked.append(grown)
         if len(linked) == len(stages):
             return tables, linked
-        pms = len(stage.by_pm) - 1
-        pm = np.repeat(np.arange(pms), np.diff(stage.by_pm))
-        tables.append(np.full((pms, *shape), np.inf, np.float32))
+        tables.append(np.full((len(stage.by_pm) - 1, *shape), np.inf, np.float32))
         parts = np.ascontiguousarray(stage.parts[:, :cuts])
-        _grow(tables[-1], grown, pm, stage.pn, *level(stage.cost), parts)
+        _grow(tables[-1], grown, stage.pm, stage.pn, *level(stage.cost), parts)
 
 
 def least_by_share(stages, limits, levels, cuts):

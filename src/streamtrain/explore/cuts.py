@@ -40,9 +40,6 @@ class Cuts:
     def __init__(self, space):
         self.space = space
         self.stages = len(space.own)
-        self.options = {
-            "in_flight": space.plan.in_flight, "accumulates": space.plan.max_batch > 1
-        }  # fmt: skip
         self.own = []
         for s, own in enumerate(space.own):
             tables = np.zeros((len(own), self.stages, len(timing.DURATIONS)))
@@ -75,7 +72,7 @@ class Cuts:
 
     def cycles(self, tables):
         """Cycles of relaxed durations."""
-        return timing.step(self.space.geometry, tables, **self.options)[0]
+        return timing.step(self.space.geometry, tables, **self.space.options)[0]
 
     def at(self, table):
         """The cut of durations close to ``table``; None if its longest path is not unique there."""

@@ -49,13 +49,13 @@ _LINK = timing._LINK
 _SHARES_B = 5
 _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
 _CUTS = 10  # besides the mixed ones, in tables
-_MORE_CUTS = 96  # in all, for designs of the first stages
+_MORE_CUTS = 160  # in all, for designs of the first stages
 _SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
 _LEVELS = 512, 192  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
-_ROOM = 2**18  # candidates that are looked at together
+_ROOM = 2**16  # candidates that are looked at together
 _BYTES = 2**28  # of their times
 _FEW = 2000  # designs that are evaluated at once
 
@@ -324,7 +324,7 @@ class _SliceSearch:
             stages.append(
                 Stage(
                     space.own[s], self.search.cost[s].astype(float),
-                    np.ascontiguousarray(own[s].T, np.float32), space.pn[s],
+                    np.ascontiguousarray(own[s].T, np.float32), pm, space.pn[s],
                     np.searchsorted(pm, np.arange(pm.max() + 2)), link.astype(np.int64),
                     link_cost.astype(float), np.ascontiguousarray(link_parts, np.float32),
                 )
@@ -392,7 +392,7 @@ class _SliceSearch:
             np.arange(n),
             times,
             np.zeros((n, len(RESOURCES))),
-            np.tile(self.constants, (n, 1)),
+            np.tile(self.constants[: self.few], (n, 1)),
             np.zeros((n, self.last + 1), np.int16),
             np.full(n, 2**64 - 1, np.uint64),
         )
@@ -411,53 +411,67 @@ class _SliceSearch:
             yield found[:count]
 
     def _extend(self, s, partial, goals, heads, alike):
-        """Put stage ``s`` before partial designs, and drop those that are dominated."""
-        space, geo, stage = self.space, self.space.geometry, self.stages[s]
-        width = 4 + 2 * int(geo.pooled[s - 1]) if s else 1 + self.search.latency
+        """Put stage ``s`` before partial designs, and drop those that are dominated.
+
+        With ``heads``, also those that they and the stage before ``s`` do not complete.
+        """
+        space, stage, few = self.space, self.stages[s], self.few
+        width = 4 + 2 * int(space.geometry.pooled[s - 1]) if s else 1 + self.search.latency
         most = max(1, _BYTES // (4 * width))
         parts = []
         for found in self._candidates(s, partial, goals):
+            row, o, a = found.T
+            link = a, stage.pn[o]
+            designs = partial.designs[row]
+            designs[:, s] = o
+            grown = Partial(
+                a.astype(np.int64),
+                np.empty((len(a), 0), np.int32),
+                partial.cost[row] + stage.cost[o] + stage.link_cost[link],
+                partial.parts[row] + stage.parts[o, :few] + stage.link_parts[link][:, :few],
+                designs,
+                partial.blocks[row],
+            )
+            refine(grown, self._bound(s), goals)
+            if heads:
+                worth = self._worth(s, grown)
+                alive = reaching(
+                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads
+                )
+                grown, found = Partial(*(array[alive] for array in grown)), found[alive]
             for first in range(0, len(found), most):
                 chosen = found[first : first + most]
-                row, o, a = chosen.T
                 times = np.empty((len(chosen), width), np.int32)
                 extended(
-                    geo, s, int(space.plan.max_batch > 1), space.plan.in_flight, stage, partial,
-                    chosen, times,
+                    space.geometry, s, int(space.plan.max_batch > 1), space.plan.in_flight, stage,
+                    partial, chosen, times,
                 )  # fmt: skip
-                link = a, stage.pn[o]
-                designs = partial.designs[row]
-                designs[:, s] = o
-                grown = Partial(
-                    a.astype(np.int64),
-                    times,
-                    partial.cost[row] + stage.cost[o] + stage.link_cost[link],
-                    partial.parts[row] + stage.parts[o] + stage.link_parts[link],
-                    designs,
-                    partial.blocks[row],
-                )
-                parts.append(self._pruned(s, grown, alike))
+                own = Partial(*(array[first : first + most] for array in grown))
+                parts.append(self._pruned(s, own._replace(times=times), alike))
         if not parts:
             return Partial(*(array[:0] for array in partial))
         whole = Partial(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-        whole = self._pruned(s, whole, alike) if len(parts) > 1 else whole
-        if not s:
-            return whole
-        refine(whole, self._bound(s), goals)
-        if heads:
-            alive = reaching(whole, self.stages[s - 1], self._bound(s - 1), goals, heads)
-            whole = Partial(*(array[alive] for array in whole))
-        return whole
+        return self._pruned(s, whole, alike) if len(parts) > 1 else whole
+
+    def _worth(self, s, partial):
+        """What partial designs, of which ``s`` is the first stage, are worth by all cuts."""
+        worth, before = np.tile(self.constants, (len(partial.lanes), 1)), partial.lanes
+        for t in range(s, self.last + 1):
+            stage, own = self.stages[t], partial.designs[:, t]
+            worth += stage.parts[own]
+            worth += stage.link_parts[before, stage.pn[own]]
+            before = stage.pm[own]
+        return worth
 
     def _complete(self, s, partial, goals, heads):
         """Put stage ``s`` and heads before partial designs, and add what they become."""
-        stage = self.stages[s]
+        stage, worth = self.stages[s], self._worth(s + 1, partial)
         room = max(_ROOM, len(heads.cost))
         hits, bounds = np.empty((room, 2), np.int64), np.empty(room, np.float32)
         for found in self._candidates(s, partial, goals):
             first = 0
             while first < len(found):
-                count, first = completions(stage, partial, found, heads, first, hits, bounds)
+                count, first = completions(stage, partial, worth, found, heads, first, hits, bounds)
                 number, head = hits[:count].T
                 row, o, a = found[number].T
                 designs = partial.designs[row].astype(np.int64)
@@ -471,11 +485,12 @@ class _SliceSearch:
         d, b = cost[:, :2].astype(np.int64).T
         while len(designs):
             best = self._best()
-            worth = bounds / best[d, np.minimum(b, best.shape[1] - 1)]
+            most = best[d, np.minimum(b, best.shape[1] - 1)]
+            worth = bounds / most
             order = np.argsort(worth, kind="stable")
             order = order[: np.searchsorted(worth[order], 1)]
             now, later = np.split(order, [max(_FEW, len(order) // 8)])
-            self.front.add(designs[now])
+            self.front.add(designs[now[self.space.cycles(designs[now]) < most[now]]])
             designs, bounds, d, b = designs[later], bounds[later], d[later], b[later]
 
     def _pruned(self, s, partial, alike):

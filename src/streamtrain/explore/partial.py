@@ -36,8 +36,8 @@ class Stage(NamedTuple):
     ----------
     durations, cost, parts : arrays (foldings, ...)
         Durations; resources; and what it adds to each cut.
-    pn : integer array (foldings,)
-        Number of its Pn.
+    pm, pn : integer arrays (foldings,)
+        Numbers of its Pm and Pn.
     by_pm : integer array (Pm + 1,)
         Where the foldings of each Pm begin.
     link, link_cost, link_parts : arrays (Pm of the stage before, Pn, ...)
@@ -47,6 +47,7 @@ class Stage(NamedTuple):
     durations: np.ndarray
     cost: np.ndarray
     parts: np.ndarray
+    pm: np.ndarray
     pn: np.ndarray
     by_pm: np.ndarray
     link: np.ndarray
@@ -66,7 +67,7 @@ class Partial(NamedTuple):
         last channels; when each error between them can be read, and how long it is from each input
         to the end.
     cost, parts : arrays (rows, ...)
-        Resources, and what it is worth by each cut.
+        Resources, and what it is worth by each of the cuts that there are tables of.
     designs : integer array (rows, stages)
     blocks : array of :class:`numpy.uint64`
         Blocks of corners at which it may be better than what is known, as bits.
@@ -294,13 +295,15 @@ def _next_head(heads, number, end, cost, parts, killer):
 
 
 @njit(cache=True)
-def completions(stage, partial, found, heads, first, hits, least):
+def completions(stage, partial, parts, found, heads, first, hits, least):
     """Heads with which candidates may be better than all known designs.
 
     Parameters
     ----------
     stage, partial, found
         As for :func:`candidates`.
+    parts : array (partial designs, cuts)
+        What they are worth by the cuts of ``heads``.
     heads : :class:`Heads`
         Of the stages before ``stage``.
     first : :class:`int`
@@ -315,7 +318,7 @@ def completions(stage, partial, found, heads, first, hits, least):
     (count, next)
         As :func:`candidates`.
     """
-    cost, parts = np.empty(partial.cost.shape[1]), np.empty(partial.parts.shape[1], np.float32)
+    cost, own = np.empty(partial.cost.shape[1]), np.empty(parts.shape[1], np.float32)
     killer = np.zeros(1, np.int64)
     count = 0
     for number in range(first, len(found)):
@@ -326,56 +329,71 @@ def completions(stage, partial, found, heads, first, hits, least):
         pn = stage.pn[o]
         for r in range(len(cost)):
             cost[r] = partial.cost[row, r] + stage.cost[o, r] + stage.link_cost[a, pn, r]
-        for k in range(len(parts)):
-            parts[k] = partial.parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
-        head = _next_head(heads, begin, end, cost, parts, killer)
+        for k in range(len(own)):
+            own[k] = parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
+        head = _next_head(heads, begin, end, cost, own, killer)
         while head < end:
             hits[count, 0], hits[count, 1] = number, head
             least[count] = 0
-            for k in range(len(parts)):
-                least[count] = max(least[count], parts[k] + heads.parts[head, k])
+            for k in range(len(own)):
+                least[count] = max(least[count], own[k] + heads.parts[head, k])
             count += 1
-            head = _next_head(heads, head + 1, end, cost, parts, killer)
+            head = _next_head(heads, head + 1, end, cost, own, killer)
     return count, len(found)
 
 
 @njit(cache=True)
-def reaching(partial, stage, bound, corners, heads):
+def reaching(partial, parts, stage, bound, corners, heads):
     """Those partial designs that some folding of the next stage and some head complete.
 
-    ``stage`` is the next stage, ``bound`` the one behind it. Returns an array of :class:`bool`.
+    Parameters
+    ----------
+    partial : :class:`Partial`
+        Times do not matter.
+    parts : array (partial designs, cuts)
+        What they are worth by the cuts of ``heads``.
+    stage, bound
+        The stage that comes next, and the :class:`Bound` of those before it.
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    heads : :class:`Heads`
+        Of the stages before ``stage``.
+
+    Returns an array of :class:`bool`.
     """
     alive = np.zeros(len(partial.lanes), np.bool_)
     cuts = bound.tables.shape[1]
     own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    own_parts, linked_parts = np.empty((2, partial.parts.shape[1]), np.float32)
-    floor = np.empty(cuts, np.float32)
+    own_parts, linked_parts, floor = np.empty((3, cuts), np.float32)
+    every_part = np.empty(parts.shape[1], np.float32)
     killer, last_killer = np.zeros(len(corners.block_cycles), np.int64), np.zeros(1, np.int64)
     for number in range(len(alive)):
-        cost, parts, a = partial.cost[number], partial.parts[number], partial.lanes[number]
-        for other in range(stage.by_pm[a], stage.by_pm[a + 1]):
-            pn = stage.pn[other]
-            for r in range(len(cost)):
-                own_cost[r] = cost[r] + stage.cost[other, r]
-            for k in range(len(parts)):
-                own_parts[k] = parts[k] + stage.parts[other, k]
+        a, blocks = partial.lanes[number], partial.blocks[number]
+        for o in range(stage.by_pm[a], stage.by_pm[a + 1]):
+            pn = stage.pn[o]
+            for r in range(len(own_cost)):
+                own_cost[r] = partial.cost[number, r] + stage.cost[o, r]
+            for k in range(cuts):
+                own_parts[k] = parts[number, k] + stage.parts[o, k]
             if not _worth(
-                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer,
-                partial.blocks[number], False,
-            ):  # fmt: skip
+                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer, blocks, False
+            ):
                 continue
             for lanes in range(len(stage.link)):
-                for r in range(len(cost)):
+                for r in range(len(own_cost)):
                     linked_cost[r] = own_cost[r] + stage.link_cost[lanes, pn, r]
-                for k in range(len(parts)):
+                for k in range(cuts):
                     linked_parts[k] = own_parts[k] + stage.link_parts[lanes, pn, k]
                 if not _worth(
                     linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor, killer,
-                    partial.blocks[number], False,
+                    blocks, False,
                 ):  # fmt: skip
                     continue
+                for k in range(len(every_part)):
+                    every_part[k] = (
+                        parts[number, k] + stage.parts[o, k] + stage.link_parts[lanes, pn, k]
+                    )
                 begin, end = heads.by_pm[lanes], heads.by_pm[lanes + 1]
-                if _next_head(heads, begin, end, linked_cost, linked_parts, last_killer) < end:
+                if _next_head(heads, begin, end, linked_cost, every_part, last_killer) < end:
                     alive[number] = True
                     break
             if alive[number]:
