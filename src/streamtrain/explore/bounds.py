@@ -70,14 +70,32 @@ def corners(best, low, d_step, b_step):
     outer = (best > above) & (best > right)
     outer[: low // d_step] = False
     i, j = np.nonzero(outer)
-    order = np.lexsort((j, i // 8))
-    cycles, levels = np.minimum(best[i, j], _MOST)[order], np.stack([i, j], axis=1)[order]
-    ends = np.unique(np.linspace(0, len(order), _BLOCKS + 1).astype(np.int64))
+    if not len(i):
+        return None
+    cycles = np.minimum(best[i, j], _MOST)
+    # A block is as loose as its corners differ in cycles and in DSP slices.
+    places = np.log(np.stack([np.maximum(cycles, 1), i + 1, j + 1]))
+    blocks = [np.arange(len(i))]
+    while len(blocks) < _BLOCKS // 2 + 1 and len(blocks[-1]) > 1:
+        blocks = [part for block in blocks for part in _halves(block, places)]
+    order = np.concatenate(blocks)
+    ends = np.cumsum([0] + [len(block) for block in blocks])
     begins = ends[:-1]
+    cycles, levels = cycles[order], np.stack([i, j], axis=1)[order]
     return Corners(
         cycles, levels, np.maximum.reduceat(cycles, begins), np.maximum.reduceat(levels, begins),
         ends, d_step, b_step, any_b,
-    ) if len(order) else None  # fmt: skip
+    )  # fmt: skip
+
+
+def _halves(block, places):
+    """A block in two where its places differ most; or as it is, if it is a single one."""
+    if len(block) < 2:
+        return [block]
+    own = places[:, block]
+    axis = np.ptp(own, axis=1).argmax()
+    order = block[np.argsort(own[axis], kind="stable")]
+    return np.split(order, [len(order) // 2])
 
 
 @njit(cache=True)

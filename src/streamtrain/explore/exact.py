@@ -399,7 +399,9 @@ class _SliceSearch:
 
     def _bound(self, s):
         """The :class:`Bound` of the stages before ``s``."""
-        return Bound(self.tables[s], self.linked[s], self.shares[s], self.steps, self.rest)
+        shares = self.shares[s]
+        free = (shares > shares[:, -1:]).any(axis=2).sum(axis=1)
+        return Bound(self.tables[s], self.linked[s], shares, free, self.steps, self.rest)
 
     def _candidates(self, s, partial, goals):
         """Choices of a stage that the bounds allow, in groups of up to about ``_ROOM``."""

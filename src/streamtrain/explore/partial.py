@@ -92,6 +92,8 @@ class Bound(NamedTuple):
         With the link that is the best.
     shares : array (resources, levels, cuts)
         By what the third resource and those after it allow.
+    free : integer array (resources,)
+        The level of ``shares`` from which on they are what any amount allows.
     steps : array (resources,)
         Of a level of ``shares``.
     rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
@@ -101,6 +103,7 @@ class Bound(NamedTuple):
     tables: np.ndarray
     linked: np.ndarray
     shares: np.ndarray
+    free: np.ndarray
     steps: np.ndarray
     rest: np.ndarray
 
@@ -162,6 +165,8 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
         if left < 0:
             return found
         share = min(int(left // bound.steps[r - 2]), bound.shares.shape[1] - 1)
+        if share >= bound.free[r - 2]:
+            continue
         for k in range(len(floor)):
             floor[k] = max(floor[k], bound.shares[r - 2, share, k])
     cuts, levels, _ = table.shape
