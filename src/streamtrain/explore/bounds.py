@@ -21,11 +21,11 @@ class Corners(NamedTuple):
 
     Parameters
     ----------
-    cycles : array (corners,)
+    most : array (corners,)
+        What cuts may say of a design that is better.
     levels : integer array (corners, 2)
-        Of DSP slices and block RAM. If a design has no more cycles than a corner, and is not beyond
-        its levels, no known design is as good.
-    block_cycles, block_levels : arrays as above
+        Of DSP slices and block RAM, which it is not beyond.
+    block_most, block_levels : arrays as above
         The loosest of each block of corners.
     ends : integer array (blocks + 1,)
         Where blocks begin.
@@ -35,9 +35,9 @@ class Corners(NamedTuple):
         Level from which on block RAM does not matter.
     """
 
-    cycles: np.ndarray
+    most: np.ndarray
     levels: np.ndarray
-    block_cycles: np.ndarray
+    block_most: np.ndarray
     block_levels: np.ndarray
     ends: np.ndarray
     d_step: int
@@ -45,14 +45,14 @@ class Corners(NamedTuple):
     any_b: int
 
 
-def corners(best, low, d_step, b_step):
+def corners(most, low, d_step, b_step):
     """The :class:`Corners` of a staircase.
 
     Parameters
     ----------
-    best : array (DSP slices + 1, block RAM + 1)
-        The fewest cycles of the known designs that take at most so much. The last column is for any amount of
-        block RAM.
+    most : array (DSP slices + 1, block RAM + 1)
+        What cuts may say of a design that takes so much, and is better than those that are known. The last
+        column is for any amount of block RAM.
     low : :class:`int`
         More DSP slices than these are asked for.
     d_step, b_step : :class:`int`
@@ -61,29 +61,29 @@ def corners(best, low, d_step, b_step):
     Returns None if no design can be better.
     """
     # A level allows all that it holds, and what is known to take no more than its first amount counts.
-    any_b = -(-(best.shape[1] - 1) // b_step)
-    rows = np.arange(0, len(best), d_step)
-    columns = np.minimum(np.arange(any_b + 1) * b_step, best.shape[1] - 1)
-    best = best[np.ix_(rows, columns)]
-    above = np.vstack([best[1:], np.full((1, any_b + 1), -np.inf)])
-    right = np.hstack([best[:, 1:], np.full((len(best), 1), -np.inf)])
-    outer = (best > above) & (best > right)
+    any_b = -(-(most.shape[1] - 1) // b_step)
+    rows = np.arange(0, len(most), d_step)
+    columns = np.minimum(np.arange(any_b + 1) * b_step, most.shape[1] - 1)
+    most = most[np.ix_(rows, columns)]
+    above = np.vstack([most[1:], np.full((1, any_b + 1), -np.inf)])
+    right = np.hstack([most[:, 1:], np.full((len(most), 1), -np.inf)])
+    outer = (most > above) & (most > right)
     outer[: low // d_step] = False
     i, j = np.nonzero(outer)
     if not len(i):
         return None
-    cycles = np.minimum(best[i, j], _MOST)
+    own = np.minimum(most[i, j], _MOST)
     # A block is as loose as its corners differ in cycles and in DSP slices.
-    places = np.log(np.stack([np.maximum(cycles, 1), i + 1, j + 1]))
+    places = np.log(np.stack([np.maximum(own, 1), i + 1, j + 1]))
     blocks = [np.arange(len(i))]
     while len(blocks) < _BLOCKS // 2 + 1 and len(blocks[-1]) > 1:
         blocks = [part for block in blocks for part in _halves(block, places)]
     order = np.concatenate(blocks)
     ends = np.cumsum([0] + [len(block) for block in blocks])
     begins = ends[:-1]
-    cycles, levels = cycles[order], np.stack([i, j], axis=1)[order]
+    own, levels = own[order], np.stack([i, j], axis=1)[order]
     return Corners(
-        cycles, levels, np.maximum.reduceat(cycles, begins), np.maximum.reduceat(levels, begins),
+        own, levels, np.maximum.reduceat(own, begins), np.maximum.reduceat(levels, begins),
         ends, d_step, b_step, any_b,
     )  # fmt: skip
 

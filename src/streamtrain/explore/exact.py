@@ -34,6 +34,7 @@ from streamtrain.explore.partial import (
     candidates,
     completions,
     extended,
+    most_to_be_better,
     reaching,
     refine,
     undominated,
@@ -51,7 +52,7 @@ _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
 _CUTS = 10  # besides the mixed ones, in tables
 _MORE_CUTS = 160  # in all, for designs of the first stages
 _SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
-_LEVELS = 512, 192  # of DSP slices and of block RAM, in a table
+_LEVELS = 512, 96  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
@@ -289,16 +290,17 @@ class _SliceSearch:
             finds most of the front, or what is close to it.
         """
         best = self._best()
+        most = most_to_be_better(best)
         d_step = -(-self.part.high // (_LEVELS[0] - 1))
         b_step = max(1, -(-(best.shape[1] - 1) // (_LEVELS[1] - 1)))
-        goals = corners(best, self.part.low, d_step, b_step)
+        goals = corners(most, self.part.low, d_step, b_step)
         if goals is None:
             return
         shape = (self.part.high // d_step + 1, goals.any_b, d_step, b_step)
         if shape != self.shape:
             self.shape = shape
             self.tables, self.linked = least_by_lanes(self.stages, *shape, self.few)
-        heads = self.heads and self.heads._replace(best=best)
+        heads = self.heads and self.heads._replace(most=most.astype(np.float32))
         first = heads.designs.shape[1] if heads else 0
         partial = self._loss()
         for s in range(self.last, first - 1, -1):
@@ -353,8 +355,9 @@ class _SliceSearch:
         order = order[(cost[order] <= self.rest).all(axis=1)]
         by_pm = np.searchsorted(lanes[order], np.arange(lanes.max() + 2))
         return Heads(
-            by_pm, cost[order], parts[order], designs[order], np.empty((0, 0)), self.part.low, self.rest
-        )
+            by_pm, cost[order], parts[order], cost[order, :2].astype(np.int32), designs[order],
+            np.empty((0, 0)), self.part.low, self.rest,
+        )  # fmt: skip
 
     def _best(self):
         """The fewest cycles of known designs, an array (DSP slices + 1, block RAM + 1).

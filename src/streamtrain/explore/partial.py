@@ -18,8 +18,8 @@ from numba import njit
 from streamtrain.pipeline import timing
 
 __all__ = [
-    "NEVER", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended", "reaching",
-    "refine", "undominated",
+    "NEVER", "Bound", "Heads", "Partial", "Stage", "candidates", "completions", "extended",
+    "most_to_be_better", "reaching", "refine", "undominated",
 ]  # fmt: skip
 
 NEVER = -(2**29)
@@ -27,6 +27,11 @@ NEVER = -(2**29)
 
 _TIGHT = 1e-6  # relative error of sums of float32
 _WHOLE = 0.99  # cycles are whole: to be better, they have to be a cycle less
+
+
+def most_to_be_better(cycles):
+    """What the cuts of a design may say, if it is to have fewer cycles than so many."""
+    return cycles * (1 + _TIGHT) - _WHOLE
 
 
 class Stage(NamedTuple):
@@ -117,10 +122,12 @@ class Heads(NamedTuple):
         Where those of each Pm of their last stage begin. They are sorted by DSP slices.
     cost, parts : arrays (heads, ...)
         As for :class:`Partial`.
+    taken : integer array (heads, 2)
+        DSP slices and block RAM, again.
     designs : integer array (heads, first stages)
-    best : array (DSP slices + 1, block RAM + 1)
-        The fewest cycles of the known designs that take at most so much. The last column is for any
-        amount of block RAM.
+    most : array (DSP slices + 1, block RAM + 1)
+        What the cuts of a design that takes so much may say, if it is better than those that are known.
+        The last column is for any amount of block RAM.
     low : :class:`int`
         A design takes more DSP slices than these.
     rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
@@ -130,8 +137,9 @@ class Heads(NamedTuple):
     by_pm: np.ndarray
     cost: np.ndarray
     parts: np.ndarray
+    taken: np.ndarray
     designs: np.ndarray
-    best: np.ndarray
+    most: np.ndarray
     low: int
     rest: np.ndarray
 
@@ -174,20 +182,20 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
     # A level of what is left, besides that of a corner.
     d_rest = (corners.d_step - 1 - int(cost[0])) // corners.d_step
     b_rest = (corners.b_step - 1 - int(cost[1])) // corners.b_step
-    for block in range(len(corners.block_cycles)):
+    for block in range(len(corners.block_most)):
         bit = np.uint64(1) << np.uint64(block)
         if not blocks & bit:
             continue
         i, j = corners.block_levels[block]  # first all corners of the block at once
         i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
         k = killer[block]
-        most = corners.block_cycles[block] * (1 + _TIGHT) - _WHOLE
+        most = corners.block_most[block]
         if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
             continue
         for number in range(corners.ends[block], corners.ends[block + 1]):
             i, j = corners.levels[number]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-            most = corners.cycles[number] * (1 + _TIGHT) - _WHOLE
+            most = corners.most[number]
             if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
                 continue
             good = True
@@ -208,7 +216,7 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
     floor = np.empty(bound.tables.shape[1], np.float32)
-    killer = np.zeros(len(corners.block_cycles), np.int64)
+    killer = np.zeros(len(corners.block_most), np.int64)
     for row in range(len(partial.lanes)):
         partial.blocks[row] = _worth(
             partial.parts[row], partial.cost[row], bound.tables[partial.lanes[row]], bound, corners,
@@ -239,7 +247,7 @@ def candidates(stage, partial, bound, corners, first, found):
     lanes, cuts = len(stage.link), bound.tables.shape[1]
     parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    killer, count = np.zeros(len(corners.block_cycles), np.int64), 0
+    killer, count = np.zeros(len(corners.block_most), np.int64), 0
     for row in range(first, len(partial.lanes)):
         begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
         if count + (end - begin) * lanes > len(found):
@@ -275,26 +283,24 @@ def _next_head(heads, number, end, cost, parts, killer):
 
     Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
     """
-    levels, any_b = len(heads.best), heads.best.shape[1] - 1
+    levels, any_b = len(heads.most), heads.most.shape[1] - 1
+    d_own, b_own, k = int(cost[0]), int(cost[1]), killer[0]
     while number < end:
-        d = int(cost[0] + heads.cost[number, 0])
+        d = d_own + heads.taken[number, 0]
         if d >= levels:
             return end
-        b = cost[1] + heads.cost[number, 1]
-        good = d > heads.low and b <= heads.rest[1]
-        for r in range(2, len(cost)):
-            good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
-        if good:
-            most = heads.best[d, min(int(b), any_b)] * (1 + _TIGHT) - _WHOLE
-            k = killer[0]
-            if parts[k] + heads.parts[number, k] <= most:
-                for k in range(len(parts)):
-                    if parts[k] + heads.parts[number, k] > most:
-                        good = False
-                        killer[0] = k
-                        break
-                if good:
-                    return number
+        most = heads.most[d, min(b_own + heads.taken[number, 1], any_b)]
+        if parts[k] + heads.parts[number, k] <= most:
+            good = d > heads.low and b_own + heads.taken[number, 1] <= heads.rest[1]
+            for r in range(2, len(cost)):
+                good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
+            for other in range(len(parts) if good else 0):
+                if parts[other] + heads.parts[number, other] > most:
+                    good = False
+                    killer[0] = k = other
+                    break
+            if good:
+                return number
         number += 1
     return end
 
@@ -370,7 +376,7 @@ def reaching(partial, parts, stage, bound, corners, heads):
     own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
     own_parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     every_part = np.empty(parts.shape[1], np.float32)
-    killer, last_killer = np.zeros(len(corners.block_cycles), np.int64), np.zeros(1, np.int64)
+    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
     for number in range(len(alive)):
         a, blocks = partial.lanes[number], partial.blocks[number]
         for o in range(stage.by_pm[a], stage.by_pm[a + 1]):
