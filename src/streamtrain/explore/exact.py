@@ -54,6 +54,7 @@ _MORE_CUTS = 160  # in all, for designs of the first stages
 _SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
 _LEVELS = 512, 96  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
+_ANY = 1e18  # of a resource without limit
 _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
 _ROOM = 2**16  # candidates that are looked at together
@@ -272,6 +273,7 @@ class _SliceSearch:
         self.search, self.part = search, part
         self.space, self.front = search.space, search.front
         self.rest, self.last = search.rest, search.stages - 1
+        self.room = np.minimum(self.rest, _ANY)
         self.compares = set(search.objectives) <= {_CYCLES, _DSP, _BRAM}
         cuts, self.few = search.choose_cuts(part)
         self.constants = np.array([cut.constant for cut in cuts], np.float32)
@@ -356,7 +358,7 @@ class _SliceSearch:
         by_pm = np.searchsorted(lanes[order], np.arange(lanes.max() + 2))
         return Heads(
             by_pm, cost[order], parts[order], cost[order, :2].astype(np.int32), designs[order],
-            np.empty((0, 0)), self.part.low, self.rest,
+            np.empty((0, 0)), self.part.low, self.room,
         )  # fmt: skip
 
     def _best(self):
@@ -404,7 +406,7 @@ class _SliceSearch:
         """The :class:`Bound` of the stages before ``s``."""
         shares = self.shares[s]
         free = (shares > shares[:, -1:]).any(axis=2).sum(axis=1)
-        return Bound(self.tables[s], self.linked[s], shares, free, self.steps, self.rest)
+        return Bound(self.tables[s], self.linked[s], shares, free, self.steps, self.room)
 
     def _candidates(self, s, partial, goals):
         """Choices of a stage that the bounds allow, in groups of up to about ``_ROOM``."""

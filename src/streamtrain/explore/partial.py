@@ -102,7 +102,7 @@ class Bound(NamedTuple):
     steps : array (resources,)
         Of a level of ``shares``.
     rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
-        What all stages together may take of each resource.
+        What all stages together may take of each resource; finite.
     """
 
     tables: np.ndarray
@@ -131,7 +131,7 @@ class Heads(NamedTuple):
     low : :class:`int`
         A design takes more DSP slices than these.
     rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
-        What all stages together may take of each resource.
+        What all stages together may take of each resource; finite.
     """
 
     by_pm: np.ndarray
