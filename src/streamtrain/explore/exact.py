@@ -59,7 +59,7 @@ _HEADS = 6000  # designs of the first stages that are tried together
 _ALIKE = 0.01  # part of a step; for a first, fast look at a slice
 _ROOM = 2**16  # candidates that are looked at together
 _BYTES = 2**28  # of their times
-_FEW = 2000  # designs that are evaluated at once
+_FEW = 1000  # designs that are evaluated at once
 
 
 class _Front:
@@ -435,7 +435,7 @@ class _SliceSearch:
                 a.astype(np.int64),
                 np.empty((len(a), 0), np.int32),
                 partial.cost[row] + stage.cost[o] + stage.link_cost[link],
-                partial.parts[row] + stage.parts[o, :few] + stage.link_parts[link][:, :few],
+                partial.parts[row] + stage.parts[:, :few][o] + stage.link_parts[..., :few][link],
                 designs,
                 partial.blocks[row],
             )
@@ -493,10 +493,13 @@ class _SliceSearch:
         while len(designs):
             best = self._best()
             most = best[d, np.minimum(b, best.shape[1] - 1)]
-            worth = bounds / most
-            order = np.argsort(worth, kind="stable")
-            order = order[: np.searchsorted(worth[order], 1)]
-            now, later = np.split(order, [max(_FEW, len(order) // 8)])
+            good = np.flatnonzero(bounds < most)
+            order = good[np.argsort(bounds[good] / most[good], kind="stable")]
+            now = np.zeros(len(order), bool)
+            now[:_FEW] = True
+            if len(order) > _FEW:
+                now |= non_dominated(np.stack([bounds, d, b], axis=1)[order])
+            now, later = order[now], order[~now]
             self.front.add(designs[now[self.space.cycles(designs[now]) < most[now]]])
             designs, bounds, d, b = designs[later], bounds[later], d[later], b[later]
 
