@@ -144,8 +144,19 @@ class Heads(NamedTuple):
     rest: np.ndarray
 
 @njit(cache=True)
-def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
-    """The blocks of corners at which a partial design may become better than all that are known.
+def _unpacked(bits, places):
+    """Write the numbers of the bits that are set to ``places`` (64,), and return how many there are."""
+    count = 0
+    for number in range(64):
+        if bits & (np.uint64(1) << np.uint64(number)):
+            places[count] = number
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def _worth(parts, cost, table, bound, corners, floor, killer, places, first, count):
+    """The first block of corners at which a partial design may become better than all that are known.
 
     Parameters
     ----------
@@ -159,43 +170,45 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
         For work.
     killer : integer array (blocks,)
         Remembers the cut that last said no.
-    blocks : :class:`numpy.uint64`
-        Those at which it might before its last stage was put to it, as bits.
-    every : :class:`bool`
-        Whether to find all, not one.
+    places : integer array (64,)
+        The blocks to look at, from position ``first`` to ``count``.
+
+    Returns its position in ``places``, or ``count`` if there is none.
     """
-    found = np.uint64(0)
-    if cost[1] > bound.rest[1]:
-        return found
-    floor[:] = -np.inf
-    for r in range(2, len(bound.rest)):
-        left = bound.rest[r] - cost[r]
+    # Fields are looked up here, not in loops: each look-up counts a reference.
+    rest, steps, shares, free = bound.rest, bound.steps, bound.shares, bound.free
+    block_most, block_levels, ends = corners.block_most, corners.block_levels, corners.ends
+    corner_most, corner_levels = corners.most, corners.levels
+    any_b = corners.any_b
+    if cost[1] > rest[1]:
+        return count
+    for k in range(len(floor)):
+        floor[k] = -np.inf
+    for r in range(2, len(rest)):
+        left = rest[r] - cost[r]
         if left < 0:
-            return found
-        share = min(int(left // bound.steps[r - 2]), bound.shares.shape[1] - 1)
-        if share >= bound.free[r - 2]:
+            return count
+        share = min(int(left / steps[r - 2]), shares.shape[1] - 1)
+        if share >= free[r - 2]:
             continue
         for k in range(len(floor)):
-            floor[k] = max(floor[k], bound.shares[r - 2, share, k])
+            floor[k] = max(floor[k], shares[r - 2, share, k])
     cuts, levels, _ = table.shape
-    any_b = corners.any_b
     # A level of what is left, besides that of a corner.
     d_rest = (corners.d_step - 1 - int(cost[0])) // corners.d_step
     b_rest = (corners.b_step - 1 - int(cost[1])) // corners.b_step
-    for block in range(len(corners.block_most)):
-        bit = np.uint64(1) << np.uint64(block)
-        if not blocks & bit:
-            continue
-        i, j = corners.block_levels[block]  # first all corners of the block at once
+    for position in range(first, count):
+        block = places[position]
+        # First all corners of the block at once.
+        i, j = block_levels[block, 0], block_levels[block, 1]
         i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-        k = killer[block]
-        most = corners.block_most[block]
+        k, most = killer[block], block_most[block]
         if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
             continue
-        for number in range(corners.ends[block], corners.ends[block + 1]):
-            i, j = corners.levels[number]
+        for number in range(ends[block], ends[block + 1]):
+            i, j = corner_levels[number, 0], corner_levels[number, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-            most = corners.most[number]
+            most = corner_most[number]
             if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
                 continue
             good = True
@@ -205,23 +218,27 @@ def _worth(parts, cost, table, bound, corners, floor, killer, blocks, every):
                     good = False
                     break
             if good:
-                found |= bit
-                if not every:
-                    return found
-                break
-    return found
+                return position
+    return count
 
 
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
     floor = np.empty(bound.tables.shape[1], np.float32)
-    killer = np.zeros(len(corners.block_most), np.int64)
+    killer, places = np.zeros(64, np.int64), np.empty(64, np.int64)
     for row in range(len(partial.lanes)):
-        partial.blocks[row] = _worth(
-            partial.parts[row], partial.cost[row], bound.tables[partial.lanes[row]], bound, corners,
-            floor, killer, partial.blocks[row], True,
-        )  # fmt: skip
+        table, blocks, at = bound.tables[partial.lanes[row]], np.uint64(0), 0
+        count = min(_unpacked(partial.blocks[row], places), len(corners.block_most))
+        while at < count:
+            at = _worth(
+                partial.parts[row], partial.cost[row], table, bound, corners, floor, killer, places,
+                at, count,
+            )  # fmt: skip
+            if at < count:
+                blocks |= np.uint64(1) << np.uint64(places[at])
+                at += 1
+        partial.blocks[row] = blocks
 
 
 @njit(cache=True)
@@ -247,30 +264,31 @@ def candidates(stage, partial, bound, corners, first, found):
     lanes, cuts = len(stage.link), bound.tables.shape[1]
     parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    killer, count = np.zeros(len(corners.block_most), np.int64), 0
+    killer, places, count = np.zeros(64, np.int64), np.empty(64, np.int64), 0
     for row in range(first, len(partial.lanes)):
         begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
         if count + (end - begin) * lanes > len(found):
             return count, row
+        blocks = min(_unpacked(partial.blocks[row], places), len(corners.block_most))
         for o in range(begin, end):
             pn = stage.pn[o]
             for r in range(len(cost)):
                 cost[r] = partial.cost[row, r] + stage.cost[o, r]
             for k in range(cuts):
                 parts[k] = partial.parts[row, k] + stage.parts[o, k]
-            if not _worth(
-                parts, cost, bound.linked[pn], bound, corners, floor, killer, partial.blocks[row],
-                False,
-            ):  # fmt: skip
+            at = _worth(
+                parts, cost, bound.linked[pn], bound, corners, floor, killer, places, 0, blocks
+            )
+            if at == blocks:
                 continue
             for a in range(lanes):
                 for r in range(len(cost)):
                     linked_cost[r] = cost[r] + stage.link_cost[a, pn, r]
                 for k in range(cuts):
                     linked_parts[k] = parts[k] + stage.link_parts[a, pn, k]
-                if _worth(
-                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer,
-                    partial.blocks[row], False,
+                if blocks > _worth(
+                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer, places,
+                    at, blocks,
                 ):  # fmt: skip
                     found[count, 0], found[count, 1], found[count, 2] = row, o, a
                     count += 1
@@ -283,19 +301,20 @@ def _next_head(heads, number, end, cost, parts, killer):
 
     Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
     """
-    levels, any_b = len(heads.most), heads.most.shape[1] - 1
+    all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
+    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
     d_own, b_own, k = int(cost[0]), int(cost[1]), killer[0]
     while number < end:
-        d = d_own + heads.taken[number, 0]
+        d, b = d_own + taken[number, 0], b_own + taken[number, 1]
         if d >= levels:
             return end
-        most = heads.most[d, min(b_own + heads.taken[number, 1], any_b)]
-        if parts[k] + heads.parts[number, k] <= most:
-            good = d > heads.low and b_own + heads.taken[number, 1] <= heads.rest[1]
+        most = all_most[d, min(b, any_b)]
+        if parts[k] + head_parts[number, k] <= most:
+            good = d > low and b <= rest[1]
             for r in range(2, len(cost)):
-                good &= cost[r] + heads.cost[number, r] <= heads.rest[r]
+                good &= cost[r] + head_cost[number, r] <= rest[r]
             for other in range(len(parts) if good else 0):
-                if parts[other] + heads.parts[number, other] > most:
+                if parts[other] + head_parts[number, other] > most:
                     good = False
                     killer[0] = k = other
                     break
@@ -333,7 +352,7 @@ def completions(stage, partial, parts, found, heads, first, hits, least):
     killer = np.zeros(1, np.int64)
     count = 0
     for number in range(first, len(found)):
-        row, o, a = found[number]
+        row, o, a = found[number, 0], found[number, 1], found[number, 2]
         begin, end = heads.by_pm[a], heads.by_pm[a + 1]
         if count + end - begin > len(hits):
             return count, number
@@ -376,27 +395,28 @@ def reaching(partial, parts, stage, bound, corners, heads):
     own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
     own_parts, linked_parts, floor = np.empty((3, cuts), np.float32)
     every_part = np.empty(parts.shape[1], np.float32)
-    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
+    killer, places, last_killer = np.zeros(64, np.int64), np.empty(64, np.int64), np.zeros(1, np.int64)
     for number in range(len(alive)):
-        a, blocks = partial.lanes[number], partial.blocks[number]
+        a, blocks = partial.lanes[number], _unpacked(partial.blocks[number], places)
         for o in range(stage.by_pm[a], stage.by_pm[a + 1]):
             pn = stage.pn[o]
             for r in range(len(own_cost)):
                 own_cost[r] = partial.cost[number, r] + stage.cost[o, r]
             for k in range(cuts):
                 own_parts[k] = parts[number, k] + stage.parts[o, k]
-            if not _worth(
-                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer, blocks, False
-            ):
+            at = _worth(
+                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer, places, 0, blocks
+            )
+            if at == blocks:
                 continue
             for lanes in range(len(stage.link)):
                 for r in range(len(own_cost)):
                     linked_cost[r] = own_cost[r] + stage.link_cost[lanes, pn, r]
                 for k in range(cuts):
                     linked_parts[k] = own_parts[k] + stage.link_parts[lanes, pn, k]
-                if not _worth(
+                if blocks == _worth(
                     linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor, killer,
-                    blocks, False,
+                    places, at, blocks,
                 ):  # fmt: skip
                     continue
                 for k in range(len(every_part)):
@@ -493,7 +513,7 @@ def extended(geo, s, extra, in_flight, stage, partial, found, times):
     sent = np.empty(after, np.int64)
     begin = 0
     for number in range(len(found)):
-        label, o, a = found[number]
+        label, o, a = found[number, 0], found[number, 1], found[number, 2]
         own = partial.times[label]
         if number == 0 or found[number - 1, 0] != label or found[number - 1, 1] != o:
             weights[:] = own[4 + size :]
