@@ -29,10 +29,8 @@ class Corners(NamedTuple):
         The loosest of each block of corners.
     ends : integer array (blocks + 1,)
         Where blocks begin.
-    d_step, b_step : :class:`int`
-        DSP slices and block RAM of a level.
-    any_b : :class:`int`
-        Level from which on block RAM does not matter.
+    grid : tuple of three :class:`int`
+        DSP slices and block RAM of a level, and the level from which on block RAM does not matter.
     """
 
     most: np.ndarray
@@ -40,9 +38,7 @@ class Corners(NamedTuple):
     block_most: np.ndarray
     block_levels: np.ndarray
     ends: np.ndarray
-    d_step: int
-    b_step: int
-    any_b: int
+    grid: tuple
 
 
 def corners(most, low, d_step, b_step):
@@ -84,7 +80,7 @@ def corners(most, low, d_step, b_step):
     own, levels = own[order], np.stack([i, j], axis=1)[order]
     return Corners(
         own, levels, np.maximum.reduceat(own, begins), np.maximum.reduceat(levels, begins),
-        ends, d_step, b_step, any_b,
+        ends, (d_step, b_step, any_b),
     )  # fmt: skip
 
 
@@ -118,17 +114,17 @@ def _grow(table, above, to, source, d, b, costs):
                 mine[any_b] = min(mine[any_b], cost + rest[any_b])
 
 
-def least_by_lanes(stages, levels, any_b, d_step, b_step, cuts):
+def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
     """Tables of the least that stages add to cuts, by what two resources allow and by lanes.
 
     Parameters
     ----------
     stages : sequence of :class:`~streamtrain.explore.partial.Stage`
         The first stages, from the front.
-    levels, any_b : :class:`int`
-        Levels of DSP slices; level of block RAM that stands for any amount.
-    d_step, b_step : :class:`int`
-        Of a level.
+    levels : :class:`int`
+        Of DSP slices.
+    d_step, b_step, any_b : :class:`int`
+        As for :class:`Corners`.
     cuts : :class:`int`
         How many: the first of ``parts``.
 

@@ -298,7 +298,7 @@ class _SliceSearch:
         goals = corners(most, self.part.low, d_step, b_step)
         if goals is None:
             return
-        shape = (self.part.high // d_step + 1, goals.any_b, d_step, b_step)
+        shape = (self.part.high // d_step + 1, *goals.grid)
         if shape != self.shape:
             self.shape = shape
             self.tables, self.linked = least_by_lanes(self.stages, *shape, self.few)

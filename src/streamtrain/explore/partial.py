@@ -154,18 +154,27 @@ def _unpacked(bits, places):
     return count
 
 
-@njit(cache=True)
-def _worth(parts, cost, table, bound, corners, floor, killer, places, first, count):
+# The two functions that follow are put into the loops that call them, and take arrays, no tuples of them: a call
+# counts a reference to each array that it is given, which would take longer than the rest of it.
+
+
+@njit(cache=True, inline="always")
+def _worth(
+    parts, cost, tables, which, rest, steps, shares, free, ends, corner_most, corner_levels,
+    block_most, block_levels, grid, floor, killer, places, first, count,
+):  # fmt: skip
     """The first block of corners at which a partial design may become better than all that are known.
 
     Parameters
     ----------
     parts, cost : arrays
         Of the partial design.
-    table : array (cuts, levels, levels)
+    tables, which : array (tables, cuts, levels, levels), and number of a table
         The least that the missing stages add.
-    bound : :class:`Bound`
-    corners : :class:`~streamtrain.explore.bounds.Corners`
+    rest, steps, shares, free
+        Of a :class:`Bound`.
+    ends, corner_most, corner_levels, block_most, block_levels, grid
+        Of :class:`~streamtrain.explore.bounds.Corners`.
     floor : array (cuts,)
         For work.
     killer : integer array (blocks,)
@@ -175,11 +184,8 @@ def _worth(parts, cost, table, bound, corners, floor, killer, places, first, cou
 
     Returns its position in ``places``, or ``count`` if there is none.
     """
-    # Fields are looked up here, not in loops: each look-up counts a reference.
-    rest, steps, shares, free = bound.rest, bound.steps, bound.shares, bound.free
-    block_most, block_levels, ends = corners.block_most, corners.block_levels, corners.ends
-    corner_most, corner_levels = corners.most, corners.levels
-    any_b = corners.any_b
+    d_step, b_step, any_b = grid
+    _, cuts, levels, _ = tables.shape
     if cost[1] > rest[1]:
         return count
     for k in range(len(floor)):
@@ -193,27 +199,26 @@ def _worth(parts, cost, table, bound, corners, floor, killer, places, first, cou
             continue
         for k in range(len(floor)):
             floor[k] = max(floor[k], shares[r - 2, share, k])
-    cuts, levels, _ = table.shape
     # A level of what is left, besides that of a corner.
-    d_rest = (corners.d_step - 1 - int(cost[0])) // corners.d_step
-    b_rest = (corners.b_step - 1 - int(cost[1])) // corners.b_step
+    d_rest = (d_step - 1 - int(cost[0])) // d_step
+    b_rest = (b_step - 1 - int(cost[1])) // b_step
     for position in range(first, count):
         block = places[position]
         # First all corners of the block at once.
         i, j = block_levels[block, 0], block_levels[block, 1]
         i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
         k, most = killer[block], block_most[block]
-        if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
+        if i < 0 or j < 0 or parts[k] + max(tables[which, k, i, j], floor[k]) > most:
             continue
         for number in range(ends[block], ends[block + 1]):
             i, j = corner_levels[number, 0], corner_levels[number, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
             most = corner_most[number]
-            if i < 0 or j < 0 or parts[k] + max(table[k, i, j], floor[k]) > most:
+            if i < 0 or j < 0 or parts[k] + max(tables[which, k, i, j], floor[k]) > most:
                 continue
             good = True
             for other in range(cuts):
-                if parts[other] + max(table[other, i, j], floor[other]) > most:
+                if parts[other] + max(tables[which, other, i, j], floor[other]) > most:
                     killer[block] = k = other
                     good = False
                     break
@@ -225,20 +230,33 @@ def _worth(parts, cost, table, bound, corners, floor, killer, places, first, cou
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
-    floor = np.empty(bound.tables.shape[1], np.float32)
+    tables, rest, steps = bound.tables, bound.rest, bound.steps
+    shares, free = bound.shares, bound.free
+    ends, most, levels, block_most, block_levels, grid = (
+        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
+        corners.grid,
+    )  # fmt: skip
+    all_parts, all_cost, all_blocks = partial.parts, partial.cost, partial.blocks
+    lanes = partial.lanes
+    parts, floor = np.empty((2, tables.shape[1]), np.float32)
+    cost = np.empty(all_cost.shape[1])
     killer, places = np.zeros(64, np.int64), np.empty(64, np.int64)
-    for row in range(len(partial.lanes)):
-        table, blocks, at = bound.tables[partial.lanes[row]], np.uint64(0), 0
-        count = min(_unpacked(partial.blocks[row], places), len(corners.block_most))
+    for row in range(len(lanes)):
+        for r in range(len(cost)):
+            cost[r] = all_cost[row, r]
+        for k in range(len(parts)):
+            parts[k] = all_parts[row, k]
+        blocks, at = np.uint64(0), 0
+        count = min(_unpacked(all_blocks[row], places), len(block_most))
         while at < count:
             at = _worth(
-                partial.parts[row], partial.cost[row], table, bound, corners, floor, killer, places,
-                at, count,
+                parts, cost, tables, lanes[row], rest, steps, shares, free, ends, most, levels,
+                block_most, block_levels, grid, floor, killer, places, at, count,
             )  # fmt: skip
             if at < count:
                 blocks |= np.uint64(1) << np.uint64(places[at])
                 at += 1
-        partial.blocks[row] = blocks
+        all_blocks[row] = blocks
 
 
 @njit(cache=True)
@@ -261,53 +279,68 @@ def candidates(stage, partial, bound, corners, first, found):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    lanes, cuts = len(stage.link), bound.tables.shape[1]
-    parts, linked_parts, floor = np.empty((3, cuts), np.float32)
-    cost, linked_cost = np.empty((2, partial.cost.shape[1]))
+    tables, rest, steps = bound.tables, bound.rest, bound.steps
+    shares, free = bound.shares, bound.free
+    ends, most, levels, block_most, block_levels, grid = (
+        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
+        corners.grid,
+    )  # fmt: skip
+    linked, by_pm, pns = bound.linked, stage.by_pm, stage.pn
+    stage_cost, stage_parts = stage.cost, stage.parts
+    link_cost, link_parts = stage.link_cost, stage.link_parts
+    all_parts, all_cost, all_blocks = partial.parts, partial.cost, partial.blocks
+    groups, lanes = partial.lanes, len(link_cost)
+    parts, linked_parts, floor = np.empty((3, tables.shape[1]), np.float32)
+    cost, linked_cost = np.empty((2, all_cost.shape[1]))
     killer, places, count = np.zeros(64, np.int64), np.empty(64, np.int64), 0
-    for row in range(first, len(partial.lanes)):
-        begin, end = stage.by_pm[partial.lanes[row]], stage.by_pm[partial.lanes[row] + 1]
+    for row in range(first, len(groups)):
+        begin, end = by_pm[groups[row]], by_pm[groups[row] + 1]
         if count + (end - begin) * lanes > len(found):
             return count, row
-        blocks = min(_unpacked(partial.blocks[row], places), len(corners.block_most))
+        blocks = min(_unpacked(all_blocks[row], places), len(block_most))
         for o in range(begin, end):
-            pn = stage.pn[o]
+            pn = pns[o]
             for r in range(len(cost)):
-                cost[r] = partial.cost[row, r] + stage.cost[o, r]
-            for k in range(cuts):
-                parts[k] = partial.parts[row, k] + stage.parts[o, k]
+                cost[r] = all_cost[row, r] + stage_cost[o, r]
+            for k in range(len(parts)):
+                parts[k] = all_parts[row, k] + stage_parts[o, k]
             at = _worth(
-                parts, cost, bound.linked[pn], bound, corners, floor, killer, places, 0, blocks
-            )
+                parts, cost, linked, pn, rest, steps, shares, free, ends, most, levels, block_most,
+                block_levels, grid, floor, killer, places, 0, blocks,
+            )  # fmt: skip
             if at == blocks:
                 continue
             for a in range(lanes):
                 for r in range(len(cost)):
-                    linked_cost[r] = cost[r] + stage.link_cost[a, pn, r]
-                for k in range(cuts):
-                    linked_parts[k] = parts[k] + stage.link_parts[a, pn, k]
-                if blocks > _worth(
-                    linked_parts, linked_cost, bound.tables[a], bound, corners, floor, killer, places,
-                    at, blocks,
-                ):  # fmt: skip
+                    linked_cost[r] = cost[r] + link_cost[a, pn, r]
+                for k in range(len(parts)):
+                    linked_parts[k] = parts[k] + link_parts[a, pn, k]
+                now = _worth(
+                    linked_parts, linked_cost, tables, a, rest, steps, shares, free, ends, most,
+                    levels, block_most, block_levels, grid, floor, killer, places, at, blocks,
+                )  # fmt: skip
+                if now < blocks:
                     found[count, 0], found[count, 1], found[count, 2] = row, o, a
                     count += 1
-    return count, len(partial.lanes)
+    return count, len(groups)
 
 
-@njit(cache=True)
-def _next_head(heads, number, end, cost, parts, killer):
+@njit(cache=True, inline="always")
+def _next_head(
+    all_most, taken, head_cost, head_parts, low, rest, number, end, cost, parts, killer
+):
     """The first head from ``number`` on with which a partial design may be better than all known ones.
 
-    Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
+    The first arguments are of :class:`Heads`. Returns ``end`` if there is none. ``killer`` (1,) remembers the cut
+    that last said no.
     """
-    all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
-    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
+    levels, any_b = len(all_most), all_most.shape[1] - 1
     d_own, b_own, k = int(cost[0]), int(cost[1]), killer[0]
     while number < end:
         d, b = d_own + taken[number, 0], b_own + taken[number, 1]
         if d >= levels:
-            return end
+            number = end
+            break
         most = all_most[d, min(b, any_b)]
         if parts[k] + head_parts[number, k] <= most:
             good = d > low and b <= rest[1]
@@ -319,9 +352,9 @@ def _next_head(heads, number, end, cost, parts, killer):
                     killer[0] = k = other
                     break
             if good:
-                return number
+                break
         number += 1
-    return end
+    return number
 
 
 @njit(cache=True)
@@ -348,27 +381,33 @@ def completions(stage, partial, parts, found, heads, first, hits, least):
     (count, next)
         As :func:`candidates`.
     """
-    cost, own = np.empty(partial.cost.shape[1]), np.empty(parts.shape[1], np.float32)
-    killer = np.zeros(1, np.int64)
-    count = 0
+    most, taken, head_cost, head_parts, low, rest, starts = (
+        heads.most, heads.taken, heads.cost, heads.parts, heads.low, heads.rest, heads.by_pm,
+    )  # fmt: skip
+    pns, stage_cost, stage_parts = stage.pn, stage.cost, stage.parts
+    link_cost, link_parts, all_cost = stage.link_cost, stage.link_parts, partial.cost
+    cost, own = np.empty(all_cost.shape[1]), np.empty(parts.shape[1], np.float32)
+    killer, count = np.zeros(1, np.int64), 0
     for number in range(first, len(found)):
         row, o, a = found[number, 0], found[number, 1], found[number, 2]
-        begin, end = heads.by_pm[a], heads.by_pm[a + 1]
-        if count + end - begin > len(hits):
+        head, end, pn = starts[a], starts[a + 1], pns[o]
+        if count + end - head > len(hits):
             return count, number
-        pn = stage.pn[o]
         for r in range(len(cost)):
-            cost[r] = partial.cost[row, r] + stage.cost[o, r] + stage.link_cost[a, pn, r]
+            cost[r] = all_cost[row, r] + stage_cost[o, r] + link_cost[a, pn, r]
         for k in range(len(own)):
-            own[k] = parts[row, k] + stage.parts[o, k] + stage.link_parts[a, pn, k]
-        head = _next_head(heads, begin, end, cost, own, killer)
+            own[k] = parts[row, k] + stage_parts[o, k] + link_parts[a, pn, k]
         while head < end:
-            hits[count, 0], hits[count, 1] = number, head
-            least[count] = 0
-            for k in range(len(own)):
-                least[count] = max(least[count], own[k] + heads.parts[head, k])
-            count += 1
-            head = _next_head(heads, head + 1, end, cost, own, killer)
+            head = _next_head(
+                most, taken, head_cost, head_parts, low, rest, head, end, cost, own, killer
+            )
+            if head < end:
+                hits[count, 0], hits[count, 1] = number, head
+                least[count] = 0
+                for k in range(len(own)):
+                    least[count] = max(least[count], own[k] + head_parts[head, k])
+                count += 1
+                head += 1
     return count, len(found)
 
 
@@ -390,41 +429,56 @@ def reaching(partial, parts, stage, bound, corners, heads):
 
     Returns an array of :class:`bool`.
     """
-    alive = np.zeros(len(partial.lanes), np.bool_)
-    cuts = bound.tables.shape[1]
-    own_cost, linked_cost = np.empty((2, partial.cost.shape[1]))
-    own_parts, linked_parts, floor = np.empty((3, cuts), np.float32)
+    tables, rest, steps = bound.tables, bound.rest, bound.steps
+    shares, free = bound.shares, bound.free
+    ends, most, levels, block_most, block_levels, grid = (
+        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
+        corners.grid,
+    )  # fmt: skip
+    linked, by_pm, pns = bound.linked, stage.by_pm, stage.pn
+    stage_cost, stage_parts = stage.cost, stage.parts
+    link_cost, link_parts = stage.link_cost, stage.link_parts
+    all_cost, all_blocks, groups = partial.cost, partial.blocks, partial.lanes
+    head_most, taken, head_cost, head_parts, low, starts = (
+        heads.most, heads.taken, heads.cost, heads.parts, heads.low, heads.by_pm,
+    )  # fmt: skip
+    alive = np.zeros(len(groups), np.bool_)
+    own_cost, linked_cost = np.empty((2, all_cost.shape[1]))
+    own_parts, linked_parts, floor = np.empty((3, tables.shape[1]), np.float32)
     every_part = np.empty(parts.shape[1], np.float32)
     killer, places, last_killer = np.zeros(64, np.int64), np.empty(64, np.int64), np.zeros(1, np.int64)
     for number in range(len(alive)):
-        a, blocks = partial.lanes[number], _unpacked(partial.blocks[number], places)
-        for o in range(stage.by_pm[a], stage.by_pm[a + 1]):
-            pn = stage.pn[o]
+        group, blocks = groups[number], _unpacked(all_blocks[number], places)
+        for o in range(by_pm[group], by_pm[group + 1]):
+            pn = pns[o]
             for r in range(len(own_cost)):
-                own_cost[r] = partial.cost[number, r] + stage.cost[o, r]
-            for k in range(cuts):
-                own_parts[k] = parts[number, k] + stage.parts[o, k]
+                own_cost[r] = all_cost[number, r] + stage_cost[o, r]
+            for k in range(len(own_parts)):
+                own_parts[k] = parts[number, k] + stage_parts[o, k]
             at = _worth(
-                own_parts, own_cost, bound.linked[pn], bound, corners, floor, killer, places, 0, blocks
-            )
+                own_parts, own_cost, linked, pn, rest, steps, shares, free, ends, most, levels,
+                block_most, block_levels, grid, floor, killer, places, 0, blocks,
+            )  # fmt: skip
             if at == blocks:
                 continue
-            for lanes in range(len(stage.link)):
+            for a in range(len(link_cost)):
                 for r in range(len(own_cost)):
-                    linked_cost[r] = own_cost[r] + stage.link_cost[lanes, pn, r]
-                for k in range(cuts):
-                    linked_parts[k] = own_parts[k] + stage.link_parts[lanes, pn, k]
-                if blocks == _worth(
-                    linked_parts, linked_cost, bound.tables[lanes], bound, corners, floor, killer,
-                    places, at, blocks,
-                ):  # fmt: skip
+                    linked_cost[r] = own_cost[r] + link_cost[a, pn, r]
+                for k in range(len(own_parts)):
+                    linked_parts[k] = own_parts[k] + link_parts[a, pn, k]
+                now = _worth(
+                    linked_parts, linked_cost, tables, a, rest, steps, shares, free, ends, most,
+                    levels, block_most, block_levels, grid, floor, killer, places, at, blocks,
+                )  # fmt: skip
+                if now == blocks:
                     continue
                 for k in range(len(every_part)):
-                    every_part[k] = (
-                        parts[number, k] + stage.parts[o, k] + stage.link_parts[lanes, pn, k]
-                    )
-                begin, end = heads.by_pm[lanes], heads.by_pm[lanes + 1]
-                if _next_head(heads, begin, end, linked_cost, every_part, last_killer) < end:
+                    every_part[k] = parts[number, k] + stage_parts[o, k] + link_parts[a, pn, k]
+                head = _next_head(
+                    head_most, taken, head_cost, head_parts, low, rest, starts[a], starts[a + 1],
+                    linked_cost, every_part, last_killer,
+                )  # fmt: skip
+                if head < starts[a + 1]:
                     alive[number] = True
                     break
             if alive[number]:
