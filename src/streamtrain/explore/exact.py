@@ -411,7 +411,7 @@ class _SliceSearch:
     def _candidates(self, s, partial, goals):
         """Choices of a stage that the bounds allow, in groups of up to about ``_ROOM``."""
         stage = self.stages[s]
-        found = np.empty((max(_ROOM, 2 * len(stage.pn) * len(stage.link)), 3), np.int32)
+        found = np.empty((max(_ROOM, 2 * len(stage.pn) * (1 + len(stage.link))), 3), np.int32)
         first = 0
         while first < len(partial.lanes):
             count, first = candidates(stage, partial, self._bound(s), goals, first, found)

@@ -144,119 +144,186 @@ class Heads(NamedTuple):
     rest: np.ndarray
 
 @njit(cache=True)
-def _unpacked(bits, places):
-    """Write the numbers of the bits that are set to ``places`` (64,), and return how many there are."""
+def _unpacked(bits, numbers, places):
+    """Write those of ``numbers`` whose bits are set to ``places``, and return how many there are."""
     count = 0
-    for number in range(64):
+    for number in numbers:
         if bits & (np.uint64(1) << np.uint64(number)):
             places[count] = number
             count += 1
     return count
 
 
-# The two functions that follow are put into the loops that call them, and take arrays, no tuples of them: a call
-# counts a reference to each array that it is given, which would take longer than the rest of it.
+@njit(cache=True)
+def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, count, found):
+    """The first blocks of corners at which partial designs may become better than all that are known.
 
-
-@njit(cache=True, inline="always")
-def _worth(
-    parts, cost, tables, which, rest, steps, shares, free, ends, corner_most, corner_levels,
-    block_most, block_levels, grid, floor, killer, places, first, count,
-):  # fmt: skip
-    """The first block of corners at which a partial design may become better than all that are known.
+    It takes several at once because a call counts references to all arrays, which takes longer than one of
+    them.
 
     Parameters
     ----------
-    parts, cost : arrays
-        Of the partial design.
-    tables, which : array (tables, cuts, levels, levels), and number of a table
-        The least that the missing stages add.
-    rest, steps, shares, free
-        Of a :class:`Bound`.
-    ends, corner_most, corner_levels, block_most, block_levels, grid
-        Of :class:`~streamtrain.explore.bounds.Corners`.
-    floor : array (cuts,)
-        For work.
+    rows : :class:`int`
+        How many partial designs.
+    parts, cost : arrays (rows, ...)
+        Of the partial designs.
+    tables, which : array (tables, cuts, levels, levels), and integer array (rows,)
+        The least that the missing stages add, and the number of the table for each.
+    bound : :class:`Bound`
+    corners : :class:`~streamtrain.explore.bounds.Corners`
     killer : integer array (blocks,)
         Remembers the cut that last said no.
-    places : integer array (64,)
-        The blocks to look at, from position ``first`` to ``count``.
-
-    Returns its position in ``places``, or ``count`` if there is none.
+    places : integer array (blocks,)
+        The blocks to look at, up to position ``count``.
+    found : integer array (rows,)
+        The position to begin with. Becomes that of the first block, or ``count`` if there is none.
     """
-    d_step, b_step, any_b = grid
+    # Fields are looked up here, not in loops: each look-up counts a reference.
+    rest, steps, shares, free = bound.rest, bound.steps, bound.shares, bound.free
+    ends, corner_most, corner_levels = corners.ends, corners.most, corners.levels
+    block_most, block_levels = corners.block_most, corners.block_levels
+    d_step, b_step, any_b = corners.grid
     _, cuts, levels, _ = tables.shape
-    if cost[1] > rest[1]:
-        return count
-    for k in range(len(floor)):
-        floor[k] = -np.inf
-    for r in range(2, len(rest)):
-        left = rest[r] - cost[r]
-        if left < 0:
-            return count
-        share = min(int(left / steps[r - 2]), shares.shape[1] - 1)
-        if share >= free[r - 2]:
-            continue
-        for k in range(len(floor)):
-            floor[k] = max(floor[k], shares[r - 2, share, k])
-    # A level of what is left, besides that of a corner.
-    d_rest = (d_step - 1 - int(cost[0])) // d_step
-    b_rest = (b_step - 1 - int(cost[1])) // b_step
-    for position in range(first, count):
-        block = places[position]
-        # First all corners of the block at once.
-        i, j = block_levels[block, 0], block_levels[block, 1]
-        i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-        k, most = killer[block], block_most[block]
-        if i < 0 or j < 0 or parts[k] + max(tables[which, k, i, j], floor[k]) > most:
-            continue
-        for number in range(ends[block], ends[block + 1]):
-            i, j = corner_levels[number, 0], corner_levels[number, 1]
+    floor = np.empty(cuts, np.float32)
+    for row in range(rows):
+        begin, table = found[row], which[row]
+        found[row] = count
+        fits = cost[row, 1] <= rest[1]
+        floor[:] = -np.inf
+        for r in range(2, len(rest)):
+            left = rest[r] - cost[row, r]
+            fits &= left >= 0
+            share = min(int(max(left, 0.0) / steps[r - 2]), shares.shape[1] - 1)
+            if share < free[r - 2]:
+                for k in range(cuts):
+                    floor[k] = max(floor[k], shares[r - 2, share, k])
+        # A level of what is left, besides that of a corner.
+        d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
+        b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
+        for position in range(begin if fits else count, count):
+            block = places[position]
+            # First all corners of the block at once.
+            i, j = block_levels[block, 0], block_levels[block, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-            most = corner_most[number]
-            if i < 0 or j < 0 or parts[k] + max(tables[which, k, i, j], floor[k]) > most:
+            k, most = killer[block], block_most[block]
+            if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
                 continue
-            good = True
-            for other in range(cuts):
-                if parts[other] + max(tables[which, other, i, j], floor[other]) > most:
-                    killer[block] = k = other
-                    good = False
+            good = False
+            for number in range(ends[block], ends[block + 1]):
+                i, j = corner_levels[number, 0], corner_levels[number, 1]
+                i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+                most = corner_most[number]
+                if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                    continue
+                good = True
+                for other in range(cuts):
+                    if parts[row, other] + max(tables[table, other, i, j], floor[other]) > most:
+                        killer[block] = k = other
+                        good = False
+                        break
+                if good:
                     break
             if good:
-                return position
-    return count
+                found[row] = position
+                break
 
 
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
-    tables, rest, steps = bound.tables, bound.rest, bound.steps
-    shares, free = bound.shares, bound.free
-    ends, most, levels, block_most, block_levels, grid = (
-        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
-        corners.grid,
+    all_parts, all_cost, all_blocks, groups = partial.parts, partial.cost, partial.blocks, partial.lanes
+    blocks, cuts = np.arange(len(corners.block_most)), all_parts.shape[1]
+    killer, places = np.zeros(len(blocks), np.int64), np.empty(64, np.int64)
+    # A row for each block, which is the only one that it looks at.
+    parts, cost = np.empty((64, cuts), np.float32), np.empty((64, all_cost.shape[1]))
+    which, found = np.empty((2, 64), np.int64)
+    for number in range(len(groups)):
+        count = _unpacked(all_blocks[number], blocks, places)
+        alive = np.uint64(0)
+        for row in range(count):
+            for k in range(cuts):
+                parts[row, k] = all_parts[number, k]
+            for r in range(cost.shape[1]):
+                cost[row, r] = all_cost[number, r]
+            which[row], found[row] = groups[number], row
+        _worth(count, parts, cost, bound.tables, which, bound, corners, killer, places, count, found)
+        for row in range(count):
+            if found[row] < count:
+                alive |= np.uint64(1) << np.uint64(places[found[row]])
+        all_blocks[number] = alive
+
+
+@njit(cache=True)
+def _foldings(number, group, partial, parts, stage, bound, corners, killer, places, count, work):
+    """Put each folding of a stage, with each link, before a partial design.
+
+    Parameters
+    ----------
+    number, group : :class:`int`
+        Of the partial design and of its lanes.
+    partial : :class:`Partial`
+    parts : array (partial designs, cuts)
+        Of which the first ones are those of the tables.
+    stage, bound, corners, killer, places, count
+        As for :func:`_worth`.
+    work : tuple of arrays (rows, ...)
+        ``cost``, ``parts``, ``lanes``, ``foldings`` and ``found`` of what is put together.
+
+    Returns how many there are that the bounds allow: the first rows of ``cost``, ``lanes`` and ``foldings``.
+    """
+    cost, own, lanes, foldings, found = work
+    own_cost, link_cost, own_parts, link_parts = (
+        stage.cost, stage.link_cost, stage.parts, stage.link_parts,
     )  # fmt: skip
-    all_parts, all_cost, all_blocks = partial.parts, partial.cost, partial.blocks
-    lanes = partial.lanes
-    parts, floor = np.empty((2, tables.shape[1]), np.float32)
-    cost = np.empty(all_cost.shape[1])
-    killer, places = np.zeros(64, np.int64), np.empty(64, np.int64)
-    for row in range(len(lanes)):
-        for r in range(len(cost)):
-            cost[r] = all_cost[row, r]
-        for k in range(len(parts)):
-            parts[k] = all_parts[row, k]
-        blocks, at = np.uint64(0), 0
-        count = min(_unpacked(all_blocks[row], places), len(block_most))
-        while at < count:
-            at = _worth(
-                parts, cost, tables, lanes[row], rest, steps, shares, free, ends, most, levels,
-                block_most, block_levels, grid, floor, killer, places, at, count,
-            )  # fmt: skip
-            if at < count:
-                blocks |= np.uint64(1) << np.uint64(places[at])
-                at += 1
-        all_blocks[row] = blocks
+    all_cost, pns, cuts, resources = partial.cost, stage.pn, own.shape[1], cost.shape[1]
+    begin, end = stage.by_pm[group], stage.by_pm[group + 1]
+    for o in range(begin, end):
+        row = o - begin
+        for r in range(resources):
+            cost[row, r] = all_cost[number, r] + own_cost[o, r]
+        for k in range(cuts):
+            own[row, k] = parts[number, k] + own_parts[o, k]
+        lanes[row], found[row] = pns[o], 0
+    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, places, count, found)
+    rows = 0
+    for o in range(begin, end):  # to rows behind, and then to the front
+        if found[o - begin] == count:
+            continue
+        pn = pns[o]
+        for a in range(len(link_cost)):
+            row = end - begin + rows
+            for r in range(resources):
+                cost[row, r] = all_cost[number, r] + own_cost[o, r] + link_cost[a, pn, r]
+            for k in range(cuts):
+                own[row, k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
+            lanes[row], foldings[row], found[row] = a, o, found[o - begin]
+            rows += 1
+    first = end - begin
+    _worth(
+        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer, places,
+        count, found[first:],
+    )  # fmt: skip
+    alive = 0
+    for row in range(first, first + rows):
+        if found[row] < count:
+            for r in range(resources):
+                cost[alive, r] = cost[row, r]
+            lanes[alive], foldings[alive] = lanes[row], foldings[row]
+            alive += 1
+    return alive
+
+
+@njit(cache=True)
+def _room(stage, cuts):
+    """The arrays that :func:`_foldings` works with."""
+    most = 0
+    for group in range(len(stage.by_pm) - 1):
+        most = max(most, stage.by_pm[group + 1] - stage.by_pm[group])
+    rows = most * (1 + len(stage.link))
+    return (
+        np.empty((rows, stage.cost.shape[1])), np.empty((rows, cuts), np.float32),
+        np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int64),
+    )  # fmt: skip
 
 
 @njit(cache=True)
@@ -279,62 +346,32 @@ def candidates(stage, partial, bound, corners, first, found):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    tables, rest, steps = bound.tables, bound.rest, bound.steps
-    shares, free = bound.shares, bound.free
-    ends, most, levels, block_most, block_levels, grid = (
-        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
-        corners.grid,
-    )  # fmt: skip
-    linked, by_pm, pns = bound.linked, stage.by_pm, stage.pn
-    stage_cost, stage_parts = stage.cost, stage.parts
-    link_cost, link_parts = stage.link_cost, stage.link_parts
-    all_parts, all_cost, all_blocks = partial.parts, partial.cost, partial.blocks
-    groups, lanes = partial.lanes, len(link_cost)
-    parts, linked_parts, floor = np.empty((3, tables.shape[1]), np.float32)
-    cost, linked_cost = np.empty((2, all_cost.shape[1]))
-    killer, places, count = np.zeros(64, np.int64), np.empty(64, np.int64), 0
-    for row in range(first, len(groups)):
-        begin, end = by_pm[groups[row]], by_pm[groups[row] + 1]
-        if count + (end - begin) * lanes > len(found):
-            return count, row
-        blocks = min(_unpacked(all_blocks[row], places), len(block_most))
-        for o in range(begin, end):
-            pn = pns[o]
-            for r in range(len(cost)):
-                cost[r] = all_cost[row, r] + stage_cost[o, r]
-            for k in range(len(parts)):
-                parts[k] = all_parts[row, k] + stage_parts[o, k]
-            at = _worth(
-                parts, cost, linked, pn, rest, steps, shares, free, ends, most, levels, block_most,
-                block_levels, grid, floor, killer, places, 0, blocks,
-            )  # fmt: skip
-            if at == blocks:
-                continue
-            for a in range(lanes):
-                for r in range(len(cost)):
-                    linked_cost[r] = cost[r] + link_cost[a, pn, r]
-                for k in range(len(parts)):
-                    linked_parts[k] = parts[k] + link_parts[a, pn, k]
-                now = _worth(
-                    linked_parts, linked_cost, tables, a, rest, steps, shares, free, ends, most,
-                    levels, block_most, block_levels, grid, floor, killer, places, at, blocks,
-                )  # fmt: skip
-                if now < blocks:
-                    found[count, 0], found[count, 1], found[count, 2] = row, o, a
-                    count += 1
-    return count, len(groups)
+    blocks = np.arange(len(corners.block_most))
+    killer, places, count = np.zeros(len(blocks), np.int64), np.empty(64, np.int64), 0
+    work = _room(stage, bound.tables.shape[1])
+    _, _, lanes, foldings, _ = work
+    for number in range(first, len(partial.lanes)):
+        if count + len(lanes) > len(found):
+            return count, number
+        places_count = _unpacked(partial.blocks[number], blocks, places)
+        alive = _foldings(
+            number, partial.lanes[number], partial, partial.parts, stage, bound, corners, killer,
+            places, places_count, work,
+        )  # fmt: skip
+        for row in range(alive):
+            found[count, 0], found[count, 1], found[count, 2] = number, foldings[row], lanes[row]
+            count += 1
+    return count, len(partial.lanes)
 
 
-@njit(cache=True, inline="always")
-def _next_head(
-    all_most, taken, head_cost, head_parts, low, rest, number, end, cost, parts, killer
-):
+@njit(cache=True)
+def _next_head(heads, number, end, cost, parts, killer):
     """The first head from ``number`` on with which a partial design may be better than all known ones.
 
-    The first arguments are of :class:`Heads`. Returns ``end`` if there is none. ``killer`` (1,) remembers the cut
-    that last said no.
+    Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
     """
-    levels, any_b = len(all_most), all_most.shape[1] - 1
+    all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
+    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
     d_own, b_own, k = int(cost[0]), int(cost[1]), killer[0]
     while number < end:
         d, b = d_own + taken[number, 0], b_own + taken[number, 1]
@@ -381,9 +418,7 @@ def completions(stage, partial, parts, found, heads, first, hits, least):
     (count, next)
         As :func:`candidates`.
     """
-    most, taken, head_cost, head_parts, low, rest, starts = (
-        heads.most, heads.taken, heads.cost, heads.parts, heads.low, heads.rest, heads.by_pm,
-    )  # fmt: skip
+    starts, head_parts = heads.by_pm, heads.parts
     pns, stage_cost, stage_parts = stage.pn, stage.cost, stage.parts
     link_cost, link_parts, all_cost = stage.link_cost, stage.link_parts, partial.cost
     cost, own = np.empty(all_cost.shape[1]), np.empty(parts.shape[1], np.float32)
@@ -398,9 +433,7 @@ def completions(stage, partial, parts, found, heads, first, hits, least):
         for k in range(len(own)):
             own[k] = parts[row, k] + stage_parts[o, k] + link_parts[a, pn, k]
         while head < end:
-            head = _next_head(
-                most, taken, head_cost, head_parts, low, rest, head, end, cost, own, killer
-            )
+            head = _next_head(heads, head, end, cost, own, killer)
             if head < end:
                 hits[count, 0], hits[count, 1] = number, head
                 least[count] = 0
@@ -429,59 +462,28 @@ def reaching(partial, parts, stage, bound, corners, heads):
 
     Returns an array of :class:`bool`.
     """
-    tables, rest, steps = bound.tables, bound.rest, bound.steps
-    shares, free = bound.shares, bound.free
-    ends, most, levels, block_most, block_levels, grid = (
-        corners.ends, corners.most, corners.levels, corners.block_most, corners.block_levels,
-        corners.grid,
-    )  # fmt: skip
-    linked, by_pm, pns = bound.linked, stage.by_pm, stage.pn
-    stage_cost, stage_parts = stage.cost, stage.parts
-    link_cost, link_parts = stage.link_cost, stage.link_parts
-    all_cost, all_blocks, groups = partial.cost, partial.blocks, partial.lanes
-    head_most, taken, head_cost, head_parts, low, starts = (
-        heads.most, heads.taken, heads.cost, heads.parts, heads.low, heads.by_pm,
-    )  # fmt: skip
-    alive = np.zeros(len(groups), np.bool_)
-    own_cost, linked_cost = np.empty((2, all_cost.shape[1]))
-    own_parts, linked_parts, floor = np.empty((3, tables.shape[1]), np.float32)
+    blocks = np.arange(len(corners.block_most))
+    killer, places = np.zeros(len(blocks), np.int64), np.empty(64, np.int64)
+    last_killer = np.zeros(1, np.int64)
+    work = _room(stage, bound.tables.shape[1])
+    cost, _, lanes, foldings, _ = work
     every_part = np.empty(parts.shape[1], np.float32)
-    killer, places, last_killer = np.zeros(64, np.int64), np.empty(64, np.int64), np.zeros(1, np.int64)
+    all_blocks, groups, starts, pns = partial.blocks, partial.lanes, heads.by_pm, stage.pn
+    own_parts, link_parts = stage.parts, stage.link_parts
+    alive = np.zeros(len(groups), np.bool_)
     for number in range(len(alive)):
-        group, blocks = groups[number], _unpacked(all_blocks[number], places)
-        for o in range(by_pm[group], by_pm[group + 1]):
-            pn = pns[o]
-            for r in range(len(own_cost)):
-                own_cost[r] = all_cost[number, r] + stage_cost[o, r]
-            for k in range(len(own_parts)):
-                own_parts[k] = parts[number, k] + stage_parts[o, k]
-            at = _worth(
-                own_parts, own_cost, linked, pn, rest, steps, shares, free, ends, most, levels,
-                block_most, block_levels, grid, floor, killer, places, 0, blocks,
-            )  # fmt: skip
-            if at == blocks:
-                continue
-            for a in range(len(link_cost)):
-                for r in range(len(own_cost)):
-                    linked_cost[r] = own_cost[r] + link_cost[a, pn, r]
-                for k in range(len(own_parts)):
-                    linked_parts[k] = own_parts[k] + link_parts[a, pn, k]
-                now = _worth(
-                    linked_parts, linked_cost, tables, a, rest, steps, shares, free, ends, most,
-                    levels, block_most, block_levels, grid, floor, killer, places, at, blocks,
-                )  # fmt: skip
-                if now == blocks:
-                    continue
-                for k in range(len(every_part)):
-                    every_part[k] = parts[number, k] + stage_parts[o, k] + link_parts[a, pn, k]
-                head = _next_head(
-                    head_most, taken, head_cost, head_parts, low, rest, starts[a], starts[a + 1],
-                    linked_cost, every_part, last_killer,
-                )  # fmt: skip
-                if head < starts[a + 1]:
-                    alive[number] = True
-                    break
-            if alive[number]:
+        count = _unpacked(all_blocks[number], blocks, places)
+        rows = _foldings(
+            number, groups[number], partial, parts, stage, bound, corners, killer, places,
+            count, work,
+        )  # fmt: skip
+        for row in range(rows):
+            o, a = foldings[row], lanes[row]
+            pn, end = pns[o], starts[a + 1]
+            for k in range(len(every_part)):
+                every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
+            if _next_head(heads, starts[a], end, cost[row], every_part, last_killer) < end:
+                alive[number] = True
                 break
     return alive
 
