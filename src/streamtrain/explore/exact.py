@@ -47,7 +47,7 @@ __all__ = ["exact_front"]
 _CYCLES, _LATENCY, _DSP, _BRAM = range(4)
 _LINK = timing._LINK
 
-_SHARES_B = 5
+_SHARES_B = 3
 _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
 _CUTS = 10  # besides the mixed ones, in tables
 _MORE_CUTS = 160  # in all, for designs of the first stages
@@ -78,10 +78,16 @@ class _Front:
         self.figures = np.empty((0, len(FIGURES)))
         self.evaluated = 0
 
-    def add(self, designs):
-        """Evaluate designs, and keep those that are as good as any."""
-        figures = self.space.figures(designs)
-        self.evaluated += len(designs)
+    def add(self, designs, cycles=None):
+        """Evaluate designs, and keep those that are as good as any.
+
+        With ``cycles`` (designs,), which are known then, latencies are left out.
+        """
+        if cycles is None:
+            figures = self.space.figures(designs)
+        else:
+            none = np.zeros(len(designs))
+            figures = np.column_stack([cycles, none, np.rint(self.space.resources(designs))])
         fits = (figures <= self.limits).all(axis=1)
         designs = np.concatenate([self.designs, designs[fits]])
         figures = np.concatenate([self.figures, figures[fits]])
@@ -125,8 +131,9 @@ def exact_front(space, objectives, limits, progress=lambda done: None):
         own.run()
         progress((number + 1) / len(search.slices))
     front = search.front
-    order = np.lexsort(front.figures.T[::-1])
-    return front.designs[order], front.figures[order], front.evaluated
+    figures = space.figures(front.designs)
+    order = np.lexsort(figures.T[::-1])
+    return front.designs[order], figures[order], front.evaluated
 
 
 class _Search:
@@ -233,6 +240,7 @@ class _Search:
                     if np.isfinite(table[i, 0]):
                         designs.add(walk(choices, share, none, i, 0))
         if designs:
+            self.front.evaluated += len(designs)
             self.front.add(np.array(sorted(designs)))
 
     def choose_cuts(self, part):
@@ -311,6 +319,7 @@ class _SliceSearch:
             else:
                 partial = self._extend(s, partial, goals, heads if s == first + 1 else None, alike)
         if not heads and len(partial.designs):
+            self.front.evaluated += len(partial.designs)
             self.front.add(partial.designs.astype(np.int64))
 
     def _stages(self, cuts):
@@ -500,7 +509,10 @@ class _SliceSearch:
             if len(order) > _FEW:
                 now |= non_dominated(np.stack([bounds, d, b], axis=1)[order])
             now, later = order[now], order[~now]
-            self.front.add(designs[now[self.space.cycles(designs[now]) < most[now]]])
+            cycles = self.space.cycles(designs[now])
+            self.front.evaluated += len(now)
+            better = cycles < most[now]
+            self.front.add(designs[now[better]], None if self.search.latency else cycles[better])
             designs, bounds, d, b = designs[later], bounds[later], d[later], b[later]
 
     def _pruned(self, s, partial, alike):

@@ -144,19 +144,8 @@ class Heads(NamedTuple):
     rest: np.ndarray
 
 @njit(cache=True)
-def _unpacked(bits, numbers, places):
-    """Write those of ``numbers`` whose bits are set to ``places``, and return how many there are."""
-    count = 0
-    for number in numbers:
-        if bits & (np.uint64(1) << np.uint64(number)):
-            places[count] = number
-            count += 1
-    return count
-
-
-@njit(cache=True)
-def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, count, found):
-    """The first blocks of corners at which partial designs may become better than all that are known.
+def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, every):
+    """The blocks of corners at which partial designs may become better than all that are known.
 
     It takes several at once because a call counts references to all arrays, which takes longer than one of
     them.
@@ -173,10 +162,10 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, cou
     corners : :class:`~streamtrain.explore.bounds.Corners`
     killer : integer array (blocks,)
         Remembers the cut that last said no.
-    places : integer array (blocks,)
-        The blocks to look at, up to position ``count``.
-    found : integer array (rows,)
-        The position to begin with. Becomes that of the first block, or ``count`` if there is none.
+    blocks : array (rows,) of :class:`numpy.uint64`
+        The blocks to look at, as bits. Becomes those at which a partial design may become better.
+    every : :class:`bool`
+        Whether to find all of them, not only one.
     """
     # Fields are looked up here, not in loops: each look-up counts a reference.
     rest, steps, shares, free = bound.rest, bound.steps, bound.shares, bound.free
@@ -186,8 +175,7 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, cou
     _, cuts, levels, _ = tables.shape
     floor = np.empty(cuts, np.float32)
     for row in range(rows):
-        begin, table = found[row], which[row]
-        found[row] = count
+        table, wanted, found = which[row], blocks[row], np.uint64(0)
         fits = cost[row, 1] <= rest[1]
         floor[:] = -np.inf
         for r in range(2, len(rest)):
@@ -200,8 +188,10 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, cou
         # A level of what is left, besides that of a corner.
         d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
         b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
-        for position in range(begin if fits else count, count):
-            block = places[position]
+        for block in range(len(block_most) if fits else 0):
+            bit = np.uint64(1) << np.uint64(block)
+            if not wanted & bit:
+                continue
             # First all corners of the block at once.
             i, j = block_levels[block, 0], block_levels[block, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
@@ -224,37 +214,24 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, places, cou
                 if good:
                     break
             if good:
-                found[row] = position
-                break
+                found |= bit
+                if not every:
+                    break
+        blocks[row] = found
 
 
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
-    all_parts, all_cost, all_blocks, groups = partial.parts, partial.cost, partial.blocks, partial.lanes
-    blocks, cuts = np.arange(len(corners.block_most)), all_parts.shape[1]
-    killer, places = np.zeros(len(blocks), np.int64), np.empty(64, np.int64)
-    # A row for each block, which is the only one that it looks at.
-    parts, cost = np.empty((64, cuts), np.float32), np.empty((64, all_cost.shape[1]))
-    which, found = np.empty((2, 64), np.int64)
-    for number in range(len(groups)):
-        count = _unpacked(all_blocks[number], blocks, places)
-        alive = np.uint64(0)
-        for row in range(count):
-            for k in range(cuts):
-                parts[row, k] = all_parts[number, k]
-            for r in range(cost.shape[1]):
-                cost[row, r] = all_cost[number, r]
-            which[row], found[row] = groups[number], row
-        _worth(count, parts, cost, bound.tables, which, bound, corners, killer, places, count, found)
-        for row in range(count):
-            if found[row] < count:
-                alive |= np.uint64(1) << np.uint64(places[found[row]])
-        all_blocks[number] = alive
+    killer = np.zeros(len(corners.block_most), np.int64)
+    _worth(
+        len(partial.lanes), partial.parts, partial.cost, bound.tables, partial.lanes, bound, corners,
+        killer, partial.blocks, True,
+    )  # fmt: skip
 
 
 @njit(cache=True)
-def _foldings(number, group, partial, parts, stage, bound, corners, killer, places, count, work):
+def _foldings(number, group, partial, parts, stage, bound, corners, killer, blocks, work):
     """Put each folding of a stage, with each link, before a partial design.
 
     Parameters
@@ -264,14 +241,16 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, plac
     partial : :class:`Partial`
     parts : array (partial designs, cuts)
         Of which the first ones are those of the tables.
-    stage, bound, corners, killer, places, count
+    stage, bound, corners, killer
         As for :func:`_worth`.
+    blocks : :class:`numpy.uint64`
+        Of the partial design.
     work : tuple of arrays (rows, ...)
-        ``cost``, ``parts``, ``lanes``, ``foldings`` and ``found`` of what is put together.
+        ``cost``, ``parts``, ``lanes``, ``foldings`` and ``blocks`` of what is put together.
 
     Returns how many there are that the bounds allow: the first rows of ``cost``, ``lanes`` and ``foldings``.
     """
-    cost, own, lanes, foldings, found = work
+    cost, own, lanes, foldings, alive = work
     own_cost, link_cost, own_parts, link_parts = (
         stage.cost, stage.link_cost, stage.parts, stage.link_parts,
     )  # fmt: skip
@@ -283,11 +262,11 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, plac
             cost[row, r] = all_cost[number, r] + own_cost[o, r]
         for k in range(cuts):
             own[row, k] = parts[number, k] + own_parts[o, k]
-        lanes[row], found[row] = pns[o], 0
-    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, places, count, found)
+        lanes[row], alive[row] = pns[o], blocks
+    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, alive, False)
     rows = 0
     for o in range(begin, end):  # to rows behind, and then to the front
-        if found[o - begin] == count:
+        if not alive[o - begin]:
             continue
         pn = pns[o]
         for a in range(len(link_cost)):
@@ -296,21 +275,22 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, plac
                 cost[row, r] = all_cost[number, r] + own_cost[o, r] + link_cost[a, pn, r]
             for k in range(cuts):
                 own[row, k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
-            lanes[row], foldings[row], found[row] = a, o, found[o - begin]
+            lanes[row], foldings[row] = a, o
+            alive[row] = blocks & ~(alive[o - begin] - np.uint64(1))  # none before the first one
             rows += 1
     first = end - begin
     _worth(
-        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer, places,
-        count, found[first:],
+        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer,
+        alive[first:], False,
     )  # fmt: skip
-    alive = 0
+    count = 0
     for row in range(first, first + rows):
-        if found[row] < count:
+        if alive[row]:
             for r in range(resources):
-                cost[alive, r] = cost[row, r]
-            lanes[alive], foldings[alive] = lanes[row], foldings[row]
-            alive += 1
-    return alive
+                cost[count, r] = cost[row, r]
+            lanes[count], foldings[count] = lanes[row], foldings[row]
+            count += 1
+    return count
 
 
 @njit(cache=True)
@@ -322,7 +302,7 @@ def _room(stage, cuts):
     rows = most * (1 + len(stage.link))
     return (
         np.empty((rows, stage.cost.shape[1])), np.empty((rows, cuts), np.float32),
-        np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.int64),
+        np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.uint64),
     )  # fmt: skip
 
 
@@ -346,17 +326,15 @@ def candidates(stage, partial, bound, corners, first, found):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    blocks = np.arange(len(corners.block_most))
-    killer, places, count = np.zeros(len(blocks), np.int64), np.empty(64, np.int64), 0
+    killer, count = np.zeros(len(corners.block_most), np.int64), 0
     work = _room(stage, bound.tables.shape[1])
     _, _, lanes, foldings, _ = work
     for number in range(first, len(partial.lanes)):
         if count + len(lanes) > len(found):
             return count, number
-        places_count = _unpacked(partial.blocks[number], blocks, places)
         alive = _foldings(
             number, partial.lanes[number], partial, partial.parts, stage, bound, corners, killer,
-            places, places_count, work,
+            partial.blocks[number], work,
         )  # fmt: skip
         for row in range(alive):
             found[count, 0], found[count, 1], found[count, 2] = number, foldings[row], lanes[row]
@@ -462,9 +440,7 @@ def reaching(partial, parts, stage, bound, corners, heads):
 
     Returns an array of :class:`bool`.
     """
-    blocks = np.arange(len(corners.block_most))
-    killer, places = np.zeros(len(blocks), np.int64), np.empty(64, np.int64)
-    last_killer = np.zeros(1, np.int64)
+    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
     work = _room(stage, bound.tables.shape[1])
     cost, _, lanes, foldings, _ = work
     every_part = np.empty(parts.shape[1], np.float32)
@@ -472,10 +448,9 @@ def reaching(partial, parts, stage, bound, corners, heads):
     own_parts, link_parts = stage.parts, stage.link_parts
     alive = np.zeros(len(groups), np.bool_)
     for number in range(len(alive)):
-        count = _unpacked(all_blocks[number], blocks, places)
         rows = _foldings(
-            number, groups[number], partial, parts, stage, bound, corners, killer, places,
-            count, work,
+            number, groups[number], partial, parts, stage, bound, corners, killer,
+            all_blocks[number], work,
         )  # fmt: skip
         for row in range(rows):
             o, a = foldings[row], lanes[row]
