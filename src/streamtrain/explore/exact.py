@@ -59,16 +59,17 @@ class _Front:
         self.figures = np.empty((0, len(FIGURES)))
         self.evaluated = 0
 
-    def add(self, designs, cycles=None):
-        """Evaluate designs, and keep those that are as good as any.
+    def figures_of(self, designs):
+        """Figures of designs; latencies only if they matter."""
+        self.evaluated += len(designs)
+        if _LATENCY in self.objectives or np.isfinite(self.limits[_LATENCY]):
+            return self.space.figures(designs)
+        resources = np.rint(self.space.resources(designs))
+        cycles = self.space.cycles(designs)
+        return np.column_stack([cycles, np.zeros(len(designs)), resources])
 
-        With ``cycles`` (designs,), which are known then, latencies are left out.
-        """
-        if cycles is None:
-            figures = self.space.figures(designs)
-        else:
-            none = np.zeros(len(designs))
-            figures = np.column_stack([cycles, none, np.rint(self.space.resources(designs))])
+    def add(self, designs, figures):
+        """Keep those designs that are as good as any."""
         fits = (figures <= self.limits).all(axis=1)
         designs = np.concatenate([self.designs, designs[fits]])
         figures = np.concatenate([self.figures, figures[fits]])
@@ -238,8 +239,8 @@ class _Search:
                     if np.isfinite(table[i, 0]):
                         designs.add(walk(choices, share, none, i, 0))
         if designs:
-            self.front.evaluated += len(designs)
-            self.front.add(np.array(sorted(designs)))
+            designs = np.array(sorted(designs))
+            self.front.add(designs, self.front.figures_of(designs))
 
     def choose_cuts(self, part):
         """The mixed cuts of a slice, and those that together say the most of the front there.

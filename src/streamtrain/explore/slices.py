@@ -91,12 +91,12 @@ class SliceSearch:
         partial = self._loss()
         for s in range(self.last, first - 1, -1):
             if s == first and heads:
-                self._complete(s, partial, goals, heads)
+                self._complete(s, partial, goals, heads, best)
             else:
                 partial = self._extend(s, partial, goals, heads if s == first + 1 else None, alike)
         if not heads and len(partial.designs):
-            self.front.evaluated += len(partial.designs)
-            self.front.add(partial.designs.astype(np.int64))
+            designs = partial.designs.astype(np.int64)
+            self.front.add(designs, self.front.figures_of(designs))
 
     def _stages(self, cuts):
         """Each :class:`Stage`; the last one with its link to the loss."""
@@ -159,16 +159,20 @@ class SliceSearch:
             most_b = -(-most_b // _MEMORY) * _MEMORY
         best = np.full((self.part.high + 1, most_b + 1), np.floor(self.search.limits[_CYCLES]) + 1)
         if self.search.compares:
-            i, j = np.zeros((2, len(figures)), np.int64)
-            if _DSP in objectives:
-                i = (figures[:, _DSP] - shell[0]).astype(np.int64)
-            if _BRAM in objectives:
-                j = (figures[:, _BRAM] - shell[1]).astype(np.int64)
-            inside = i < len(best)
-            cycles = figures[:, _CYCLES] if _CYCLES in objectives else np.full(len(figures), -np.inf)
-            np.minimum.at(best, (i[inside], j[inside]), cycles[inside])
-            best = np.minimum.accumulate(np.minimum.accumulate(best, axis=0), axis=1)
+            d, b = (figures[:, [_DSP, _BRAM]] - shell[:2]).astype(np.int64).T
+            self._lower(best, d, b, figures[:, _CYCLES])
         return best
+
+    def _lower(self, best, d, b, cycles):
+        """Let designs count in ``best``; what is no objective is as good as none of it."""
+        objectives, columns = self.search.objectives, best.shape[1]
+        d = d if _DSP in objectives else np.zeros_like(d)
+        b = b if _BRAM in objectives else np.zeros_like(b)
+        cycles = cycles if _CYCLES in objectives else np.full(len(cycles), -np.inf)
+        inside = d < len(best)
+        np.minimum.at(best, (d[inside], np.minimum(b, columns - 1)[inside]), cycles[inside])
+        np.minimum.accumulate(best, axis=0, out=best)
+        np.minimum.accumulate(best, axis=1, out=best)
 
     def _loss(self):
         """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it."""
@@ -257,7 +261,7 @@ class SliceSearch:
             before = stage.pm[own]
         return worth
 
-    def _complete(self, s, partial, goals, heads):
+    def _complete(self, s, partial, goals, heads, best):
         """Put stage ``s`` and heads before partial designs, and add what they become."""
         stage, worth = self.stages[s], self._worth(s + 1, partial)
         room = max(_ROOM, len(heads.cost))
@@ -265,6 +269,7 @@ class SliceSearch:
         for found in self._candidates(s, partial, goals):
             first = 0
             while first < len(found):
+                heads = heads._replace(most=most_to_be_better(best).astype(np.float32))
                 count, first = completions(stage, partial, worth, found, heads, first, hits, bounds)
                 number, head = hits[:count].T
                 row, o, a = found[number].T
@@ -272,14 +277,17 @@ class SliceSearch:
                 designs[:, s] = o
                 designs[:, :s] = heads.designs[head]
                 cost = partial.cost[row] + stage.cost[o] + stage.link_cost[a, stage.pn[o]]
-                self._try(designs, bounds[:count], cost + heads.cost[head])
+                self._try(designs, bounds[:count], cost + heads.cost[head], best)
 
-    def _try(self, designs, bounds, cost):
-        """Add designs, the most promising ones first; what then cannot be better any more is not evaluated."""
+    def _try(self, designs, bounds, cost, best):
+        """Add designs, the most promising ones first; what then cannot be better any more is not evaluated.
+
+        ``best`` is kept up to date.
+        """
         d, b = cost[:, :2].astype(np.int64).T
+        b_best, added = np.minimum(b, best.shape[1] - 1), []
         while len(designs):
-            best = self._best()
-            most = best[d, np.minimum(b, best.shape[1] - 1)]
+            most = best[d, b_best]
             good = np.flatnonzero(bounds < most)
             order = good[np.argsort(bounds[good] / most[good], kind="stable")]
             now = np.zeros(len(order), bool)
@@ -287,11 +295,16 @@ class SliceSearch:
             if len(order) > _FEW:
                 now |= non_dominated(np.stack([bounds, d, b], axis=1)[order])
             now, later = order[now], order[~now]
-            cycles = self.space.cycles(designs[now])
-            self.front.evaluated += len(now)
-            better = cycles < most[now]
-            self.front.add(designs[now[better]], None if self.search.latency else cycles[better])
-            designs, bounds, d, b = designs[later], bounds[later], d[later], b[later]
+            figures = self.front.figures_of(designs[now])
+            better = (figures[:, _CYCLES] < most[now]) & (figures <= self.search.limits).all(axis=1)
+            now, figures = now[better], figures[better]
+            self._lower(best, d[now], b[now], figures[:, _CYCLES])
+            added.append((designs[now], figures))
+            designs, bounds, d, b, b_best = (
+                array[later] for array in (designs, bounds, d, b, b_best)
+            )  # fmt: skip
+        if added:
+            self.front.add(*(np.concatenate(arrays) for arrays in zip(*added, strict=True)))
 
     def _pruned(self, s, partial, alike):
         """Partial designs without those that are dominated."""
