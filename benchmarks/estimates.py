@@ -281,15 +281,20 @@ def _errors(results):
     return {name: [abs(error(result, name)) for result in results] for name in RESOURCES}
 
 
+def _spread(name, errors, *, good, places):
+    """A summary's row: how many errors are at most ``good``, their median and the worst."""
+    return (
+        name,
+        f"{sum(error <= good for error in errors)} of {len(errors)}",
+        f"{median(errors):.{places}%}",
+        f"{max(errors):.{places}%}",
+    )
+
+
 def summary(results):
     """Header and rows: how many are exact, median and worst error of each resource."""
     rows = [
-        (
-            RESOURCES[name],
-            f"{sum(error == 0 for error in errors)} of {len(errors)}",
-            f"{median(errors):.1%}",
-            f"{max(errors):.1%}",
-        )
+        _spread(RESOURCES[name], errors, good=0, places=1)
         for name, errors in _errors(results).items()
     ]
     return ("resource", "exact", "median error", "worst error"), rows
@@ -415,12 +420,7 @@ def cycle_errors(results):
 def cycle_summary(results):
     """Header and rows: how many are within 1 %, median and worst error of each batch size."""
     rows = [
-        (
-            f"batch {batch}",
-            f"{sum(error <= CYCLES_WORST for error in errors)} of {len(errors)}",
-            f"{median(errors):.2%}",
-            f"{max(errors):.2%}",
-        )
+        _spread(f"batch {batch}", errors, good=CYCLES_WORST, places=2)
         for batch, errors in cycle_errors(results).items()
     ]
     return ("", "within 1 %", "median error", "worst error"), rows

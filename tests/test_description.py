@@ -59,7 +59,7 @@ def test_json_file(write):
         ("net.json", '{"kind": "ReLU"}', r"net\.json describes a ReLU, not a Network or a Design"),
         ("net.json", '{"kind": "Network", "layer": 1}', r"net\.json: Network has no field 'layer'"),
         ("net.json", '{"kind": "Linear", "features": "3"}', "net.json: .*Linear features must be"),
-        ("net.yaml", "", r"ends in \.py or \.json, but .*net\.yaml does not"),
+        ("net.yaml", "", r"ends in \.py, \.json or \.onnx, but .*net\.yaml does not"),
     ],
 )
 def test_bad_file_is_refused_by_name(write, name, text, message):

@@ -16,7 +16,11 @@ from importlib.metadata import version
 from streamtrain import data
 from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
+from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
+from streamtrain.host.checkpoint import CheckpointError, load_checkpoint
+from streamtrain.host.replay import Replay
+from streamtrain.host.schedules import CosineLR, StepLR
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
     SGD,
@@ -25,32 +29,52 @@ from streamtrain.network import (
     Flatten,
     Linear,
     MaxPool2d,
+    ModelError,
+    MSELoss,
     Network,
     ReLU,
     ShapeError,
+    SquaredHinge,
+    from_onnx,
+    from_torch,
+    to_onnx,
+    to_torch,
 )
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
 
 __all__ = [
     "SGD",
+    "CheckpointError",
     "Conv2d",
+    "CosineLR",
     "CrossEntropy",
     "Design",
     "Fixed",
     "Flatten",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
+    "ModelError",
     "Network",
     "Numbers",
     "ReLU",
+    "Replay",
     "Round",
     "ShapeError",
+    "SquaredHinge",
+    "StepLR",
     "Trainer",
     "data",
     "explore",
+    "from_onnx",
+    "from_torch",
     "load_board",
+    "load_checkpoint",
     "plan",
+    "study_formats",
+    "to_onnx",
+    "to_torch",
 ]
 
 __version__ = version("streamtrain")

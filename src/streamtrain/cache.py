@@ -61,22 +61,37 @@ def content_key(*parts):
     return digest.hexdigest()
 
 
-def write_atomic(path, content):
+def write_atomic(path, content, *, durable=False):
     """Write ``content`` (:class:`str` or :class:`bytes`); no reader ever sees a part of it.
+
+    If ``durable``, what was there or what is written survives even a power failure. A process that
+    is killed may leave ``.NAME.partial``, which the next one writes over: there should be one at a time.
 
     Raises :exc:`OSError` if it cannot be written, and leaves nothing then.
     """
     path = Path(path)
     if isinstance(content, str):
         content = content.encode()
-    handle, partial = mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    if durable:
+        handle = partial = path.with_name(f".{path.name}.partial")
+    else:
+        handle, partial = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "wb") as file:  # a full disk may show only when it is closed
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
-        os.unlink(partial)
+        Path(partial).unlink(missing_ok=True)
         raise
+    if durable and os.name == "posix":  # the folder's entry, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def keep(path, content):

@@ -6,7 +6,7 @@ from pathlib import Path
 from traceback import extract_tb
 
 from streamtrain.design import Design
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU, from_onnx
 from streamtrain.records import Record
 
 __all__ = ["default_network", "load_description"]
@@ -36,18 +36,21 @@ def load_description(path):
     Parameters
     ----------
     path : path
-        A Python file that defines ``network`` or ``design`` (which is preferred); or what
-        ``to_json()`` of one of them wrote, in a file that ends in ``.json``.
+        A Python file that defines ``network`` or ``design`` (which is preferred); what
+        ``to_json()`` of one of them wrote, in a file that ends in ``.json``; or an ONNX model, in a
+        file that ends in ``.onnx``.
 
     Raises
     ------
     ValueError
-        If the file cannot be read or holds no description, with the line at fault.
+        If the file cannot be read or holds no description, with the line or node at fault.
+    ImportError
+        If a model needs the package ``onnx``, and it is missing.
     """
     path = Path(path)
-    readers = {".py": _from_python, ".json": _from_json}
+    readers = {".py": _from_python, ".json": _from_json, ".onnx": from_onnx}
     if path.suffix not in readers:
-        raise ValueError(f"A description ends in .py or .json, but {path} does not")
+        raise ValueError(f"A description ends in .py, .json or .onnx, but {path} does not")
     try:
         return readers[path.suffix](path)
     except OSError as error:

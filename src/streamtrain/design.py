@@ -1,6 +1,6 @@
 """A design: a plan, and the board it is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
 
@@ -8,6 +8,7 @@ from streamtrain.explore.devices import load_board
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
 from streamtrain.pipeline.plan import Plan, lower
+from streamtrain.pipeline.resources import estimate_resources
 from streamtrain.pipeline.schedule import balanced_foldings
 from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
@@ -17,10 +18,74 @@ from streamtrain.tables import html_table, text_table
 __all__ = ["LOSS_DSP", "Design", "plan"]
 
 LOSS_DSP = 1
-"""DSP slices besides those of the arrays: the loss multiplies probabilities by the learning rate."""
+"""DSP slices besides those of the arrays: the loss multiplies errors by the learning rate."""
+
+_COSTS = {
+    "macs": "multiplications of a step",
+    "cycles": "cycles of a step",
+    "dsp": "DSP",
+    "bram36": "BRAM36",
+    "lut": "LUT",
+    "ff": "FF",
+}
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
+
+
+@dataclass(frozen=True)
+class Savings(Record):
+    """What it saves to freeze layers, at the same foldings.
+
+    Parameters
+    ----------
+    layers : tuple of :class:`str`
+        Those that are frozen.
+    frozen, trained : dict
+        What the design costs, and what it would cost if all layers were trained, both estimated:
+        ``macs`` and ``cycles`` of a step, ``dsp``, ``bram36``, ``lut`` and ``ff``.
+    """
+
+    layers: tuple
+    frozen: dict
+    trained: dict
+
+    @property
+    def saved(self):
+        """Part of each cost that is saved, 0 to 1."""
+        return {
+            name: 1 - cost / self.trained[name] if cost else 0.0 for name, cost in self.frozen.items()
+        }
+
+    def table(self):
+        """Header and rows: each cost, with all layers trained, as it is, and what that saves."""
+        saved = self.saved
+        rows = [
+            (_COSTS[name], self.trained[name], cost, f"{saved[name]:.0%}")
+            for name, cost in self.frozen.items()
+        ]
+        return ("", "all trained", "frozen", "saved"), rows
+
+    def _summary(self):
+        return f"frozen: {', '.join(self.layers) or 'none'}"
+
+    def __str__(self):
+        return f"{text_table(*self.table())}\n{self._summary()}"
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
+
+
+def _costs(plan, batch):
+    usage = estimate_resources(plan).total
+    return {
+        "macs": plan.network.training_macs,
+        "cycles": estimate_cycles(plan, batch).cycles,
+        "dsp": usage.dsp,
+        "bram36": usage.bram36,
+        "lut": round(usage.lut),
+        "ff": usage.ff,
+    }
 
 
 @dataclass(frozen=True)
@@ -94,6 +159,25 @@ class Design(Record):
         """Cycles of a training step: an :class:`~streamtrain.pipeline.schedule.Estimate`."""
         return estimate_cycles(self.plan, batch)
 
+    def savings(self, batch=1):
+        """What the frozen layers save: :class:`Savings` against this design with all layers trained.
+
+        Foldings and formats are the same. Raises :exc:`ValueError` if all layers could not be trained in
+        these formats, or ``batch`` is out of its range.
+        """
+        layers = (
+            replace(layer, trainable=True) if layer.name in self.network.frozen else layer
+            for layer in self.network.layers
+        )
+        stages = (
+            replace(stage, trainable=True, back=position > 0)
+            for position, stage in enumerate(self.plan.stages)
+        )
+        trained = replace(
+            self.plan, network=replace(self.network, layers=tuple(layers)), stages=tuple(stages)
+        )
+        return Savings(self.network.frozen, _costs(self.plan, batch), _costs(trained, batch))
+
     def golden(self, exact=True):
         """A :class:`~streamtrain.host.trainer.Trainer` on the golden model.
 
@@ -142,6 +226,7 @@ class Design(Record):
         return (
             f"{self.multipliers:,} multipliers on {self.board} at {self.clock_mhz:g} MHz: "
             f"at least {self.bound_cycles:,.0f} cycles for a training step"
+            + (f"; frozen: {', '.join(frozen)}" if (frozen := self.network.frozen) else "")
         )
 
     def __str__(self):

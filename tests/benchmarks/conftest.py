@@ -21,7 +21,7 @@ def tiny(monkeypatch):
         most_cycles=900, least_saving=0.1, golden_speed=(3000, 1000),
     )  # fmt: skip
     monkeypatch.setattr(nets, "NETS", {"T": net})
-    for script in ("accuracy", "speed", "resources"):
+    for script in ("accuracy", "continual", "formats", "speed", "resources"):
         module = import_module(script)
         monkeypatch.setattr(module, "NETS", {"T": net})
         if hasattr(module, "images"):

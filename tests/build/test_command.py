@@ -57,7 +57,7 @@ def test_quiet(capsys, tmp_path, planned):
     ("arguments", "message"),
     [
         (["nothing.py"], "Cannot read nothing.py: No such file or directory"),
-        (["net.txt"], "A description ends in .py or .json"),
+        (["net.txt"], "A description ends in .py, .json or .onnx"),
         (["--data", "fashion"], "Data must be one of mnist:DIR"),
         (["--data", "mnist:nowhere"], "nowhere is no directory"),
         (["--samples", "1"], "samples must be at least 2, not 1"),

@@ -82,9 +82,10 @@ def test_a_data_set_shows_itself():
 @pytest.mark.parametrize(
     "source, message",
     [
-        ("fashion:x", r"^Data must be one of mnist:DIR, cifar10:DIR, svhn:DIR, digits, not 'fashion:x'$"),
+        ("fashion:x", r"^Data must be one of mnist:DIR, cifar10:DIR, svhn:DIR, npz:FILE, images:DIR, digits, not 'fashion:x'$"),
         ("", r"not ''$"),
         ("mnist", r"^mnist needs the directory of its files, mnist:DIR, not 'mnist'$"),
+        ("npz", r"^npz needs a file, npz:FILE, not 'npz'$"),
         ("svhn:", r"^svhn needs the directory of its files"),
         ("digits:x", r"^digits come with scikit-learn and take no directory, not 'digits:x'$"),
     ],

@@ -111,11 +111,12 @@ def test_resources_of_a_layer_are_those_of_its_gates_alone(here, unmeasured):
         assert found[TOTAL][figure] == getattr(whole, figure)
         assert sum(found[part][figure] for part in found if part != TOTAL) == found[TOTAL][figure]
     assert found["conv1"]["dsp"] == 3 and found["linear1"]["dsp"] == 2 and found[SHARED]["dsp"] == 1
-    # The stage as a design of its own: Yosys then knows nothing of what its neighbours leave unused.
+    # The stage as a design of its own: Yosys then knows nothing of what its neighbours leave unused, and
+    # spends more LUTs.
     alone, _ = synthesise(verilog.replace(r"\streamtrain.conv1 ", "alone "), "alone")
     stage = whole.parts["conv1"]
     assert (stage.dsp, stage.bram36, stage.ff) == (alone.dsp, alone.bram36, alone.ff)
-    assert stage.lut == pytest.approx(alone.lut, rel=0.1)
+    assert 0.88 * alone.lut <= stage.lut <= alone.lut
 
 
 def test_parts_belong_to_the_layer_that_they_are_named_for():
@@ -283,12 +284,19 @@ SCRIPT = dedent("""
 
     folder, designs = Path(sys.argv[1]), []
 
-    # Worker processes run these lines, too: there, simulation takes 0.1 s and leaves a mark.
+    def note(file, number):
+        with open(folder / file, "a") as log:
+            log.write(f"{number}\\n")
+
+    # Worker processes run these lines, too: there, simulation takes 0.1 s and leaves a mark. It
+    # begins when both workers are known: whoever kills this run knows whose end to wait for.
+    if __name__ != "__main__":
+        note("pids", os.getpid())
+
     def count(plan, batch, *, jobs):
-        with open(folder / "pids", "a") as log:
-            log.write(f"{os.getpid()}\\n")
-        with open(folder / "counted", "a") as log:
-            log.write(f"{plan.multipliers}\\n")
+        while len((folder / "pids").read_text().split()) < 2:
+            time.sleep(0.01)
+        note("counted", plan.multipliers)
         if plan.multipliers == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.1)

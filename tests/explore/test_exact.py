@@ -10,7 +10,7 @@ from streamtrain.explore.cuts import Cuts
 from streamtrain.explore.exact import exact_front
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.space import FIGURES, Space
-from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.resources import estimate_resources
 from streamtrain.pipeline.schedule import estimate
@@ -29,7 +29,15 @@ NETS = {
             Linear(3),
         ),
     ),
+    "optimiser": Network(
+        (1, 4, 4),
+        (Conv2d(4, 3), ReLU(), Flatten(), Linear(3)),
+        optimizer=SGD(momentum=0.9, weight_decay=0.01, clip=1.0),
+    ),
 }  # fmt: skip
+
+NETS["frozen front"] = NETS["odd"].freeze("conv1", "conv2")
+NETS["frozen middle"] = NETS["odd"].freeze("conv2")
 
 OBJECTIVES = [
     ("cycles",),

@@ -4,9 +4,12 @@ It shares nothing with ``streamtrain.golden`` but the plan; numbers are rounded 
 that the gates are compared with (``tests/numeric``).
 """
 
+from fractions import Fraction
+
 import numpy as np
 
 from streamtrain.host.device import Op
+from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import (
     Round,
     lane_bits,
@@ -14,10 +17,16 @@ from streamtrain.numeric import (
     requantize_codes,
     round_codes,
 )
+from streamtrain.pipeline.layouts import saturation_sites
+from streamtrain.pipeline.optimizer import clip_frac, decay_frac, velocity
 
 
 def clip(codes, fmt):
     return np.clip(codes, fmt.codes[0], fmt.codes[-1])
+
+
+def low(random, bits):
+    return None if random is None else random & (1 << bits) - 1
 
 
 class Random:
@@ -54,10 +63,11 @@ class SlowStage:
         self.w = w.reshape(m, n, k, k).copy()
         self.b = weights.get(f"{stage.name}.bias", np.zeros(m, np.int64)).copy()
         self.gw, self.gb = np.zeros_like(self.w), np.zeros_like(self.b)
+        self.vw, self.vb = np.zeros_like(self.w), np.zeros_like(self.b)
         self.random = {
             site: Random(plan.random_seed(stage, site)) for site in ("output", "errors", "weights")
         }
-        self.saturated = dict.fromkeys(("output", "errors", "weights"), 0)
+        self.saturated = dict.fromkeys(saturation_sites(plan), 0)
 
     def torch_weight(self, shape):
         if len(shape) == 4:
@@ -124,7 +134,7 @@ class SlowStage:
                             dx[:, h, v] += w[:, :, i, j].T @ self.dz[:, r, c]
         return dx
 
-    def update(self, rate_shift, update):
+    def update(self, rate_shift, update, values):
         s, plan = self.stage, self.plan
         k = s.kernel
         a = np.zeros_like(self.w)
@@ -140,7 +150,11 @@ class SlowStage:
             self.gw, self.gb = t >> drop, tb >> drop_b
             return
         self.gw[:], self.gb[:] = 0, 0
-        random, random_b = self.weight_random(shift, shift_b)
+        t, tb, shift_b = self.optimised(t, tb, shift, shift_b, **values)
+        random, random_b = self.weight_random()
+        if plan.network.optimizer.momentum:
+            self.keep_velocity(t, tb, random, random_b)
+        random, random_b = low(random, shift), low(random_b, shift_b)
         new = self.w - round_codes(t, shift, s.round_weights, random)
         self.w = clip(new, s.stored)
         self.saturated["weights"] += np.count_nonzero(self.w != new)
@@ -149,7 +163,38 @@ class SlowStage:
             self.b = clip(new, s.stored)
             self.saturated["weights"] += np.count_nonzero(self.b != new)
 
-    def weight_random(self, bits, bits_b):
+    def optimised(self, t, tb, shift, shift_b, momentum=0, decay=0, clip=0):
+        """Gradients as they are subtracted, and the bits below a stored bias."""
+        s, plan, own = self.stage, self.plan, self.plan.network.optimizer
+        if own.clip is not None:
+            frac, frac_b = s.stored.frac + shift, s.stored.frac + shift_b
+            limit, limit_b = (clip << f - clip_frac(plan) for f in (frac, frac_b))
+            t, tb = np.clip(t, -limit, limit), np.clip(tb, -limit_b, limit_b)
+        if not (own.momentum or own.weight_decay):
+            return t, tb, shift_b
+        frac = s.stored.frac + shift
+        tb = tb << s.input.frac
+        if own.momentum:
+            up = frac - velocity(plan, s).frac - 10
+            t, tb = t + (momentum * self.vw << up), tb + (momentum * self.vb << up)
+        if own.weight_decay:
+            up = frac - s.weights.frac - decay_frac(plan)
+            w, b = self.operand(self.w), self.operand(self.b)
+            t, tb = t + (decay * w << up), tb + (decay * b << up)
+        return t, tb, shift
+
+    def keep_velocity(self, t, tb, random, random_b):
+        s, fmt = self.stage, velocity(self.plan, self.stage)
+        drop = s.stored.frac + self.plan.weight_shift(s) - fmt.frac
+        random, random_b = low(random, drop), low(random_b, drop)
+        self.vw, count = requantize_codes(t, drop, fmt, s.round_weights, random)
+        self.saturated["velocity"] += count
+        if s.bias:
+            self.vb, count = requantize_codes(tb, drop, fmt, s.round_weights, random_b)
+            self.saturated["velocity"] += count
+
+    def weight_random(self):
+        """All bits of each weight's random state, and of each bias's."""
         s = self.stage
         if s.round_weights is not Round.STOCHASTIC:
             return None, None
@@ -160,10 +205,10 @@ class SlowStage:
             for pm, pn, pk in np.ndindex(pms, pns, pks):
                 lane = (pm * pns + pn) * pks + pk
                 i, j = divmod(kb * pks + pk, s.kernel)
-                random[mb * pms + pm, nb * pns + pn, i, j] = lane_bits(state, lane, bits)
+                random[mb * pms + pm, nb * pns + pn, i, j] = lane_bits(state, lane, 32)
             if nb == 0 and kb == 0:
                 for pm in range(pms):
-                    random_b[mb * pms + pm] = lane_bits(state, pms * pns * pks + pm, bits_b)
+                    random_b[mb * pms + pm] = lane_bits(state, pms * pns * pks + pm, 32)
         return random, random_b
 
 
@@ -173,7 +218,7 @@ class SlowGolden:
         self.shapes = {name: value.shape for name, value in weights.items()}
         self.stages = [SlowStage(plan, stage, weights) for stage in plan.stages]
 
-    def step(self, x, op, label, update, mantissa, rate_shift):
+    def step(self, x, op, label, update, mantissa, rate_shift, **values):
         """Returns the scores, the loss and the predicted class of one sample."""
         for slow in self.stages:
             # A map becomes a vector with its channels innermost.
@@ -189,7 +234,7 @@ class SlowGolden:
             return z, loss, predicted
 
         last = self.stages[-1]
-        shift = 38 - last.stage.errors.frac
+        shift = self.loss_frac() - last.stage.errors.frac
         random = None
         if last.stage.round_errors is Round.STOCHASTIC and shift > 0:
             random = [lane_bits(last.random["errors"].beat(), 0, shift) for _ in z]
@@ -208,11 +253,42 @@ class SlowGolden:
                     random = random.reshape(*b.pooled, -1).transpose(2, 0, 1)
             before.receive(dx, shift, random)
         for slow in self.stages:
-            slow.update(int(rate_shift), update)
+            slow.update(int(rate_shift), update, values)
         return z, loss, predicted
 
+    def loss_frac(self):
+        """Fractional bits of the errors before they are rounded."""
+        if isinstance(self.plan.network.loss, CrossEntropy):
+            return 38
+        return 7 + self.mean()[1] + self.stages[-1].stage.output.frac
+
+    def mean(self):
+        """2/n as a number of 16 bits and its fractional bits."""
+        n, frac = self.plan.network.classes, 0
+        while 2 * 2**frac < n * 2**15:
+            frac += 1
+        return round(Fraction(2 * 2**frac, n)), frac
+
     def loss(self, z, label, mantissa):
-        """Softmax cross-entropy in Python's integers: the loss and the errors."""
+        """The loss and the errors, in Python's integers."""
+        if isinstance(self.plan.network.loss, CrossEntropy):
+            return self.cross_entropy(z, label, mantissa)
+        fmt = self.stages[-1].stage.output
+        mean, mean_frac = self.mean()
+        targets = [(i == label) * 2**fmt.frac for i in range(len(z))]
+        if isinstance(self.plan.network.loss, SquaredHinge):
+            targets = [2**fmt.frac if target else -(2**fmt.frac) for target in targets]
+            pairs = zip(z, targets, strict=True)
+            z = [min(s, t) if t > 0 else max(s, t) for s, t in pairs]
+        e = [score - target for score, target in zip(z, targets, strict=True)]
+        lost = 1 if fmt.width == 18 else 0  # a distance has 19 bits, a multiplier's side 18
+        total = sum(distance * (distance >> lost) for distance in e)
+        # total * 2/n / 2, with 12 fractional bits
+        loss = total * mean * 2**12 // 2 ** (2 * fmt.frac - lost + mean_frac + 1)
+        return min(loss, 2**32 - 1), [distance * mean * mantissa for distance in e]
+
+    def cross_entropy(self, z, label, mantissa):
+        """Softmax cross-entropy: the loss and the errors."""
         frac = self.stages[-1].stage.output.frac
         d = [max(z) - score for score in z]
         e = []

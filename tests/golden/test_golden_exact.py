@@ -6,10 +6,23 @@ from slow_golden import SlowGolden
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    Network,
+    ReLU,
+    SquaredHinge,
+)
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
+
+SOFTMAX = CrossEntropy()
 
 # Between them: odd maps, a pool that drops, every kernel and padding, wider output than input, no
 # bias, no ReLU, both orders of ReLU and pool, a vector between linear layers, no linear layer.
@@ -65,9 +78,9 @@ def rounded(numbers, mode):
     return Numbers(**fields, round_activations=mode, round_errors=mode, round_weights=mode)
 
 
-def make_plan(net, numbers, lr=2**-7, **arguments):
+def make_plan(net, numbers, lr=2**-7, loss=SOFTMAX, **arguments):
     shape, layers, foldings = NETS[net]
-    network = Network(shape, layers, optimizer=SGD(lr), seed=3)
+    network = Network(shape, layers, loss=loss, optimizer=SGD(lr), seed=3)
     return lower(network, foldings, numbers, **arguments)
 
 
@@ -137,6 +150,37 @@ def test_mini_batches_match_plain_numpy(net, numbers, mode):
     plan = make_plan(net, rounded(numbers, mode), max_batch=6)
     update = np.isin(np.arange(32), [5, 6, 9, 15, 21, 27])
     check_same(plan, make_samples(plan, 32), make_commands(plan, 32, update=update))
+
+
+@pytest.mark.parametrize("mode", list(Round))
+@pytest.mark.parametrize("numbers", [WIDE, NARROW, ODD], ids=["wide", "narrow", "odd"])
+@pytest.mark.parametrize("loss", [MSELoss(), SquaredHinge()], ids=["error", "hinge"])
+def test_squares_match_plain_integers(loss, numbers, mode):
+    plan = make_plan("odd", rounded(numbers, mode), loss=loss)
+    ops = [Op.TRAIN, Op.EVALUATE, Op.TRAIN, Op.INFER, Op.TRAIN]
+    check_same(plan, make_samples(plan, 5), make_commands(plan, 5, op=ops))
+
+
+@pytest.mark.parametrize(
+    "logits", [Fixed(18, 0), Fixed(18, 16), Fixed(17, 12), Fixed(4, 2)], ids=str
+)
+@pytest.mark.parametrize("loss", [MSELoss(), SquaredHinge()], ids=["error", "hinge"])
+def test_squares_of_extreme_scores_match_plain_integers(loss, logits):
+    plan, weights = score_plan(logits, 3, loss)
+    low, high, unit = logits.codes[0], logits.codes[-1], 2**logits.frac
+    values = [low, -unit - 1, -unit, -1, 0, unit - 1, unit, unit + 1, high]
+    x = np.random.default_rng(5).choice(np.clip(values, low, high), (60, 3, 1, 1))
+    commands = make_commands(plan, len(x))
+    for i in range(len(x)):
+        golden = Golden(plan)
+        golden.write_weights(weights)
+        c = one(commands, i)
+        slow = SlowGolden(plan, weights)
+        _, expected, _ = slow.step(x[i], Op.TRAIN, c.label[0], 1, c.mantissa[0], c.shift[0])
+        dz = golden.trace(x[i], c)["conv1"]["dz"].ravel()
+        np.testing.assert_array_equal(dz, slow.stages[0].dz.ravel())
+        golden.write_weights(weights)
+        assert golden.run(x[i : i + 1], c).loss[0] == expected
 
 
 def test_other_commands_change_no_weights():
@@ -233,9 +277,9 @@ def test_runs_may_be_cut_anywhere():
         np.testing.assert_array_equal(cut.read_weights()[name], codes)
 
 
-def score_plan(logits, classes):
+def score_plan(logits, classes, loss=SOFTMAX):
     """A plan whose scores are its samples, with the weights that make it so."""
-    network = Network((classes, 1, 1), [Conv2d(classes, 1, bias=False), Flatten()])
+    network = Network((classes, 1, 1), [Conv2d(classes, 1, bias=False), Flatten()], loss=loss)
     numbers = Numbers(
         weights=Fixed(18, 0),
         activations=Fixed(18, logits.frac),

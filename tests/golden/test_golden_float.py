@@ -1,16 +1,31 @@
 """The float twin against PyTorch and finite differences, and the exact model against the twin."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch_twin import LOSSES, real_weights, torch_model
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    Network,
+    ReLU,
+    SquaredHinge,
+)
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 
+SOFTMAX = CrossEntropy()
 LR = 2**-4
 
 NETS = {
@@ -36,9 +51,13 @@ NETS = {
 }  # fmt: skip
 
 
-def make_plan(net, max_batch=1, numbers=None):
+def each_loss(test):
+    return pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)(test)
+
+
+def make_plan(net, max_batch=1, numbers=None, loss=SOFTMAX, frozen=()):
     shape, layers = NETS[net]
-    network = Network(shape, layers, optimizer=SGD(LR), seed=1)
+    network = Network(shape, layers, loss=loss, optimizer=SGD(LR), seed=1).freeze(*frozen)
     return lower(network, lambda name, channels, kernel: (1, 1, 1), numbers, max_batch=max_batch)
 
 
@@ -56,56 +75,37 @@ def make_data(plan, count):
     return x, rng.integers(plan.network.classes, size=count)
 
 
-def real_weights(golden):
-    """The twin's weights as real numbers."""
-    stored = {stage.name: stage.stored for stage in golden.plan.stages}
-    return {name: stored[name.split(".")[0]].decode(w) for name, w in golden.read_weights().items()}
-
-
-def torch_model(network):
-    """The network in PyTorch, and its tensors by our names."""
-    modules, tensors = [], {}
-    initial = network.initial_weights()
-    for layer, shape in zip(network.layers, network.shapes, strict=False):
-        match layer:
-            case Conv2d():
-                module = torch.nn.Conv2d(
-                    shape[0], layer.channels, layer.kernel, padding=layer.pad, bias=layer.bias
-                )
-            case Linear():
-                module = torch.nn.Linear(shape[0], layer.features, bias=layer.bias)
-            case MaxPool2d():
-                module = torch.nn.MaxPool2d(2)
-            case ReLU():
-                module = torch.nn.ReLU()
-            case Flatten():
-                module = torch.nn.Flatten()
-        module = module.double()
-        for kind, tensor in module.named_parameters():
-            name = f"{layer.name}.{kind}"
-            tensor.data = torch.tensor(initial[name])
-            tensors[name] = tensor
-        modules.append(module)
-    return torch.nn.Sequential(*modules), tensors
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("net", NETS)
+@each_loss
+def test_twin_trains_as_pytorch_does(loss, net, batch):
+    check_against_pytorch(make_plan(net, max_batch=batch, loss=loss), loss, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("net", NETS)
-def test_twin_trains_as_pytorch_does(net, batch):
-    plan = make_plan(net, max_batch=batch)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("frozen", [["conv1"], ["conv2", "linear1"], ["conv1", "conv3", "linear2"]])
+def test_twin_freezes_as_pytorch_does(frozen, masked, batch):
+    plan = make_plan("kernels and paddings", batch, frozen=() if masked else frozen)
+    check_against_pytorch(plan, SOFTMAX, batch, frozen)
+
+
+def check_against_pytorch(plan, loss, batch, frozen=()):
     x, labels = make_data(plan, 24)
     twin = Golden(plan, exact=False)
-    results = twin.run(x, make_commands(plan, labels, batch))
+    mask = sum(1 << at for at, stage in enumerate(plan.stages) if stage.name in frozen)
+    commands = replace(make_commands(plan, labels, batch), frozen=np.full(len(x), mask))
+    results = twin.run(x, commands)
 
     model, tensors = torch_model(plan.network)
+    for name, tensor in tensors.items():
+        tensor.requires_grad_(name.partition(".")[0] not in frozen)
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     real = torch.tensor(plan.stages[0].input.decode(x))
     for start in range(0, len(x), batch):
         part = slice(start, start + batch)
         scores = model(real[part])
-        losses = torch.nn.functional.cross_entropy(
-            scores, torch.tensor(labels[part]), reduction="none"
-        )
+        losses = LOSSES[loss](scores, torch.tensor(labels[part]))
         optimizer.zero_grad()
         losses.mean().backward()
         optimizer.step()
@@ -159,15 +159,17 @@ def test_twin_saturates_nothing_and_counts_nothing():
     assert not any(sum(sites.values()) for sites in twin.saturations().values())
 
 
-def test_fine_formats_stay_close_to_the_twin():
+@each_loss
+def test_fine_formats_stay_close_to_the_twin(loss):
+    softmax = loss == SOFTMAX  # the errors of squares are larger
     fine = Numbers(
         weights="fixed<18,3>",
-        master="fixed<25,3>",
+        master="fixed<25,3>" if softmax else "fixed<24,3>",
         activations="fixed<18,5>",
         logits="fixed<18,7>",
-        errors="fixed<18,2>",
+        errors="fixed<18,2>" if softmax else "fixed<18,3>",
     )
-    plan = make_plan("relu before pool", numbers=fine)
+    plan = make_plan("relu before pool", numbers=fine, loss=loss)
     x, labels = make_data(plan, 20)
     exact, twin = Golden(plan), Golden(plan, exact=False)
     commands = make_commands(plan, labels)
@@ -179,7 +181,15 @@ def test_fine_formats_stay_close_to_the_twin():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_digits_are_learned(exact):
+@pytest.mark.parametrize(
+    ("loss", "lr", "first", "third"),
+    [
+        pytest.param(CrossEntropy(), 2**-6, 1, 0.15, id="CrossEntropy"),
+        pytest.param(MSELoss(), 2**-4, 0.08, 0.035, id="MSELoss"),
+        pytest.param(SquaredHinge(), 2**-4, 0.25, 0.05, id="SquaredHinge"),
+    ],
+)
+def test_digits_are_learned(loss, lr, first, third, exact):
     pixels, labels = load_digits(return_X_y=True)
     layers = [
         Conv2d(8, 3),
@@ -191,12 +201,12 @@ def test_digits_are_learned(exact):
         Flatten(),
         Linear(10),
     ]
-    network = Network((1, 8, 8), layers, optimizer=SGD(2**-6))
+    network = Network((1, 8, 8), layers, loss=loss, optimizer=SGD(lr))
     plan = lower(network, lambda name, channels, kernel: (1, 1, 1))
     x = plan.stages[0].input.encode(pixels.reshape(-1, 1, 8, 8) / 16)
     golden = Golden(plan, exact=exact)
     train = make_commands(plan, labels[:1400])
     losses = [golden.run(x[:1400], train).loss.mean() / 4096 for _ in range(3)]
-    assert losses[0] < 1 and losses[2] < 0.15
+    assert losses[0] < first and losses[2] < third
     tested = golden.run(x[1400:], make_commands(plan, labels[1400:], op=Op.EVALUATE))
     assert (tested.predicted == labels[1400:]).mean() > 0.85

@@ -190,3 +190,14 @@ def test_says_where_a_mini_batch_overflows():
     )
     with pytest.raises(OverflowError, match=message):
         golden.run(x, make_commands(256, label=1, update=[0] * 255 + [1]))
+
+
+def test_the_same_layers_are_frozen_in_all_of_a_mini_batch():
+    golden = Golden(make_plan(max_batch=2))
+    golden.run(X, make_commands(2, update=[0, 1], frozen=1))
+    golden.run(X, make_commands(2, update=[1, 0], frozen=[0, 1]))
+    message = r"^Commands have frozen 0b0 in a mini-batch that began otherwise"
+    with pytest.raises(ValueError, match=message):
+        golden.run(X, make_commands(2, update=[1, 1]))
+    with pytest.raises(ValueError, match=r"^Command 0 has frozen 99; it must be 0 to \d+$"):
+        golden.run(X, make_commands(2, frozen=99))

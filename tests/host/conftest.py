@@ -58,6 +58,18 @@ class FakeDevice:
     def write_weights(self, weights):
         self.weights = weights
 
+    def read_random(self):
+        return {}
+
+    def write_random(self, states):
+        assert not states
+
+    def read_optimizer(self):
+        return {}
+
+    def write_optimizer(self, state):
+        assert not state
+
     def saturations(self):
         return {"conv1": {"output": 3, "errors": 0, "weights": 1}}
 

@@ -403,3 +403,26 @@ def test_real_weights_become_codes_and_back():
     back = design.plan.decode_weights(trainer.state_dict())
     for name, values in real.items():
         np.testing.assert_allclose(back[name], values, atol=2**-14)
+
+
+def test_layers_can_be_frozen_from_call_to_call(trainer, device, samples):
+    x, y = samples
+    trainer.fit(x, y, frozen=["linear1"])
+    assert device.commands("frozen") == [0b10] * 21
+    trainer.step(x[:4], y[:4], frozen=("conv1",))
+    trainer.step(x[:4], y[:4])
+    assert device.commands("frozen")[21:] == [0b01] * 4 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("frozen", "error", "message"),
+    [
+        ("conv1", TypeError, r"^frozen must be a sequence of layer names, such as \['conv1'\]"),
+        (["conv3"], ValueError, r"^No layer with weights is named 'conv3' \(did you mean 'conv1'\?\)"),
+        (["linear1", "conv1"], ValueError, r"^With conv1, linear1 frozen, no layer is left to train"),
+    ],
+)
+def test_rejects_what_cannot_be_frozen(trainer, device, samples, frozen, error, message):
+    with pytest.raises(error, match=message):
+        trainer.fit(*samples, frozen=frozen)
+    assert not device.runs

@@ -8,9 +8,12 @@ from streamtrain.network import (
     CrossEntropy,
     Flatten,
     Linear,
+    Loss,
     MaxPool2d,
+    MSELoss,
     ReLU,
     ShapeError,
+    SquaredHinge,
 )
 
 
@@ -75,7 +78,11 @@ def test_layers_are_records(layer):
 
 def test_losses_and_optimisers_are_records():
     assert SGD.from_json(SGD(lr=0.01).to_json()) == SGD(0.01) != SGD()
+    full = SGD(0.01, momentum=0.9, weight_decay=1e-4, clip=1)
+    assert SGD.from_json(full.to_json()) == full
+    assert (SGD().terms, full.terms) == ((), ("momentum", "weight_decay"))
     assert CrossEntropy.from_json(CrossEntropy().to_json()) == CrossEntropy()
+    assert Loss.from_json(SquaredHinge().to_json()) == SquaredHinge() != MSELoss()
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,10 @@ def test_losses_and_optimisers_are_records():
         (lambda: SGD(1), ValueError, r"^SGD lr must be between 0 and 1, not 1$"),
         (lambda: SGD(float("nan")), ValueError, r"^SGD lr must be between 0 and 1, not nan$"),
         (lambda: SGD("fast"), TypeError, r"^SGD lr must be a number, not 'fast'$"),
+        (lambda: SGD(momentum=1), ValueError, r"^SGD momentum must be at least 0 and below 1, not 1$"),
+        (lambda: SGD(momentum=True), TypeError, r"^SGD momentum must be a number, not True$"),
+        (lambda: SGD(weight_decay=-1), ValueError, r"^SGD weight_decay must be 0 or more, not -1$"),
+        (lambda: SGD(clip=0), ValueError, r"^SGD clip must be more than 0, or None, not 0$"),
     ],
 )  # fmt: skip
 def test_rejects_arguments(make, error, message):

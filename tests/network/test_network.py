@@ -9,6 +9,7 @@ from streamtrain.network import (
     Flatten,
     Linear,
     MaxPool2d,
+    MSELoss,
     Network,
     ReLU,
     ShapeError,
@@ -116,7 +117,7 @@ def test_table_counts_weights_and_macs():
         ((1, 28, 28), [Conv2d(8, 3, name=3), *LAYERS], ValueError, r"^Layer name must be an identifier, not 3$"),
         ((1, 28, 28), [Conv2d(8, 3, name="relu1"), *LAYERS], ValueError, r"^Two layers are named 'relu1'$"),
         ((1, 28, 28), [Flatten()], ValueError, r"no Conv2d or Linear layer, so nothing to train$"),
-        ((1, 28, 28), [Flatten(), Linear(1)], ValueError, r"^The last layer \(linear1\) gives 1 score; cross-entropy needs at least 2"),
+        ((1, 28, 28), [Flatten(), Linear(1)], ValueError, r"^The last layer \(linear1\) gives 1 score; cross-entropy needs at least 2 classes$"),
         ((1, 28, 28), [Conv2d(8, 3)], ShapeError, r"^The last layer \(conv1\) gives a map \(8, 28, 28\), .* add Flatten \(6272 classes\) or Linear$"),
         ((1, 28, 28), [Linear(10)], ShapeError, r"^linear1 takes a vector, but gets \(1, 28, 28\); put Flatten before it$"),
         ((1, 3, 3), [*LAYERS[:3], MaxPool2d(), Flatten(), Linear(2)], ShapeError, r"^pool2: a 1x1 map is smaller than the 2x2 pool"),
@@ -131,11 +132,12 @@ def test_rejects_what_makes_no_sense(shape, layers, error, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"loss": "cross-entropy"}, r"^Loss must be CrossEntropy\(\), not 'cross-entropy'$"),
+        ({"loss": "cross-entropy"}, r"^Loss must be CrossEntropy\(\), MSELoss\(\) or SquaredHinge\(\), not 'cross-e"),
+        ({"loss": MSELoss}, r"^Loss must be .*, not <class '.*\.MSELoss'>$"),
         ({"optimizer": 0.01}, r"^Optimizer must be SGD\(lr\), not 0.01$"),
         ({"seed": "x"}, r"integer"),
     ],
-)
+)  # fmt: skip
 def test_rejects_arguments(arguments, message):
     with pytest.raises(TypeError, match=message):
         Network((1, 28, 28), LAYERS, **arguments)
@@ -147,3 +149,49 @@ def test_network_in_a_line():
         Linear(2),
     ]  # fmt: skip
     assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"
+
+
+def chain():
+    layers = [Conv2d(4, 3), ReLU(), Conv2d(6, 3, name="middle"), Flatten(), Linear(3)]
+    return Network((2, 4, 4), layers)
+
+
+def test_frozen_layers_are_left_out_of_a_step():
+    net = chain()
+    first, middle, last = net.macs.values()
+    assert net.frozen == ()
+    assert net.training_macs == 2 * first + 3 * middle + 3 * last
+    assert net.freeze("conv1").training_macs == first + 2 * middle + 3 * last
+    assert net.freeze("conv1", "middle").training_macs == first + middle + 2 * last
+    assert net.freeze("middle", "linear1").training_macs == 2 * first + 2 * middle + 2 * last
+    assert net.freeze("conv1").freeze("middle") == net.freeze("middle", "conv1")
+    assert net.freeze("middle").frozen == ("middle",)
+    assert ("middle", "Conv2d, frozen") in [row[:2] for row in net.freeze("middle").table()[1]]
+    assert Network.from_json(net.freeze("middle").to_json()) == net.freeze("middle")
+    assert Network(net.input_shape, [Conv2d(4, 3, trainable=False), *net.layers[1:]]).frozen == ("conv1",)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["conv2"],
+            r"^No layer with weights is named 'conv2' \(did you mean 'conv1'\?\); there are conv1, "
+            r"middle, linear1$",
+        ),
+        (["relu1"], r"^No layer with weights is named 'relu1'.*; there are conv1, middle, linear1$"),
+        (
+            ["conv1", "middle", "linear1"],
+            r"^All layers with weights \(conv1, middle, linear1\) are frozen, so nothing is left to "
+            r"train; leave one of them trainable",
+        ),
+    ],
+)
+def test_rejects_what_cannot_be_frozen(names, message):
+    with pytest.raises(ValueError, match=message):
+        chain().freeze(*names)
+
+
+def test_trainable_is_true_or_false():
+    with pytest.raises(TypeError, match=r"^Linear trainable must be True or False, not 1$"):
+        Linear(3, trainable=1)

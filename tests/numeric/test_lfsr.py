@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 from amaranth.sim import Simulator
 
-from streamtrain.numeric import Lfsr, lane_bits, lfsr_states
+from streamtrain.numeric import Chain, Lfsr, lane_bits, lfsr_states, link
 
 
 class Lanes(wiring.Component):
@@ -44,6 +44,37 @@ def test_gates_and_numpy_give_the_same_numbers(seed, bits):
             ctx.set(dut.advance, 0)
 
     simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def test_linked_registers_are_one():
+    seeds, new = [0x12345678, 0xFFFFFFFF, 1], [0x80000001, 0xDEADBEEF, 0x0F0F0F0F]
+    m = Module()
+    chain = Chain().create()
+    registers = [Lfsr(seed) for seed in seeds]
+    for number, register in enumerate(registers):
+        m.submodules[f"lfsr{number}"] = register
+        m.d.comb += register.advance.eq(1)  # shifting goes first
+    link(m, chain, [register.chain for register in registers])
+
+    async def bench(ctx):
+        ctx.set(chain.shift, 1)
+        sent = "".join(f"{state:032b}" for state in reversed(new))
+        came = ""
+        for bit in sent:
+            came += str(ctx.get(chain.o))
+            ctx.set(chain.i, int(bit))
+            await ctx.tick()
+        assert came == "".join(f"{state:032b}" for state in reversed(seeds))
+        assert [ctx.get(register.state) for register in registers] == new
+        ctx.set(chain.shift, 0)
+        await ctx.tick()
+        after = [lfsr_states(state, 1)[1] for state in new]
+        assert [ctx.get(register.state) for register in registers] == after
+
+    simulator = Simulator(m)
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()

@@ -1,9 +1,22 @@
 """Plans that are small enough for Amaranth's simulator."""
 
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    CrossEntropy,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    MSELoss,
+    Network,
+    ReLU,
+    SquaredHinge,
+)
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
+
+SOFTMAX = CrossEntropy()
 
 TINY = Network(
     (1, 6, 6),
@@ -17,7 +30,7 @@ def tiny(numbers=None, **options):
     return lower(TINY, FOLDINGS, numbers, **options)
 
 
-def mixed_formats():
+def mixed_formats(loss=SOFTMAX, frozen=()):
     """Stages whose formats, rounding and lanes all differ."""
     net = Network(
         (2, 4, 5),
@@ -31,8 +44,9 @@ def mixed_formats():
             ReLU(),
             Linear(2),
         ),
+        loss=loss,
         optimizer=SGD(2**-2),
-    )
+    ).freeze(*frozen)
     stochastic = {"round_activations": "stochastic", "round_errors": "stochastic"}
     overrides = {
         "conv1": Numbers(
@@ -61,10 +75,38 @@ def only_linear():
     return lower(net, {"linear1": (1, 2, 1)}, in_flight=2)
 
 
+def squared_error(**options):
+    """Scores of 18 bits, one too wide for the multiplier that squares them."""
+    net = Network((4, 1, 1), (Flatten(), Linear(6), ReLU(), Linear(5)), loss=MSELoss())
+    foldings = {"linear1": (1, 2, 1), "linear2": (5, 1, 1)}
+    return lower(net, foldings, Numbers(logits=Fixed(18, 12)), **options)
+
+
 def only_convolutions():
     """Scores are a 1x1 map, after pool and ReLU."""
     net = Network((1, 3, 3), (Conv2d(2, kernel=3, padding=1), MaxPool2d(), ReLU(), Flatten()))
     return lower(net, {"conv1": (1, 1, 3)})
+
+
+def partly_frozen(*names, numbers=None, overrides=None, **options):
+    """Convolutions with and without a pool, and two linear layers; the ones named are frozen."""
+    net = Network(
+        (1, 4, 4),
+        (
+            Conv2d(2, kernel=3),
+            ReLU(),
+            MaxPool2d(),
+            Conv2d(4, kernel=1),
+            ReLU(),
+            Flatten(),
+            Linear(4),
+            ReLU(),
+            Linear(2),
+        ),
+        optimizer=SGD(2**-3),
+    ).freeze(*names)
+    foldings = {"conv1": (2, 1, 9), "conv2": (2, 2, 1), "linear1": (2, 4, 1), "linear2": (1, 2, 1)}
+    return lower(net, foldings, numbers, overrides, **options)
 
 
 PLANS = {
@@ -73,4 +115,6 @@ PLANS = {
     "mixed formats": mixed_formats(),
     "only linear": only_linear(),
     "only convolutions": only_convolutions(),
+    "squared error": squared_error(in_flight=2),
+    "squared hinge": mixed_formats(SquaredHinge()),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from amaranth.back import rtlil
-from small_plans import PLANS, tiny
+from small_plans import PLANS, partly_frozen, tiny
 
 from streamtrain.description import default_network
 from streamtrain.numeric import Fixed
@@ -26,6 +26,7 @@ UPDATE = "python -m pytest tests/pipeline/test_generate.py --update-hashes"
 REFERENCES = {
     **PLANS,
     "mini-batches": tiny(Numbers(master=Fixed(20, 16)), max_batch=16),
+    "frozen layers": partly_frozen("conv1", "linear1", in_flight=2),
     "digits": lower(
         default_network(), {"conv1": (4, 1, 9), "conv2": (16, 1, 9), "linear1": (2, 16, 1)}
     ),

@@ -1,22 +1,34 @@
 # amaranth: UnusedElaboratable=no
-"""Softmax and cross-entropy: scores in; loss, prediction and errors as the golden model has them."""
+"""The losses: scores in; loss, prediction and errors as the golden model has them."""
 
 import numpy as np
 import pytest
 
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.network import Conv2d, Flatten, Network
+from streamtrain.network import Conv2d, CrossEntropy, Flatten, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
-from streamtrain.pipeline.loss import SoftmaxCrossEntropy
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
+from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
+from streamtrain.pipeline.squares import MeanOfSquares
 from streamtrain.simulate.bench import run_streams
 
+GATES = {
+    CrossEntropy(): SoftmaxCrossEntropy,
+    MSELoss(): MeanOfSquares,
+    SquaredHinge(): MeanOfSquares,
+}
+SQUARES = [MSELoss(), SquaredHinge()]
 
-def make(classes=3, logits=Fixed(16, 8), errors=Fixed(16, 13), mode=Round.NEAREST):
+
+def each(losses):
+    return pytest.mark.parametrize("loss", losses, ids=lambda loss: type(loss).__name__)
+
+
+def make(loss, classes=3, logits=Fixed(16, 8), errors=Fixed(16, 13), mode=Round.NEAREST):
     """A plan whose scores are its biases, so that the golden model can be given any."""
-    net = Network((1, 1, 1), (Conv2d(classes, kernel=1), Flatten()))
+    net = Network((1, 1, 1), (Conv2d(classes, kernel=1), Flatten()), loss=loss)
     numbers = Numbers(
         weights=logits,
         logits=logits,
@@ -32,12 +44,14 @@ def scores(plan, count):
     rng = np.random.default_rng(count)
     fmt, classes = plan.stages[-1].output, plan.network.classes
     low, high = fmt.codes[0], fmt.codes[-1]
+    one = min(2 ** max(0, fmt.frac), high)
     kinds = [
         lambda: rng.integers(low, high, classes, endpoint=True),
         lambda: np.full(classes, rng.choice([low, 0, high])),
         lambda: rng.choice([low, high], classes),
         lambda: np.clip(rng.normal(0, 2.0**fmt.frac, classes), low, high).astype(np.int64),
         lambda: rng.integers(-1, 2, classes),
+        lambda: rng.choice([-one - 1, -one, 0, one - 1, one], classes),  # near the targets
     ]
     return np.array([kinds[number % len(kinds)]() for number in range(count)])
 
@@ -84,7 +98,7 @@ def check(plan, z, ops, **options):
     ]
     inputs = {"token": tokens, "i": z.reshape(-1, 1)}
     outputs = {"o": len(errors), "result": len(results)}
-    run = run_streams(SoftmaxCrossEntropy(plan), inputs, outputs, **options)
+    run = run_streams(GATES[plan.network.loss](plan), inputs, outputs, **options)
     assert run.received == {"o": errors, "result": results}
     assert run.final == {"saturated": saturated, "idle": 1}
     return run
@@ -96,9 +110,10 @@ def mixed(count):
 
 @pytest.mark.parametrize("stall", [0.0, 0.5, {"o": 0.8}, {"i": 0.8}])
 @pytest.mark.parametrize("classes", [2, 3, 10, 17])
-def test_equals_golden(classes, stall):
-    plan = make(classes)
-    check(plan, scores(plan, 15), mixed(15), stall=stall)
+@each(GATES)
+def test_equals_golden(loss, classes, stall):
+    plan = make(loss, classes)
+    check(plan, scores(plan, 18), mixed(18), stall=stall)
 
 
 LOGITS = [
@@ -115,8 +130,20 @@ LOGITS = [
 
 @pytest.mark.parametrize("logits", LOGITS, ids=str)
 def test_formats_of_scores(logits):
-    plan = make(logits=logits)
+    plan = make(CrossEntropy(), logits=logits)
     check(plan, scores(plan, 20), mixed(20))
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [Fixed(2, 0), Fixed(8, 4), Fixed(16, 14), Fixed(17, 3), Fixed(18, 12), Fixed(18, 0)],
+    ids=str,
+)
+@pytest.mark.parametrize("classes", [2, 5])
+@each(SQUARES)
+def test_formats_of_scores_that_hold_the_targets(loss, classes, logits):
+    plan = make(loss, classes, logits=logits)
+    check(plan, scores(plan, 24), mixed(24))
 
 
 ERRORS = [
@@ -131,6 +158,7 @@ ERRORS = [
 
 
 # Stochastic rounding drops at most 32 bits, so coarse errors cannot be rounded that way.
+@each(GATES)
 @pytest.mark.parametrize(
     ("errors", "mode"),
     [
@@ -140,38 +168,42 @@ ERRORS = [
         if mode is not Round.STOCHASTIC or errors.frac >= 6
     ],
 )
-def test_formats_and_rounding_of_errors(errors, mode):
-    plan = make(errors=errors, mode=mode)
+def test_formats_and_rounding_of_errors(loss, errors, mode):
+    plan = make(loss, errors=errors, mode=mode)
     check(plan, scores(plan, 10), [Op.TRAIN] * 10, stall={"o": 0.3})
 
 
 @pytest.mark.parametrize("classes", [2, 5, 10])
-def test_errors_follow_in_the_cycles_that_are_documented(classes):
-    plan = make(classes)
+@each(GATES)
+def test_errors_follow_in_the_cycles_that_are_documented(loss, classes):
+    plan = make(loss, classes)
     z = scores(plan, 6)
     run = check(plan, z, [Op.TRAIN] * 6)
     last_score = run.times["i"][classes - 1 :: classes]
+    first, result = (7, 22) if loss in SQUARES else (classes + 29, 0)
     for number, at in enumerate(last_score):
         errors = run.times["o"][number * classes : (number + 1) * classes]
-        assert errors == list(range(at + classes + 29, at + 2 * classes + 29))
-        assert run.times["result"][number] == errors[-1] + 1
+        assert errors == list(range(at + first, at + first + classes))
+        assert run.times["result"][number] == max(errors[-1] + 1, at + result)
 
 
-def test_scores_are_returned_at_once_for_inference():
-    plan = make()
+@each(GATES)
+def test_scores_are_returned_at_once_for_inference(loss):
+    plan = make(loss)
     run = check(plan, scores(plan, 5), [Op.INFER] * 5)
     assert run.times["result"] == [last + 1 for last in run.times["i"][2::3]]
 
 
-def test_largest_and_first_of_equals_is_predicted():
-    plan = make(4)
+@each(GATES)
+def test_largest_and_first_of_equals_is_predicted(loss):
+    plan = make(loss, 4)
     z = np.array([[5, 7, 7, 1], [-3, -3, -3, -3], [-9, -8, -7, -6]])
     run = check(plan, z, [Op.INFER] * 3)
     assert [result["predicted"] for result in run.received["result"]] == [1, 0, 3]
 
 
-def test_loss_and_errors_are_near_their_real_values():
-    plan = make(5)
+def test_softmax_loss_and_errors_are_near_their_real_values():
+    plan = make(CrossEntropy(), 5)
     fmt = plan.stages[-1]
     real = np.random.default_rng(0).normal(0, 2, (8, 5))
     z = fmt.output.encode(real)
@@ -185,3 +217,37 @@ def test_loss_and_errors_are_near_their_real_values():
     softmax[which] -= 1
     errors = fmt.errors.decode(run.received["o"]).reshape(8, 5)
     np.testing.assert_allclose(errors, softmax * todo.mantissa[:, None] / 128, atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 10, 24])
+@each(SQUARES)
+def test_squared_loss_and_errors_are_near_their_real_values(loss, classes):
+    plan = make(loss, classes)
+    fmt = plan.stages[-1]
+    z = fmt.output.encode(np.random.default_rng(0).normal(0, 1, (8, classes)))
+    todo = commands(plan, [Op.TRAIN] * 8)
+    run = check(plan, z, [Op.TRAIN] * 8)
+    real, label = fmt.output.decode(z), np.eye(classes)[todo.label]
+    distance = real - label
+    if isinstance(loss, SquaredHinge):
+        target = 2 * label - 1
+        distance = -target * np.maximum(0, 1 - target * real)
+    losses = np.array([result["loss"] for result in run.received["result"]]) / 2**12
+    # 2/n has 16 bits; what is below a loss's last bit is dropped, an error is rounded.
+    exact = (distance**2).mean(axis=1)
+    np.testing.assert_allclose(losses, exact - 2**-13, rtol=2**-16, atol=2**-13)
+    errors = fmt.errors.decode(run.received["o"]).reshape(8, classes)
+    expected = 2 / classes * distance * todo.mantissa[:, None] / 128
+    np.testing.assert_allclose(errors, expected, rtol=2**-16, atol=2**-14)
+
+
+@each(SQUARES)
+def test_the_largest_squares_saturate(loss):
+    """A loss has 20 integer bits; the largest square of these scores has 34."""
+    plan = make(loss, 3, logits=Fixed(18, 0))
+    low, high = plan.stages[-1].output.codes[0], plan.stages[-1].output.codes[-1]
+    z = np.array([[low, high, 0], [0, 1, 0], [high, high, high], [low, low, low]])
+    run = check(plan, z, [Op.EVALUATE, Op.TRAIN, Op.TRAIN, Op.EVALUATE])
+    losses = [result["loss"] for result in run.received["result"]]
+    assert losses[0] == losses[2] == losses[3] == 2**32 - 1
+    assert losses[1] < 4 * 2**12

@@ -7,7 +7,18 @@ from math import prod
 import numpy as np
 import pytest
 
-from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
+from streamtrain.network import (
+    SGD,
+    Conv2d,
+    Flatten,
+    Linear,
+    Loss,
+    MaxPool2d,
+    MSELoss,
+    Network,
+    ReLU,
+    SquaredHinge,
+)
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2, lower
@@ -192,6 +203,46 @@ def test_rejects_logits_whose_losses_overflow():
     message = r"^linear1: logits are fixed<18,20>, but a loss has room for at most 19 integer bits$"
     with pytest.raises(ValueError, match=message):
         one_stage(logits=Fixed(18, -2))
+
+
+@pytest.mark.parametrize("loss", [MSELoss(), SquaredHinge()])
+def test_rejects_logits_that_cannot_hold_a_squared_losss_targets(loss):
+    message = r"^conv1: logits are fixed<\d+,\d+>, but (MSEL|Sq).* drives scores to 1, which must be a code "
+    net = Network((1, 1, 1), (Conv2d(2, 1), Flatten()), loss=loss)
+
+    def planned(logits):
+        return lower(net, {"conv1": (1, 1, 1)}, Numbers(logits=logits))
+
+    for logits in (Fixed(16, 15), Fixed(8, -1)):
+        with pytest.raises(ValueError, match=message):
+            planned(logits)
+    assert planned(Fixed(18, 16)).stages[0].output == Fixed(18, 16)
+    assert planned(Fixed(18, 0)).stages[0].output == Fixed(18, 0)
+
+
+@pytest.mark.parametrize(
+    "classes, factor",
+    [(2, (2**15, 15)), (3, (43691, 16)), (4, (2**15, 16)), (10, (52429, 18)), (17, (61681, 19))],
+)
+def test_two_over_n_has_sixteen_bits(classes, factor):
+    net = Network((1, 1, 1), (Conv2d(classes, 1), Flatten()), loss=MSELoss())
+    code, frac = lower(net, {"conv1": (1, 1, 1)}).mean_factor
+    assert code.bit_length() == 16
+    assert abs(code / 2**frac * classes / 2 - 1) < 2**-16
+    assert (code, frac) == factor
+
+
+def test_rejects_losses_that_the_hardware_does_not_have():
+    class Hinge(Loss):
+        title = "hinge"
+
+        def __repr__(self):
+            return "Hinge()"
+
+    net = Network((1, 1, 1), (Conv2d(2, 1), Flatten()), loss=Hinge())
+    message = r"^The loss is Hinge\(\), which .* it computes CrossEntropy, MSELoss, SquaredHinge$"
+    with pytest.raises(ValueError, match=message):
+        lower(net, {"conv1": (1, 1, 1)})
 
 
 def test_rejects_more_random_bits_than_there_are():

@@ -199,7 +199,7 @@ class Script:
         self.expected = {name: [] for name in names}
 
     def _token(self, **values):
-        blank = {"train": 0, "update": 0, "shift": 0, "read": 0, "write": 0}
+        blank = dict.fromkeys(("train", "update", "shift", "read", "write", "frozen"), 0)
         self.sent["token"].append({**blank, **values})
 
     def write(self):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from amaranth import Module, Mux, Signal, signed
 from amaranth.hdl import Fragment
-from small_plans import PLANS, TINY, tiny
+from small_plans import FOLDINGS, PLANS, TINY, partly_frozen, tiny
 
 import streamtrain as st
 from streamtrain.build.synth import synthesise
@@ -59,7 +59,31 @@ def largest(name, channels, kernel):
 # -- Right -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", [*PLANS.values(), tiny(max_batch=5, in_flight=3)])
+FROZEN = [
+    partly_frozen("conv1", "linear1", max_batch=3),
+    partly_frozen("conv1", "conv2", numbers=Numbers(master=Fixed(20, 16)), lutram_depth=0),
+    partly_frozen("conv2", "linear2", lutram_depth=4),
+]
+
+
+def with_optimizer(max_batch=1, numbers=None, **options):
+    network = replace(TINY, optimizer=SGD(2**-3, **options))
+    return lower(network, FOLDINGS, numbers, in_flight=2, max_batch=max_batch)
+
+
+ALL = {"momentum": 0.9, "weight_decay": 0.01, "clip": 1.0}
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *PLANS.values(),
+        tiny(max_batch=5, in_flight=3),
+        *FROZEN,
+        with_optimizer(momentum=0.9),
+        with_optimizer(5, Numbers(master=Fixed(20, 16)), **ALL),
+    ],
+)
 def test_memories_are_those_of_the_gateware(plan):
     declared = {}
     for module, body in re.findall(
@@ -72,7 +96,8 @@ def test_memories_are_those_of_the_gateware(plan):
             path = re.sub(r"\.bank\d\d$", ".bank", path)
             bits = int(width or 0) + 1
             if path.endswith(("wu_tokens", "bp_tokens")):
-                bits -= 2  # whether weights are read or written is of no use there
+                # Whether weights are read or written, or velocities, is of no use there.
+                bits -= 2 + bool(plan.network.optimizer.momentum)
             declared.setdefault(path, []).append((bits, int(depth) + 1))
     estimated = {}
     for memory in estimate_resources(plan).memories:
@@ -143,6 +168,30 @@ def test_memory_kinds_are_as_synthesised(lutram_depth):
     assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36)
     assert estimated.lut == pytest.approx(used.lut, rel=0.05)
     assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
+@pytest.mark.parametrize("loss", [st.MSELoss(), st.SquaredHinge()])
+def test_losses_of_squares_are_as_synthesised(loss):
+    net = Network((4, 1, 1), (Flatten(), Linear(10)), loss=loss)
+    plan = lower(net, smallest)
+    estimated = estimate_resources(plan).total
+    used, _ = synthesise(generate_verilog(plan), "streamtrain")
+    assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36) == (2, 0)
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
+@pytest.mark.parametrize("frozen", [["conv1"], ["conv2", "linear1"]])
+def test_frozen_layers_are_as_synthesised(frozen):
+    layers = (Conv2d(2, 3), ReLU(), MaxPool2d(), Conv2d(4, 3), ReLU(), Flatten(), Linear(3))
+    net = Network((1, 8, 8), layers).freeze(*frozen)
+    foldings = {"conv1": (1, 1, 3), "conv2": (2, 2, 3), "linear1": (1, 2, 1)}
+    plan = lower(net, foldings, in_flight=2)
+    estimated = estimate_resources(plan).total
+    used, _ = synthesise(generate_verilog(plan), "streamtrain")
+    assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36)
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.03)
 
 
 def multiplier(wide, narrow):

@@ -185,6 +185,15 @@ def test_second_start_finds_the_compiled_model(device):
     assert texts == ["compiled model found in the cache"]
 
 
+def test_a_closed_simulation_says_so(device):
+    closed = SimulatedDevice(PLAN)
+    closed.close()
+    closed.close()
+    for use in (closed.reset, closed.read_weights, closed.saturations, lambda: closed.cycle):
+        with pytest.raises(RuntimeError, match=r"^The simulation is closed$"):
+            use()
+
+
 def test_waveforms_on_request(tmp_path):
     trainer = SimulatedTrainer(PLAN, trace=tmp_path / "waves.vcd", progress=False)
     x, y = samples(1)

@@ -5,6 +5,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import redirect_stdout
 from json import dumps
 
+from streamtrain.build.check import check
 from streamtrain.build.errors import BuildError
 from streamtrain.build.flow import SEARCH_STEP, STEPS, build_planned
 from streamtrain.build.search import Search
@@ -23,9 +24,11 @@ in the objective and keeps the limits is built. OUT/report/pareto.html shows the
 
 Without a description, a CNN for the 8x8 digits that come with scikit-learn is built for a PYNQ-Z2.
 A Python description defines `network` (or `design`, which says its board and multipliers itself);
-a JSON one is what `network.to_json()` or `design.to_json()` wrote, such as OUT/design.json.
+a JSON one is what `network.to_json()` or `design.to_json()` wrote, such as OUT/design.json. An ONNX
+model brings its weights. --check says what of a model is not supported, and what would be instead.
 
-exit status: 0 done, 1 a step failed (its log is OUT.failed.log), 2 bad input, 130 interrupted
+exit status: 0 done, 1 a step failed (its log is OUT.failed.log) or --check refused, 2 bad input,
+130 interrupted
 """
 
 
@@ -33,6 +36,11 @@ def main(arguments=None):
     """Run the command line. Returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if options.check is not None:
+            if options.description is not None:
+                raise ValueError("--check takes the model itself: leave out the description")
+            board = options.board or DEFAULT_BOARD
+            return 0 if check(options.check, board, as_json=options.json) else 1
         with redirect_stdout(sys.stderr):  # whatever a description or a tool prints
             result = _build(options)
     except BuildError as error:
@@ -59,7 +67,10 @@ def _parser():
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "description", nargs="?", help="Python or JSON file that describes a network or design"
+        "description", nargs="?", help="Python, JSON or ONNX file that describes a network or design"
+    )
+    parser.add_argument(
+        "--check", metavar="MODEL", help="only say whether a model can be trained on the board"
     )
     parser.add_argument(
         "--board", help="name of a board or a device, or its TOML file (default: pynq_z2)"
@@ -84,7 +95,8 @@ def _parser():
     parser.add_argument(
         "--data",
         default="digits",
-        help="digits, mnist:DIR, cifar10:DIR or svhn:DIR (default: %(default)s)",
+        help="digits, mnist:DIR, cifar10:DIR, svhn:DIR, npz:FILE or images:DIR "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--samples",
@@ -106,7 +118,7 @@ def _parser():
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print summary.json, and nothing else, to standard output",
+        help="print summary.json or the verdict, and nothing else, to standard output",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser

@@ -37,7 +37,7 @@ def render(summary, *, network, loss, manifest):
         f"{escape(s['core'])} core, {s['clock_mhz']:g} MHz, {s['multipliers']:,} multipliers.</p>",
         _tiles(s),
         "<h2>Training</h2>",
-        _training(s, loss),
+        _training(s, loss, network.loss.title),
         "<h2>Where the cycles go</h2>",
         _layers(s),
         f"<h2>Resources of the {escape(s['device'])}</h2>",
@@ -86,7 +86,7 @@ def _tiles(s):
     return f'<div class="tiles">{body}</div>'
 
 
-def _training(s, loss):
+def _training(s, loss, title):
     accuracy = s["accuracy"]
     rows = [
         (
@@ -120,7 +120,7 @@ def _training(s, loss):
     ]
     head = '<th>accuracy</th><th class="n">share right</th><th class="n">images</th><th>from</th>'
     return (
-        f"{_loss_curve(loss)}<p>Online means: each image is classified before it is learnt.</p>"
+        f"{_loss_curve(loss, title)}<p>Online means: each image is classified before it is learnt.</p>"
         f"{_table(head, body)}"
     )
 
@@ -255,7 +255,7 @@ def _ticks(high, count=5):
     return [step * position for position in range(int(high / step + 1e-9) + 1)]
 
 
-def _loss_curve(loss):
+def _loss_curve(loss, title):
     """Inline SVG: the mean loss of short stretches, and a moving average."""
     loss = np.asarray(loss, float)
     stretch, window = max(1, len(loss) // 200), max(1, len(loss) // 20)
@@ -298,6 +298,6 @@ def _loss_curve(loss):
         + text((left + width - right) / 2, height - 4, "middle", "training samples")
         + line(fine_at, fine, 'stroke="#3b82c4" stroke-opacity="0.4" stroke-width="1"')
         + line(smooth_at, smooth, 'stroke="#3b82c4" stroke-width="2"')
-        + '</svg><p class="dim">Cross-entropy of each training image before it is learnt, in '
+        + f'</svg><p class="dim">{title.capitalize()} of each training image before it is learnt, in '
         f"simulated RTL: mean of {stretch:,} (light) and of {window:,} images (dark).</p>"
     )

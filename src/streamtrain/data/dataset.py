@@ -11,11 +11,14 @@ from streamtrain.tables import html_table
 __all__ = ["DataError", "Dataset", "check_labels", "load", "read_file"]
 
 _READERS = {
-    "mnist": ("streamtrain.data.idx", "load_mnist"),
-    "cifar10": ("streamtrain.data.cifar", "load_cifar10"),
-    "svhn": ("streamtrain.data.svhn", "load_svhn"),
-    "digits": ("streamtrain.data.digits", "load_digits"),
+    "mnist": ("DIR", "streamtrain.data.idx", "load_mnist"),
+    "cifar10": ("DIR", "streamtrain.data.cifar", "load_cifar10"),
+    "svhn": ("DIR", "streamtrain.data.svhn", "load_svhn"),
+    "npz": ("FILE", "streamtrain.data.npz", "load_npz"),
+    "images": ("DIR", "streamtrain.data.images", "load_images"),
+    "digits": ("", "streamtrain.data.digits", "load_digits"),
 }
+"""What each name needs, and the function that reads it."""
 
 
 class DataError(ValueError):
@@ -33,7 +36,9 @@ class Dataset:
     train_x, test_x : array, (samples, channels, rows, columns)
         uint8, 0 to 255; or floats, 0 to 1.
     train_y, test_y : int64 array, (samples,)
-        Class indices, 0 to 9.
+        Class indices.
+    classes : tuple of :class:`str`
+        Names of the classes by index, where the files have names for them.
 
     Raises
     ------
@@ -46,6 +51,7 @@ class Dataset:
     train_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
+    classes: tuple = ()
 
     def __post_init__(self):
         for part, x, y in (
@@ -84,7 +90,8 @@ def load(source):
     Parameters
     ----------
     source : :class:`str`
-        ``mnist:DIR``, ``cifar10:DIR``, ``svhn:DIR``, or ``digits`` (which needs no files).
+        ``mnist:DIR``, ``cifar10:DIR``, ``svhn:DIR``, ``npz:FILE``, ``images:DIR``, or ``digits``
+        (which needs no files).
 
     Raises
     ------
@@ -95,17 +102,18 @@ def load(source):
     DataError
         If a file is truncated, damaged, or of another format.
     """
-    name, colon, folder = source.partition(":")
-    forms = ", ".join(known if known == "digits" else f"{known}:DIR" for known in _READERS)
+    name, colon, path = source.partition(":")
     if name not in _READERS:
-        raise ValueError(f"Data must be one of {forms}, not {source!r}")
-    if name == "digits" and colon:
+        forms = (f"{known}:{needs}" if needs else known for known, (needs, *_) in _READERS.items())
+        raise ValueError(f"Data must be one of {', '.join(forms)}, not {source!r}")
+    needs, module, function = _READERS[name]
+    if colon and not needs:
         raise ValueError(f"digits come with scikit-learn and take no directory, not {source!r}")
-    if name != "digits" and not folder:
-        raise ValueError(f"{name} needs the directory of its files, {name}:DIR, not {source!r}")
-    module, function = _READERS[name]
+    if needs and not path:
+        what = "a file" if needs == "FILE" else "the directory of its files"
+        raise ValueError(f"{name} needs {what}, {name}:{needs}, not {source!r}")
     reader = getattr(import_module(module), function)
-    return reader() if name == "digits" else reader(folder)
+    return reader(path) if needs else reader()
 
 
 def read_file(path):
@@ -122,13 +130,14 @@ def read_file(path):
     return path.read_bytes()
 
 
-def check_labels(path, labels, low=0, high=9):
-    """Labels as int64. Raises :exc:`DataError` for one outside ``low`` to ``high``."""
-    labels = np.asarray(labels).astype(np.int64)
-    wrong = np.flatnonzero((labels < low) | (labels > high))
+def check_labels(path, labels, low=0, high: int | None = 9):
+    """Labels as int64. Raises :exc:`DataError` for one outside ``low`` to ``high``, if that is given."""
+    labels = np.asarray(labels)
+    above = np.iinfo(np.int64).max if high is None else high
+    wrong = np.flatnonzero((labels < low) | (labels > above))
     if len(wrong):
+        allowed = f"at least {low}" if high is None else f"{low} to {high}"
         raise DataError(
-            f"{path}: label of record {wrong[0]} is {labels[wrong[0]]}, "
-            f"but labels are {low} to {high}"
+            f"{path}: label of record {wrong[0]} is {labels[wrong[0]]}, but labels are {allowed}"
         )
-    return labels
+    return labels.astype(np.int64)

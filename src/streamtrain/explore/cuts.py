@@ -61,7 +61,8 @@ class Cuts:
             self.least[s, _LINK : _LINK + 2] = link[..., :2].min(axis=(0, 1))
             if s + 1 < self.stages:
                 self.least[s + 1, _LINK + 2 :] = link[..., 2:].min(axis=(0, 1))
-        fixed = {timing.DURATIONS.index(name) for name in ("word", "fp_ahead", "bp_ahead")}
+        constant = ("word", "terms", "bias_terms", "fp_ahead", "bp_ahead")
+        fixed = {timing.DURATIONS.index(name) for name in constant}
         self.places = [
             (s, column)
             for s in range(self.stages)

@@ -101,15 +101,19 @@ def _adjoint(geo, s, own, writes, last, weights, given):
 
 @njit(cache=True)
 def _errors(geo, s, own, writes, last, dz, sent, extra):
-    """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors.
+    """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors, if ever.
 
     Returns when FP may go on.
     """
     words, word = int(own[timing._WU]), int(own[timing._WORD])
     time = NEVER
-    if s == 0:
-        for p in range(geo.outputs[0]):
-            time = max(time, dz[geo.wu_needs[0, p]]) + 1
+    if s <= geo.first:
+        sent[:] = NEVER
+        if s < geo.first:
+            return time
+        for p in range(geo.outputs[s]):
+            time = max(time, dz[geo.wu_needs[s, p]]) + 1
+        time += int(own[timing._TERMS]) + int(own[timing._BIASES])
         return time + (words - 1) * word + timing._UPDATE + extra
     latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
     row = own.copy()
@@ -125,7 +129,37 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
             written + writes, time + latency + int(end), begin + int(group) + latency + writes
         )
         sent[p] = written
-    return time + timing._TOKEN + words * word + timing._UPDATE + extra
+    if not geo.trained[s]:
+        return NEVER
+    words_end = time + timing._TOKEN + words * word + int(own[timing._BIASES])
+    return words_end + timing._UPDATE + extra
+
+
+@njit(cache=True)
+def _pace(geo, s, own, writes, last, in_flight, ends, given):
+    """Cycles from one sample to the next that a stage which computes nothing but FP allows.
+
+    ``ends`` (pixels,) are how long it is from each of its outputs to the end of FP in the next stage, if
+    that one is alike, too; only with one sample in flight. ``given`` (pixels,) becomes that from its
+    inputs to its own end.
+    """
+    fp, reads = int(own[timing._FP]), int(own[timing._READS])
+    pace = max(geo.outputs[s] * fp + timing._FREE, geo.pooled[s] * writes)
+    if s == 0:
+        pace = max(pace, geo.inputs[0] * reads)
+    if in_flight > 1:
+        return pace
+    if s + 1 < geo.first:  # the next stage's memory is free: it is filled, and read
+        _adjoint(geo, s, own, writes, last, ends, given)
+        pace = max(pace, writes + ends[0] + timing._FREE)
+    given[:] = NEVER
+    for p in range(geo.outputs[s]):
+        need = geo.fp_needs[s, p]
+        given[need] = max(given[need], (geo.outputs[s] - p) * fp)
+    if s == 0:
+        for p in range(geo.inputs[0]):
+            pace = max(pace, (p + 1) * reads + given[p] + timing._FREE)
+    return pace
 
 
 @njit(cache=True)
@@ -149,6 +183,7 @@ def extended(geo, s, extra, in_flight, stage, partial, found, times):
     size = geo.pooled[s]
     after = geo.pooled[s - 1] if s > 0 else geo.inputs[0]
     weights, given = np.empty(size, np.int64), np.empty(after, np.int64)
+    next_ends = np.empty(size, np.int64)
     row = np.zeros(len(timing.DURATIONS))
     sent = np.empty(after, np.int64)
     begin = 0
@@ -162,6 +197,10 @@ def extended(geo, s, extra, in_flight, stage, partial, found, times):
         link = stage.link[a, stage.pn[o]]
         updated = _errors(geo, s, row, link[2], link[3], own[4 : 4 + size], sent, extra)
         end = max(own[0], updated + begin)
+        if s < geo.first:
+            next_ends[:] = own[4 : 4 + size]
+            pace = _pace(geo, s, row, own[2], own[3], in_flight, next_ends, sent)
+            end = max(end, pace)
         if in_flight == 1:  # the next sample comes when there is memory for it
             free = own[1] - timing._OPEN
             end = max(end, free + own[2] + weights[0])

@@ -28,7 +28,7 @@ from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.resources import estimate_resources
 
-__all__ = ["explore"]
+__all__ = ["explore", "shortfall"]
 
 _FIGURES = {"samples_per_s": "cycles", "latency_us": "latency", "bram36": "bram18"}
 _NAMES = {"dsp": "DSP", "bram18": "BRAM36", "lut": "LUT", "ff": "FF"}
@@ -174,6 +174,27 @@ def explore(
         chosen = list(dict.fromkeys([front.fastest(), front.knee(), front.smallest()]))
         print(confirm(chosen, evidence, batch=batch, executor=executor, progress=progress))
     return front
+
+
+def shortfall(network, board="pynq_z2"):
+    """What a board lacks for any design of a network, with the layer to blame; empty if nothing.
+
+    It is found without a search, from the least that each layer takes of a resource. So where it is
+    empty, a search may still find that no design has enough of all resources at once.
+
+    Parameters
+    ----------
+    network : :class:`~streamtrain.network.Network`
+    board : :class:`str` or :class:`pathlib.Path`
+
+    Raises
+    ------
+    ValueError
+        If the board is unknown, or the pipeline cannot run the network.
+    """
+    target = load_board(board)
+    (variant,) = _variants(network, target, None, None, 2, 64, 1)
+    return _too_small(Space(variant.plan), _limits({}, target.device, variant)) or ""
 
 
 def _several(value, kinds, name):

@@ -177,12 +177,11 @@ class SliceSearch:
     def _loss(self):
         """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it."""
         space, last = self.space, self.last
-        classes = int(space.geometry.channels[last, 1])
         link = space.link[-1][:, 0].astype(np.int64)
         times = np.full((len(link), 6), NEVER, np.int32)
         times[:, 2:4] = link[:, :2]
         times[space.pm[last], 4] = space.own[last][:, timing._ERRORS] + timing._QUEUE
-        times[:, 5] = classes + timing._LOSS
+        times[:, 5] = space.geometry.loss[0]
         n = len(link)
         return Partial(
             np.arange(n),
@@ -241,7 +240,7 @@ class SliceSearch:
                 chosen = found[first : first + most]
                 times = np.empty((len(chosen), width), np.int32)
                 extended(
-                    space.geometry, s, int(space.plan.max_batch > 1), space.plan.in_flight, stage,
+                    space.geometry, s, int(space.plan.late), space.plan.in_flight, stage,
                     partial, chosen, times,
                 )  # fmt: skip
                 own = Partial(*(array[first : first + most] for array in grown))

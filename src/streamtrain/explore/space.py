@@ -58,7 +58,7 @@ class Space:
 
     def __init__(self, plan):
         self.plan = plan
-        self.geometry = timing.geometry(plan.stages)
+        self.geometry = timing.geometry(plan.stages, plan.network.loss)
         self.foldings, self.own, self.cost = [], [], []
         self.pm, self.pn, self.link, self.link_cost = [], [], [], []
         befores, afters = [None, *plan.stages[:-1]], [*plan.stages[1:], None]
@@ -87,7 +87,7 @@ class Space:
                 np.array([[_usage(link_usage(plan, a, b)) for a, b in row] for row in pairs])
             )
         self.shell = np.array(_usage(shell_usage(plan)))
-        self.options = {"in_flight": plan.in_flight, "accumulates": plan.max_batch > 1}
+        self.options = {"in_flight": plan.in_flight, "accumulates": plan.late}
 
     @property
     def size(self):
@@ -129,6 +129,7 @@ class Space:
         """What designs cost: an array (designs, :data:`FIGURES`) of whole numbers."""
         designs = np.asarray(designs, np.int64).reshape(-1, len(self.own))
         found = np.empty((len(designs), len(FIGURES)))
+        decays = bool(self.plan.network.optimizer.weight_decay)
         for first in range(0, len(designs), _CHUNK):
             chunk = designs[first : first + _CHUNK]
             part = found[first : first + _CHUNK]
@@ -137,7 +138,7 @@ class Space:
                 part[:, 0], _ = timing.step(self.geometry, tables, **self.options)
             else:
                 part[:, 0] = [
-                    timing.flow(self.geometry, table, batch=batch, **self.options)[0]
+                    timing.flow(self.geometry, table, batch=batch, decays=decays, **self.options)[0]
                     for table in tables
                 ]
             part[:, 1] = timing.latency(self.geometry, tables)

@@ -30,11 +30,13 @@ from numba import njit
 
 __all__ = [
     "COMMAND",
+    "CROSS_ENTROPY",
     "FLOAT",
     "NEAREST",
     "NEAREST_EVEN",
-    "PROBABILITY_FRAC",
     "SITES",
+    "SQUARED_ERROR",
+    "SQUARED_HINGE",
     "STAGE",
     "STOCHASTIC",
     "TRUNCATE",
@@ -49,17 +51,18 @@ INFER, TRAIN = 0, 2
 FLOAT, TRUNCATE, NEAREST, NEAREST_EVEN, STOCHASTIC = range(5)
 
 # Where a stage rounds: columns of its random states and of its counts of saturated numbers.
-SITES = ("output", "errors", "weights")
-OUTPUT, ERRORS, WEIGHTS = range(3)
+SITES = ("output", "errors", "weights", "velocity")  # which has no random state of its own
+OUTPUT, ERRORS, WEIGHTS, VELOCITY = range(4)
 
 LOG2_E = 5909  # log2(e), 12 fractional bits
 LN_2 = 2839  # ln(2), 12 fractional bits
-PROBABILITY_FRAC = 38  # fractional bits of e**z / sum e**z times the learning rate's mantissa
+CROSS_ENTROPY, SQUARED_ERROR, SQUARED_HINGE = range(3)  # streamtrain.network's losses
 
 STAGE = np.dtype([
     # As in streamtrain.pipeline.Stage.
     *[(field, np.int64) for field in ("n", "m", "rows", "cols", "kernel", "pad")],
     *[(field, np.int64) for field in ("out_rows", "out_cols", "pool", "relu", "bias", "back")],
+    *[(field, np.int64) for field in ("trainable", "takes_errors")],
     *[(field, np.int64) for field in ("pm", "pn", "pk")],
     # Rounding: how, and how many bits are dropped. A learning step drops the update shifts; in a
     # mini-batch of several samples, the batch shifts are dropped from each sample's running sum.
@@ -67,6 +70,10 @@ STAGE = np.dtype([
     *[(field, np.int64) for field in ("output_shift", "errors_shift", "operand_shift")],
     *[(field, np.int64) for field in ("weight_update_shift", "bias_update_shift")],
     *[(field, np.int64) for field in ("weight_batch_shift", "bias_batch_shift")],
+    # What the optimiser adds: how many there is, and zeros below the codes. Clipping: zeros below the
+    # limit's code; -1 without. A velocity's shift is what it drops of a gradient; 0 without momentum.
+    *[(field, np.int64) for field in ("terms", "momentum_shift", "decay_shift", "velocity_shift")],
+    *[(field, np.int64) for field in ("weight_clip_shift", "bias_clip_shift")],
     ("output_frac", np.int64),
     ("bias_frac", np.int64),  # left shift of the bias, to the fractional bits of w * x
     ("errors_lanes", np.int64),  # errors that are rounded with one random state
@@ -76,6 +83,7 @@ STAGE = np.dtype([
         (field, np.float64)
         for field in ("stored_low", "stored_high", "operand_low", "operand_high")
     ],
+    *[(field, np.float64) for field in ("velocity_low", "velocity_high")],
     # Where the buffers begin in the arena. Operands lie where the stored weights lie if they are
     # the same numbers.
     ("x", np.int64),  # input map with its border of zeros, (rows + 2 pad, cols + 2 pad, n)
@@ -96,9 +104,17 @@ STAGE = np.dtype([
     ("db", np.int64),  # (m)
     ("w_sum", np.int64),  # running sums of the mini-batch, shaped as dw and db
     ("b_sum", np.int64),
+    ("w_velocity", np.int64),  # velocities, and room to round them in, shaped as dw and db
+    ("b_velocity", np.int64),
+    ("w_moved", np.int64),
+    ("b_moved", np.int64),
 ])
 
-COMMAND = np.dtype([(field, np.int64) for field in ("op", "label", "update", "mantissa", "shift")])
+COMMAND = np.dtype([
+    *[(field, np.int64) for field in ("op", "label", "update", "mantissa", "shift")],
+    *[(field, np.int64) for field in ("momentum", "decay", "clip")],
+    ("frozen", np.int64),  # stages that keep their weights, as bits
+])
 
 
 @njit
@@ -236,7 +252,7 @@ def _forward(s, arena, random, saturated):
     _pool_and_rectify(s, arena)
 
 
-# Loss: softmax cross-entropy, with powers of two from a table.
+# Loss. Softmax cross-entropy takes powers of two from a table.
 
 
 @njit
@@ -269,22 +285,18 @@ def _integer_loss(total, behind, frac, logarithms):
 
 
 @njit
-def _loss(s, arena, scores, op, label, mantissa, tables, random, saturated):
-    """Put the error of the scores into ``dy`` if ``op`` is TRAIN; returns the loss."""
-    if op == INFER:
-        return 0.0
-    powers, logarithms = tables
+def _cross_entropy(s, scores, label, mantissa, powers, logarithms, one, dy):
+    """Put exact errors into ``dy``, ``one`` times the mantissa for 1; returns the loss."""
     frac = s.output_frac
     classes = scores.size
     behind = scores.max() - scores[label]
-    dy = _matrix(arena, s.dy, classes, 1)
     if s.errors_round == FLOAT:
         total = 0.0
         for i in range(classes):
             dy[i, 0] = exp((scores[i] - scores.max()) * 2.0**-frac)
             total += dy[i, 0]
         loss = (log(total) + behind * 2.0**-frac) * 2.0**12
-        unit = mantissa * 2.0 ** (PROBABILITY_FRAC - 7)
+        unit = mantissa * one
         for i in range(classes):
             dy[i, 0] *= unit / total
         dy[label, 0] -= unit
@@ -296,6 +308,49 @@ def _loss(s, arena, scores, op, label, mantissa, tables, random, saturated):
         for i in range(classes):
             dy[i, 0] = e[i] * reciprocal
         dy[label, 0] -= mantissa << 31
+    return loss
+
+
+@njit
+def _squared_loss(s, scores, label, mantissa, hinge, mean, spare, loss_shift, dy):
+    """Put exact errors into ``dy``; returns the loss, the mean over the classes of their squares.
+
+    ``mean`` is 2 / classes, ``dy`` that times the mantissa and the distance from the target.
+    A square is the distance times itself without its last ``spare`` bits.
+    """
+    one = 2.0**s.output_frac
+    exact = s.errors_round != FLOAT
+    real, total = 0.0, 0
+    for i in range(scores.size):
+        distance = scores[i]
+        if i == label:
+            distance -= one
+        elif hinge:
+            distance += one
+        if hinge and (distance >= 0 if i == label else distance <= 0):
+            distance = 0.0  # beyond its margin
+        dy[i, 0] = distance * mean * mantissa
+        if exact:
+            total += np.int64(distance) * (np.int64(distance) >> spare)
+        else:
+            real += distance * distance
+    if exact:
+        return float(min(total * np.int64(mean) >> loss_shift, (1 << 32) - 1))
+    return real * mean * 2.0 ** -(loss_shift + spare)
+
+
+@njit
+def _loss(s, arena, scores, op, label, mantissa, rule, random, saturated):
+    """Put the error of the scores into ``dy`` if ``op`` is TRAIN; returns the loss."""
+    if op == INFER:
+        return 0.0
+    kind, powers, logarithms, one, spare, loss_shift = rule
+    dy = _matrix(arena, s.dy, scores.size, 1)
+    if kind == CROSS_ENTROPY:
+        loss = _cross_entropy(s, scores, label, mantissa, powers, logarithms, one, dy)
+    else:
+        hinge = kind == SQUARED_HINGE
+        loss = _squared_loss(s, scores, label, mantissa, hinge, one, spare, loss_shift, dy)
     if op == TRAIN:
         saturated[ERRORS] += _requantize(
             dy, s.errors_shift, s.errors_low, s.errors_high, s.errors_round, 1, random, ERRORS
@@ -358,13 +413,16 @@ def _backward(s, before, arena, random, saturated):
 
 
 # WU: dw[m, n, i, j] = sum over r, c of dz[m, r, c] * x[n, r + i - pad, c + j - pad]
-#     w = w - rate * dw
+#     v = momentum * v + rate * (clipped dw + decay * w)
+#     w = w - v
 
 
 @njit
-def _add_weight_random(s, arena, random):
-    """Add random bits to ``dw`` and ``db``, word after word of weight memory."""
-    state = random[WEIGHTS]
+def _add_weight_random(s, arena, dw, db, weight_bits, bias_bits, state):
+    """Add random bits to what begins at ``dw`` and ``db``, word after word of weight memory.
+
+    Returns the state that follows.
+    """
     for mb in range(s.m // s.pm):
         for nb in range(s.n // s.pn):
             for kb in range(s.kernel * s.kernel // s.pk):
@@ -374,14 +432,12 @@ def _add_weight_random(s, arena, random):
                         for pk in range(s.pk):
                             lane = (pm * s.pn + pn) * s.pk + pk
                             tap = (kb * s.pk + pk) * s.n + nb * s.pn + pn
-                            arena[s.dw + tap * s.m + m] += _lane_bits(
-                                state, lane, s.weight_update_shift
-                            )
+                            arena[dw + tap * s.m + m] += _lane_bits(state, lane, weight_bits)
                     if s.bias and nb == 0 and kb == 0:
                         lane = s.pm * s.pn * s.pk + pm
-                        arena[s.db + m] += _lane_bits(state, lane, s.bias_update_shift)
+                        arena[db + m] += _lane_bits(state, lane, bias_bits)
                 state = _advance(state)
-    random[WEIGHTS] = state
+    return state
 
 
 @njit
@@ -413,6 +469,55 @@ def _descend(stored, dw, shift, low, high, mode):
 
 
 @njit
+def _clip(dw, limit):
+    for i in range(dw.size):
+        dw[i] = min(max(dw[i], -limit), limit)
+
+
+@njit
+def _add_terms(s, arena, dw, db, momentum, decay):
+    """Add to the gradients what the optimiser has for them, on the scale of ``dw``."""
+    for m in range(s.m):
+        db[m] *= 2.0**s.bias_frac
+    momentum = momentum * 2.0**s.momentum_shift
+    decay = decay * 2.0**s.decay_shift
+    for i in range(dw.size):
+        dw[i] += decay * arena[s.w + i]
+    for m in range(s.m):
+        db[m] += decay * arena[s.b + m]
+    if s.velocity_shift:
+        for i in range(dw.size):
+            dw[i] += momentum * arena[s.w_velocity + i]
+        for m in range(s.m):
+            db[m] += momentum * arena[s.b_velocity + m]
+
+
+@njit
+def _keep_velocity(s, arena, dw, db, random):
+    """Velocities are what weights are changed by, rounded with the low ones of the same random bits.
+
+    Returns how many were saturated.
+    """
+    mode, shift = s.weights_round, s.velocity_shift
+    arena[s.w_moved : s.w_moved + dw.size] = dw
+    arena[s.b_moved : s.b_moved + s.m] = db
+    if mode == STOCHASTIC:
+        _add_weight_random(s, arena, s.w_moved, s.b_moved, shift, shift, random[WEIGHTS])
+    scale = 2.0**-shift
+    low, high = s.velocity_low, s.velocity_high
+    saturated = 0
+    for start, moved, size in (
+        (s.w_velocity, s.w_moved, dw.size),
+        (s.b_velocity, s.b_moved, s.m if s.bias else 0),
+    ):
+        for i in range(size):
+            rounded = _round(arena[moved + i] * scale, mode)
+            arena[start + i] = min(max(rounded, low), high)
+            saturated += arena[start + i] != rounded
+    return saturated
+
+
+@njit
 def _operand(s, stored, operand):
     """What the multipliers see: the stored weights, rounded to their operands' format."""
     mode = FLOAT if s.weights_round == FLOAT else NEAREST
@@ -431,10 +536,11 @@ def _refresh(s, arena):
 
 
 @njit
-def _update(s, arena, rate_shift, update, batched, random, saturated):
+def _update(s, arena, command, batched, random, saturated):
     """Returns the largest magnitude of a mini-batch's running sum."""
     pixels, taps = s.out_rows * s.out_cols, s.kernel * s.kernel * s.n
-    dz = _matrix(arena, s.dz, pixels, s.m) * 2.0**rate_shift
+    update = command.update
+    dz = _matrix(arena, s.dz, pixels, s.m) * 2.0**command.shift
     dw = arena[s.dw : s.dw + taps * s.m]
     db = arena[s.db : s.db + s.m]
     np.dot(_matrix(arena, s.windows, pixels, taps).T, dz, dw.reshape(taps, s.m))
@@ -452,8 +558,17 @@ def _update(s, arena, rate_shift, update, batched, random, saturated):
             _take_in(db, b_sum, s.bias_batch_shift, mode, update),
         )
     if update:
+        if s.weight_clip_shift >= 0:
+            _clip(dw, command.clip * 2.0**s.weight_clip_shift)
+            _clip(db, command.clip * 2.0**s.bias_clip_shift)
+        if s.terms:
+            _add_terms(s, arena, dw, db, command.momentum, command.decay)
+        if s.velocity_shift:
+            saturated[VELOCITY] += _keep_velocity(s, arena, dw, db, random)
         if mode == STOCHASTIC:
-            _add_weight_random(s, arena, random)
+            random[WEIGHTS] = _add_weight_random(
+                s, arena, s.dw, s.db, s.weight_update_shift, s.bias_update_shift, random[WEIGHTS]
+            )
         low, high = s.stored_low, s.stored_high
         stored = arena[s.w_stored : s.w_stored + dw.size]
         saturated[WEIGHTS] += _descend(stored, dw, s.weight_update_shift, low, high, mode)
@@ -476,7 +591,7 @@ def refresh_operands(stages, arena):
 
 @njit(cache=True)
 def run_samples(
-    stages, arena, random, saturated, tables, x, commands, limit, scores, loss, predicted
+    stages, arena, random, saturated, rule, x, commands, limit, scores, loss, predicted
 ):
     """Process samples in order.
 
@@ -488,8 +603,10 @@ def run_samples(
         Random states; advanced.
     saturated : int64 array, (stages, sites)
         Counts of saturated numbers; added to.
-    tables : pair of int64 arrays
-        Powers and logarithms of two, for the loss.
+    rule : (:class:`int`, two int64 arrays, :class:`float`, :class:`int`, :class:`int`)
+        The loss: its kind; for cross-entropy, powers and logarithms of two; an error of 1 before it is
+        rounded, or ``2 / classes`` as the plan's ``mean_factor`` has it; for squares, bits dropped of one
+        factor, and bits that the product of their sum and ``2 / classes`` has more than a loss.
     x : int64 array, (samples, channels, rows, columns)
     commands : array of :data:`COMMAND`
     limit : :class:`float`
@@ -520,7 +637,7 @@ def run_samples(
             command.op,
             command.label,
             command.mantissa,
-            tables,
+            rule,
             random[stages.size - 1],
             saturated[stages.size - 1],
         )
@@ -528,12 +645,14 @@ def run_samples(
             continue
         for i in range(stages.size - 1, -1, -1):
             s = stages[i]
+            if not s.takes_errors:  # nor does any stage before it
+                break
             _unpool(s, arena)
             if s.back:
                 _backward(s, stages[i - 1], arena, random[i - 1], saturated[i - 1])
-            largest = _update(
-                s, arena, command.shift, command.update, limit > 0, random[i], saturated[i]
-            )
+            if not s.trainable or command.frozen >> i & 1:
+                continue
+            largest = _update(s, arena, command, limit > 0, random[i], saturated[i])
             if largest >= limit > 0:
                 return sample, i
     return -1, -1

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results"]
+__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results", "check_random"]
 
 LOSS_FRAC = 12
 """Fractional bits of a loss."""
@@ -40,6 +40,12 @@ class Commands:
         Whether a mini-batch ends with this sample, so that the weights are updated after it.
     mantissa, shift : arrays
         Learning rate as :meth:`streamtrain.pipeline.Plan.rate_code` gives it.
+    frozen : array, optional
+        Which stages keep their weights, as bits, the first stage lowest; the same for all samples of a
+        mini-batch. None without.
+    momentum, decay, clip : arrays, optional
+        What else the optimiser needs, as :func:`streamtrain.pipeline.optimizer.update_codes` gives it; 0
+        without.
     """
 
     op: np.ndarray
@@ -47,6 +53,15 @@ class Commands:
     update: np.ndarray
     mantissa: np.ndarray
     shift: np.ndarray
+    frozen: np.ndarray | None = None
+    momentum: np.ndarray | None = None
+    decay: np.ndarray | None = None
+    clip: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in ("frozen", "momentum", "decay", "clip"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.zeros(np.shape(self.op), np.int64))
 
     def __len__(self):
         return len(self.op)
@@ -78,6 +93,19 @@ class Results:
     cycles: np.ndarray | None = None
 
 
+def check_random(plan, states):
+    """Raise :exc:`ValueError` unless ``states`` are those of a plan's random bits."""
+    names = [f"{stage.name}.{site}" for _, stage, site in plan.random_sites]
+    if sorted(names) != sorted(states):
+        raise ValueError(
+            f"Random states must be those of {', '.join(names) or 'none'}, "
+            f"not of {', '.join(states) or 'none'}"
+        )
+    for name, state in states.items():
+        if not 0 < state < 1 << 32:
+            raise ValueError(f"Random state of {name} must be 1 to 2**32 - 1, not {state!r}")
+
+
 class Device(Protocol):
     """A place that trains. Tensors are integer codes; shapes are PyTorch's."""
 
@@ -90,9 +118,31 @@ class Device(Protocol):
         ...
 
     def write_weights(self, weights: dict[str, np.ndarray]) -> None:
-        """Replace all stored weights."""
+        """Replace all stored weights. What the optimiser remembers stays."""
+        ...
+
+    def read_optimizer(self) -> dict[str, np.ndarray]:
+        """What the optimiser remembers between updates, shaped as the weights are.
+
+        With momentum the velocities, ``"conv1.weight.velocity"``; nothing without.
+        """
+        ...
+
+    def write_optimizer(self, state: dict[str, np.ndarray]) -> None:
+        """Replace all that :meth:`read_optimizer` gives."""
+        ...
+
+    def read_random(self) -> dict[str, int]:
+        """States of the random bits of stochastic rounding, ``"conv1.weights"``; empty without it."""
+        ...
+
+    def write_random(self, states: dict[str, int]) -> None:
+        """Replace all that :meth:`read_random` gives."""
         ...
 
     def saturations(self) -> dict[str, dict[str, int]]:
-        """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``."""
+        """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``.
+
+        With momentum also ``"velocity"``.
+        """
         ...

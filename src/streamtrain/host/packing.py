@@ -5,13 +5,19 @@ from math import prod
 import numpy as np
 
 __all__ = [
+    "STATE_BITS",
     "pack_lanes",
     "pack_samples",
+    "pack_states",
     "stage_weights",
     "stage_words",
     "unpack_lanes",
+    "unpack_states",
     "words32",
 ]
+
+STATE_BITS = 32
+"""Bits of one state of random bits."""
 
 
 def words32(bits):
@@ -102,3 +108,22 @@ def stage_weights(stage, words):
         weight = weight.reshape(stage.weight_shape)
     bias = words[:: n_blocks * taps, lanes:].reshape(m) if stage.bias else None
     return weight, bias
+
+
+def pack_states(plan, states):
+    """States of a plan's random bits as the hardware scans them, a bit each cycle: (cycles,).
+
+    The registers are linked in the order of the plan's ``random_sites``; the highest bit of the last one
+    comes first.
+    """
+    names = [f"{stage.name}.{site}" for _, stage, site in plan.random_sites]
+    found = np.array([states[name] for name in reversed(names)], np.uint64)
+    return (found[:, None] >> np.arange(STATE_BITS - 1, -1, -1, dtype=np.uint64) & np.uint64(1)).ravel()
+
+
+def unpack_states(plan, bits):
+    """Undo :func:`pack_states`."""
+    names = [f"{stage.name}.{site}" for _, stage, site in plan.random_sites]
+    weights = 1 << np.arange(STATE_BITS - 1, -1, -1)
+    values = bits.astype(np.int64).reshape(-1, STATE_BITS) @ weights
+    return dict(zip(names, values[::-1].tolist(), strict=True))

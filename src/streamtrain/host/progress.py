@@ -38,8 +38,13 @@ class HeldInterrupt:
         self.check()
         self._pending = True
 
+    @property
+    def pending(self):
+        """Whether Ctrl-C came since the block began."""
+        return self._pending
+
     def check(self):
-        """Raise :exc:`KeyboardInterrupt` if Ctrl-C came since the block began."""
+        """Raise :exc:`KeyboardInterrupt` if it did."""
         if self._pending:
             raise KeyboardInterrupt
 

@@ -7,7 +7,31 @@ import numpy as np
 
 from streamtrain.tables import html_table, text_table
 
-__all__ = ["Evaluation", "History", "Step"]
+__all__ = ["Done", "Evaluation", "History", "Step"]
+
+
+class Done:
+    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
+
+    def __init__(self, losses, predicted, cycles):
+        self.losses, self.predicted, self.cycles = losses, predicted, cycles
+
+    def __len__(self):
+        return len(self.losses)
+
+    def put(self, part, chunk):
+        """Fill in a chunk."""
+        self.losses[part] = chunk.losses
+        self.predicted[part] = chunk.predicted
+        if chunk.cycles is None or self.cycles is None:
+            self.cycles = None
+        else:
+            self.cycles[part] = chunk.cycles
+
+    def until(self, end):
+        """The first ``end`` samples."""
+        cycles = None if self.cycles is None else self.cycles[:end]
+        return Done(self.losses[:end], self.predicted[:end], cycles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +61,7 @@ class Evaluation:
     Parameters
     ----------
     loss : :class:`float`
-        Mean cross-entropy.
+        Mean loss.
     accuracy : :class:`float`
         Correctly classified part, 0 to 1.
     count : :class:`int`
@@ -68,7 +92,7 @@ class History:
     Parameters
     ----------
     losses : float64 array, (samples,)
-        Cross-entropy of each sample, in the order of training.
+        Loss of each sample, in the order of training.
     correct : bool array, (samples,)
         Whether each sample was classified correctly.
     seconds : :class:`float`
@@ -77,6 +101,8 @@ class History:
         Clock cycle at which each sample's result left the hardware, where there is a clock.
     epochs : :class:`int`
         Passes over the samples that were asked for.
+    restored : :class:`int`
+        Samples, of all, that had been trained with before a checkpoint; ``seconds`` are of the others.
     """
 
     losses: np.ndarray
@@ -84,6 +110,7 @@ class History:
     seconds: float
     cycles: np.ndarray | None = None
     epochs: int = 1
+    restored: int = 0
 
     def __len__(self):
         return len(self.losses)
@@ -101,7 +128,7 @@ class History:
     @property
     def samples_per_second(self):
         """Samples trained on per second of real time."""
-        return len(self) / self.seconds
+        return (len(self) - self.restored) / self.seconds
 
     @property
     def cycles_per_sample(self):
@@ -128,8 +155,9 @@ class History:
     def _summary(self):
         cycles = self.cycles_per_sample
         clocked = "" if cycles is None else f", {cycles:,.0f} cycles each"
+        restored = f" after {self.restored:,} of before" if self.restored else ""
         return (
-            f"{len(self):,} samples in {self.seconds:,.1f} s "
+            f"{len(self) - self.restored:,} samples in {self.seconds:,.1f} s{restored} "
             f"({self.samples_per_second:,.0f} samples/s{clocked}): "
             f"online loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
         )

@@ -7,9 +7,21 @@ from time import perf_counter
 
 import numpy as np
 
-from streamtrain.host.device import LOSS_FRAC, Commands, Op
+from streamtrain.host.checkpoint import (
+    Checkpoint,
+    check_same,
+    described,
+    digest,
+    load_checkpoint,
+    write_checkpoint,
+)
+from streamtrain.host.device import LOSS_FRAC, Commands, Op, check_random
+from streamtrain.host.keeper import Keeper
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
-from streamtrain.host.results import Evaluation, History, Step
+from streamtrain.host.replay import Rehearsal, Replay
+from streamtrain.host.results import Done, Evaluation, History, Step
+from streamtrain.network import check_layer_names
+from streamtrain.pipeline.optimizer import update_codes, velocity
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -29,11 +41,21 @@ class Trainer:
         What the device was generated from.
     device : :class:`~streamtrain.host.device.Device`
         Where it has a clock, ``device.cycle`` is the number of cycles since the start.
+
+    Attributes
+    ----------
+    samples_seen, updates_seen : :class:`int`
+        Samples trained with, and updates of the weights, those before a checkpoint included.
     """
+
+    samples_seen = 0
+    updates_seen = 0
 
     def __init__(self, plan, device):
         self.plan = plan
         self.device = device
+        self._saturated_before = {}  # what a checkpoint counted besides the device
+        self._whole = True  # no mini-batch was interrupted
 
     # -- Training -----------------------------------------------------------------------------------
 
@@ -48,6 +70,13 @@ class Trainer:
         seed=0,
         progress=True,
         callback=None,
+        replay=None,
+        checkpoint=None,
+        every=None,
+        frozen=(),
+        momentum=None,
+        weight_decay=None,
+        clip=None,
     ):
         """Train on all samples, in order or shuffled.
 
@@ -64,8 +93,10 @@ class Trainer:
         batch_size : :class:`int`
             Samples between updates, which use their mean gradient. The last mini-batch of an epoch
             may be smaller.
-        lr : :class:`float`, optional
-            Learning rate; that of the network's optimiser without.
+        lr : :class:`float` or callable, optional
+            Learning rate, or a schedule: it is given the number of the update, 0 for the first one, and
+            returns its learning rate. :class:`~streamtrain.StepLR` and :class:`~streamtrain.CosineLR`
+            are two. The network's own without.
         shuffle : :class:`bool`
             Whether each epoch has an order of its own.
         seed : :class:`int`
@@ -75,43 +106,97 @@ class Trainer:
         callback : callable, optional
             Is given the :class:`~streamtrain.host.results.History` so far after each chunk. What it
             raises ends the training.
+        replay : :class:`~streamtrain.host.replay.Replay`, optional
+            Past samples, which are trained with between the new ones. The new ones are put into it.
+        checkpoint : path, optional
+            Where to keep a checkpoint of this training: at its end, on Ctrl-C, and as it goes. If there is
+            one of the same training already, it goes on from there, and gives the bits that it would have
+            given without the interruption; ``epochs`` may have become more.
+        every : :class:`int`, optional
+            Samples between two checkpoints, rounded up to whole mini-batches; an epoch without.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
+        momentum, weight_decay, clip : :class:`float`, optional
+            As in :class:`~streamtrain.SGD`, if the network was described with them; its own without.
 
-        Returns a :class:`~streamtrain.host.results.History`.
+        Returns a :class:`~streamtrain.host.results.History` of the samples in ``x``; replayed ones
+        only take time there.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is of the wrong kind, shape or value; nothing is trained then.
+        CheckpointError
+            If the checkpoint that is there is damaged, or not of this training; nothing is trained then.
+        OSError
+            If a checkpoint cannot be read or written.
         KeyboardInterrupt
             On Ctrl-C.
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
+        if every is not None and checkpoint is None:
+            raise ValueError("every says when checkpoints are written, but checkpoint says nowhere")
         epochs, batch = _positive("epochs", epochs), _positive("batch_size", batch_size)
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
-        parts = [training_commands(self.plan, y[order], batch, lr) for order in orders]
+        updates = -(-len(x) // batch)
+        others = {"momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+        parts = [
+            training_commands(
+                self.plan, y[order], batch, lr, frozen, first=number * updates, **others
+            )
+            for number, order in enumerate(orders)
+        ]
         commands = _joined(parts)
+        rehearsal = keeper = None
+        if replay is not None and not isinstance(replay, Replay):
+            raise TypeError(f"replay must be a Replay, not {replay!r}")
+        if checkpoint is not None:
+            settings = {
+                "samples": len(x),
+                "batch_size": batch,
+                "shuffle": bool(shuffle),
+                "seed": repr(seed) if shuffle else None,
+                "data": digest(x, y),
+                "replay": None if replay is None else digest(replay.x, replay.y),
+            }
+        if replay is not None:
+            rehearsal = Rehearsal(replay, x, y, order, commands)
+            x, order, commands = rehearsal, rehearsal.order, rehearsal.commands
+        if checkpoint is not None:
+            between = len(y) if every is None else _positive("every", every)
+            keeper = Keeper(self, checkpoint, between, settings, order, commands)
 
         began = perf_counter()
+        reached = 0
 
         def history(done):
+            new = slice(None) if rehearsal is None else rehearsal.new[: len(done)]
+            before = 0 if keeper is None else keeper.restored
             return History(
-                losses=done.losses,
-                correct=done.predicted == commands.label[: len(done)],
+                losses=done.losses[new],
+                correct=(done.predicted == commands.label[: len(done)])[new],
                 seconds=perf_counter() - began,
-                cycles=done.cycles,
+                cycles=None if done.cycles is None else done.cycles[new],
                 epochs=epochs,
+                restored=len(done.losses[:before][new[:before]]) if rehearsal else before,
             )
 
         def report(done):
+            nonlocal reached
+            reached = len(done)
             if callback is not None:
                 callback(history(done))
 
-        return history(self._run("training", x, order, commands, progress, report))
+        try:
+            return history(self._run("training", x, order, commands, progress, report, keeper))
+        finally:
+            if rehearsal is not None:
+                rehearsal.finish(reached)
 
-    def step(self, x, y, lr=None):
+    def step(self, x, y, lr=None, frozen=(), *, momentum=None, weight_decay=None, clip=None):
         """Train on one mini-batch of all the samples given: one update of the weights.
 
         Parameters
@@ -120,6 +205,10 @@ class Trainer:
         y : integer array (samples,)
         lr : :class:`float`, optional
             Learning rate; that of the network's optimiser without.
+        frozen : sequence of :class:`str`
+            Layers that keep their weights this time, besides those that are frozen in the network.
+        momentum, weight_decay, clip : :class:`float`, optional
+            As in :meth:`fit`.
 
         Returns a :class:`~streamtrain.host.results.Step`.
 
@@ -130,7 +219,8 @@ class Trainer:
         """
         x = self._samples(x)
         y = self._labels(y, len(x))
-        commands = training_commands(self.plan, y, len(x), lr)
+        others = {"momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+        commands = training_commands(self.plan, y, len(x), lr, frozen, **others)
         began = getattr(self.device, "cycle", None)
         with HeldInterrupt():
             done = self._give(x, commands)
@@ -215,10 +305,14 @@ class Trainer:
             If a name is missing or unknown, or an array has another shape, no integers, or a code
             outside its format. Nothing is changed then.
         """
-        expected = self._weight_formats()
+        self.device.write_weights(self._checked(weights, self._weight_formats()))
+
+    def _checked(self, weights, expected):
+        """Tensors of a state, checked; ``expected`` has the shape and format of each."""
         unknown = sorted(weights.keys() - expected.keys())
         if unknown:
-            raise ValueError(f"State has {unknown[0]}, but the network has {', '.join(expected)}")
+            has = ", ".join(expected) or "none"
+            raise ValueError(f"State has {unknown[0]}, but the network has {has}")
         checked = {}
         for name, (shape, fmt) in expected.items():
             if name not in weights:
@@ -242,14 +336,113 @@ class Trainer:
                     f"but {fmt} has {fmt.codes[0]} to {fmt.codes[-1]}"
                 )
             checked[name] = codes.astype(np.int64)
-        self.device.write_weights(checked)
+        return checked
+
+    def optimizer_state(self):
+        """What the optimiser remembers between updates, as integer codes.
+
+        Returns a dictionary. With momentum it holds the velocities, int64 arrays
+        ``"conv1.weight.velocity"`` and ``"conv1.bias.velocity"``, shaped as the weights; without, nothing.
+        They are copies. A float twin's are float64, in units of a code.
+        """
+        return {name: np.array(codes) for name, codes in self.device.read_optimizer().items()}
+
+    def load_optimizer_state(self, state):
+        """Replace all that the optimiser remembers by another :meth:`optimizer_state`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`load_state_dict` does. Nothing is changed then.
+        """
+        self.device.write_optimizer(self._checked(state, self._velocity_formats()))
 
     def saturations(self):
         """Numbers that were saturated since the start, by stage and site.
 
-        Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts.
+        Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts; with momentum there is
+        ``"velocity"``, too.
         """
-        return self.device.saturations()
+        counts = self.device.saturations()
+        for name, sites in self._saturated_before.items():
+            for site, count in sites.items():
+                counts[name][site] += count
+        return counts
+
+    def save(self, path):
+        """Write a checkpoint: all that training goes on from, to go on here or on another device.
+
+        If it cannot be written, what was at ``path`` before stays.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        RuntimeError
+            If training was interrupted within a mini-batch, by a second Ctrl-C.
+        """
+        write_checkpoint(path, self._checkpoint())
+
+    def load(self, path):
+        """Go on from a checkpoint.
+
+        It may be of another design for the same network, with the same formats: simulated, on a board, or
+        the golden model. Where numbers are rounded stochastically the foldings must be the same, too.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        CheckpointError
+            If it is no whole checkpoint, or one of another network or other formats; the message has the
+            differences. Nothing is changed then.
+        RuntimeError
+            If training was interrupted within a mini-batch, by a second Ctrl-C.
+        """
+        self._restore(path, load_checkpoint(path))
+
+    def _checkpoint(self, fit=None):
+        self._check_whole()
+        return Checkpoint(
+            design=described(self.plan, reals=self._holds_reals()),
+            weights=self.device.read_weights(),
+            optimizer=self.device.read_optimizer(),
+            random=self.device.read_random(),
+            saturations=self.saturations(),
+            samples=self.samples_seen,
+            updates=self.updates_seen,
+            fit=fit,
+        )
+
+    def _restore(self, path, found):
+        self._check_whole()
+        check_same(path, described(self.plan, reals=self._holds_reals()), found.design)
+        check_random(self.plan, found.random)
+        self._checked(found.optimizer, self._velocity_formats())
+        self.load_state_dict(found.weights)
+        self.load_optimizer_state(found.optimizer)
+        self.device.write_random(found.random)
+        self.samples_seen, self.updates_seen = found.samples, found.updates
+        now = self.device.saturations()
+        self._saturated_before = {
+            name: {site: count - now[name][site] for site, count in sites.items()}
+            for name, sites in found.saturations.items()
+        }
+
+    def _check_whole(self):
+        if not self._whole:
+            raise RuntimeError(
+                "Training was interrupted within a mini-batch, which cannot go on; make a new trainer "
+                "and load the last checkpoint"
+            )
 
     def _holds_reals(self):
         """Whether the device is a float twin: real numbers in units of a code, without limits."""
@@ -267,6 +460,15 @@ class Trainer:
             if stage.bias:
                 formats[f"{stage.name}.bias"] = (shapes[stage.name][:1], stage.stored)
         return formats
+
+    def _velocity_formats(self):
+        """The same of each array of the optimiser's state."""
+        kept = {stage.name: velocity(self.plan, stage) for stage in self.plan.stages}
+        return {
+            f"{name}.velocity": (shape, kept[layer])
+            for name, (shape, _) in self._weight_formats().items()
+            if kept[layer := name.partition(".")[0]]
+        }
 
     # -- Arguments ----------------------------------------------------------------------------------
 
@@ -312,31 +514,49 @@ class Trainer:
 
     def _give(self, x, commands):
         """Run samples now. Returns what came of them."""
-        results = self.device.run(encode_samples(self.plan, x), commands)
-        return _Done(
+        codes, whole = encode_samples(self.plan, x), self._whole
+        self._whole = whole and not (commands.op == Op.TRAIN).any()
+        results = self.device.run(codes, commands)
+        self._whole = whole
+        self.samples_seen += int(np.count_nonzero(commands.op == Op.TRAIN))
+        self.updates_seen += int(np.count_nonzero(commands.update))
+        return Done(
             np.ldexp(np.asarray(results.loss, np.float64), -LOSS_FRAC),
             np.asarray(results.predicted, np.int64),
             results.cycles,
         )
 
-    def _run(self, what, x, order, commands, progress, report=None):
-        """Run samples chunk by chunk. Returns what came of them; ``report`` is given it so far."""
+    def _run(self, what, x, order, commands, progress, report=None, keeper=None):
+        """Run samples chunk by chunk. Returns what came of them; ``report`` is given it so far.
+
+        A ``keeper`` says where to begin, and keeps checkpoints.
+        """
         count, size, end = len(order), 1, 0
         ends = np.flatnonzero((commands.op != Op.TRAIN) | (commands.update == 1)) + 1
-        done = _Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
-        began = perf_counter()
+        done = Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
+        if keeper is not None:
+            end = keeper.begin(done)
+            if end and report is not None:
+                report(done.until(end))
+        begin, began = end, perf_counter()
         with HeldInterrupt() as interrupt, ProgressBar(what, count, enabled=progress) as bar:
             while end < count:
                 first, started = end, perf_counter()
                 fit, least = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
                 end = int(ends[max(fit, least)])
+                if keeper is not None:
+                    end = min(end, keeper.next(ends, first))
                 part = slice(first, end)
                 chunk = self._give(x[order[part]], commands[part])
+                if keeper is not None:
+                    chunk = keeper.shifted(chunk)
                 done.put(part, chunk)
+                if keeper is not None and (keeper.due(end) or end == count or interrupt.pending):
+                    keeper.keep(done.until(end))
                 if report is not None:
                     report(done.until(end))
                 now = perf_counter()
-                bar.update(end, _figures(commands, done, end, now - began))
+                bar.update(end, _figures(commands, done, end, (end - begin) / (now - began)))
                 interrupt.check()
                 # Grow slowly: the first chunk may wait for a compiler, and the next ones do not.
                 pace = (now - started) / (end - first)
@@ -344,7 +564,9 @@ class Trainer:
         return done
 
 
-def training_commands(plan, labels, batch, lr=None):
+def training_commands(
+    plan, labels, batch, lr=None, frozen=(), *, first=0, momentum=None, weight_decay=None, clip=None
+):
     """Commands that train with samples in order, in mini-batches; the last one may be smaller.
 
     Parameters
@@ -353,13 +575,23 @@ def training_commands(plan, labels, batch, lr=None):
     labels : integer array, (samples,)
     batch : :class:`int`
         Samples in a mini-batch.
-    lr : :class:`float`, optional
-        Learning rate of a mini-batch's mean gradient; the network's own by default.
+    lr : :class:`float` or callable, optional
+        Learning rate of a mini-batch's mean gradient, or what gives it for the number of an update; the
+        network's own by default.
+    frozen : sequence of :class:`str`
+        Layers that keep their weights, besides those that are frozen in the network.
+    first : :class:`int`
+        Number of the first update.
+    momentum, weight_decay, clip : :class:`float`, optional
+        As in :class:`~streamtrain.SGD`; the network's own by default.
 
     Raises
     ------
+    TypeError
+        If a value is no number, or ``frozen`` is a single name.
     ValueError
-        If the design takes no such batch or learning rate.
+        If the design takes no such batch, or not a value, a name is not that of a layer with weights, or
+        no layer is left to train.
     """
     count = len(labels)
     if batch > plan.max_batch:
@@ -367,18 +599,55 @@ def training_commands(plan, labels, batch, lr=None):
             f"Mini-batch has {batch} samples, but the design takes {plan.max_batch}; "
             f"plan it with max_batch={batch}"
         )
-    if lr is None:
-        lr = plan.network.optimizer.lr
-    elif not isinstance(lr, Real):
-        raise TypeError(f"lr must be a number, not {lr!r}")
     position = np.arange(count)
     update = ((position % batch == batch - 1) | (position == count - 1)).astype(np.int64)
-    mantissa, shift = np.empty(count, np.int64), np.empty(count, np.int64)
-    whole = count - count % batch
-    for first, end, size in ((0, whole, batch), (whole, count, count - whole)):
-        if first < end:
-            mantissa[first:end], shift[first:end] = plan.rate_code(lr, size)
-    return Commands(np.full(count, Op.TRAIN), np.asarray(labels), update, mantissa, shift)
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
+    known, rows = {}, []  # a schedule may have as many rates as there are updates, or few
+    for step, size in enumerate(sizes, first):
+        rate = _rate(plan, lr, step)
+        if (rate, size) not in known:
+            own = plan.rate_code(rate, size)
+            others = update_codes(
+                plan, rate, momentum=momentum, weight_decay=weight_decay, clip=clip
+            )
+            known[rate, size] = (*own, *others.values())
+        rows.append(known[rate, size])
+    mantissa, shift, *others = np.repeat(np.array(rows, np.int64), sizes, axis=0).T
+    return Commands(
+        op=np.full(count, Op.TRAIN),
+        label=np.asarray(labels),
+        update=update,
+        mantissa=mantissa,
+        shift=shift,
+        frozen=np.full(count, _frozen_stages(plan, frozen)),
+        **dict(zip(("momentum", "decay", "clip"), others, strict=True)),
+    )
+
+
+def _rate(plan, lr, step):
+    """Learning rate of an update."""
+    if lr is None:
+        return plan.network.optimizer.lr
+    where, rate = "", lr
+    if callable(lr):
+        where, rate = f" for update {step}", lr(step)
+    if not isinstance(rate, Real):
+        raise TypeError(f"lr must be a number{where}, not {rate!r}")
+    return rate
+
+
+def _frozen_stages(plan, names):
+    """Stages by their names, as bits."""
+    if isinstance(names, str):
+        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+    names = set(names)
+    check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
+    if all(stage.name in names or not stage.trainable for stage in plan.stages):
+        raise ValueError(
+            f"With {', '.join(sorted(names))} frozen, no layer is left to train; "
+            f"evaluate() changes no weights"
+        )
+    return sum(1 << number for number, stage in enumerate(plan.stages) if stage.name in names)
 
 
 def encode_samples(plan, x):
@@ -393,33 +662,8 @@ def encode_samples(plan, x):
     return fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
 
 
-class _Done:
-    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
-
-    def __init__(self, losses, predicted, cycles):
-        self.losses, self.predicted, self.cycles = losses, predicted, cycles
-
-    def __len__(self):
-        return len(self.losses)
-
-    def put(self, part, chunk):
-        """Fill in a chunk."""
-        self.losses[part] = chunk.losses
-        self.predicted[part] = chunk.predicted
-        if chunk.cycles is None:
-            self.cycles = None
-        else:
-            self.cycles[part] = chunk.cycles
-
-    def until(self, end):
-        """The first ``end`` samples."""
-        cycles = None if self.cycles is None else self.cycles[:end]
-        return _Done(self.losses[:end], self.predicted[:end], cycles)
-
-
-def _figures(commands, done, end, seconds):
-    """What a progress bar says of the work so far."""
-    pace = end / seconds
+def _figures(commands, done, end, pace):
+    """What a progress bar says of the work so far; ``pace`` in samples per second."""
     text = f"{pace:,.0f} samples/s" if pace >= 100 else f"{pace:.1f} samples/s"
     if commands.op[0] == Op.INFER:
         return text

@@ -1,6 +1,7 @@
 """The layers, losses and optimisers that a network can be described with."""
 
 from dataclasses import dataclass
+from math import inf
 from numbers import Real
 from operator import index
 from typing import ClassVar
@@ -14,9 +15,12 @@ __all__ = [
     "Flatten",
     "Layer",
     "Linear",
+    "Loss",
+    "MSELoss",
     "MaxPool2d",
     "ReLU",
     "ShapeError",
+    "SquaredHinge",
 ]
 
 
@@ -35,6 +39,12 @@ def _size(record, field, low=1):
     if value < low:
         raise ValueError(f"{type(record).__name__} {field} must be at least {low}, not {value!r}")
     object.__setattr__(record, field, value)
+
+
+def _flag(record, field):
+    value = getattr(record, field)
+    if not isinstance(value, bool):
+        raise TypeError(f"{type(record).__name__} {field} must be True or False, not {value!r}")
 
 
 def _map_shape(layer, shape):
@@ -76,6 +86,8 @@ class Conv2d(Layer):
         Zeros around the map, less than ``kernel``.
     bias : :class:`bool`
     name : :class:`str`, optional
+    trainable : :class:`bool`
+        Whether its weights are trained. A frozen layer gets no hardware to change them.
     """
 
     channels: int
@@ -83,12 +95,14 @@ class Conv2d(Layer):
     padding: str | int = "same"
     bias: bool = True
     name: str | None = None
+    trainable: bool = True
 
     stem: ClassVar[str] = "conv"
 
     def __post_init__(self):
         _size(self, "channels")
         _size(self, "kernel")
+        _flag(self, "trainable")
         if self.kernel not in (1, 3, 5):
             raise ValueError(f"Conv2d kernel must be 1, 3 or 5, not {self.kernel!r}")
         if isinstance(self.padding, str):
@@ -185,16 +199,20 @@ class Linear(Layer):
         Output features.
     bias : :class:`bool`
     name : :class:`str`, optional
+    trainable : :class:`bool`
+        Whether its weights are trained. A frozen layer gets no hardware to change them.
     """
 
     features: int
     bias: bool = True
     name: str | None = None
+    trainable: bool = True
 
     stem: ClassVar[str] = "linear"
 
     def __post_init__(self):
         _size(self, "features")
+        _flag(self, "trainable")
 
     def output_shape(self, shape):
         if len(shape) != 1:
@@ -205,27 +223,109 @@ class Linear(Layer):
         return (self.features, shape[0])
 
 
+class Loss(Record):
+    """Base of the losses: how far the scores ``z`` of n classes are from a sample's class."""
+
+    #: What it is called in reports.
+    title: ClassVar[str] = ""
+
+
 @dataclass(frozen=True)
-class CrossEntropy(Record):
+class CrossEntropy(Loss):
     """Softmax cross-entropy of the logits with a class index, natural logarithm."""
+
+    title: ClassVar[str] = "cross-entropy"
+
+
+@dataclass(frozen=True)
+class MSELoss(Loss):
+    """Mean squared error: the mean over the classes of ``(z - t)**2``.
+
+    The target ``t`` is 1 for the sample's class and 0 for the others. The gradient is
+    ``2 / n * (z - t)``, as of ``torch.nn.MSELoss()`` on one sample.
+    """
+
+    title: ClassVar[str] = "squared error"
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """Squared hinge, one class against the others: the mean of ``max(0, 1 - t * z)**2``.
+
+    The target ``t`` is 1 for the sample's class and -1 for the others. The gradient is
+    ``-2 / n * t * max(0, 1 - t * z)``: scores beyond their margin are left alone.
+
+    Source: Tang, "Deep learning using linear support vector machines", ICML 2013 workshop,
+    equations 5 and 11 (L2-SVM). There it is the sum over the classes; the mean keeps errors and
+    learning rates alike, whatever the number of classes.
+    """
+
+    title: ClassVar[str] = "squared hinge"
 
 
 @dataclass(frozen=True)
 class SGD(Record):
-    """Stochastic gradient descent: ``w <- w - lr * mean over the mini-batch of dL/dw``.
+    """Stochastic gradient descent, with what PyTorch's ``SGD`` and ``clip_grad_value_`` may add to it.
+
+    ======================================  ================================================
+    ``g <- mean over the mini-batch``       of dL/dw
+    ``g <- max(-clip, min(g, clip))``       if there is a ``clip``
+    ``g <- g + weight_decay * w``           if there is ``weight_decay``
+    ``v <- momentum * v + lr * g``          if there is ``momentum``; else ``v = lr * g``
+    ``w <- w - v``
+    ======================================  ================================================
+
+    The learning rate is inside the velocity. While it stays the same, that is PyTorch's SGD; when it
+    changes, what the velocity holds keeps the rate that it came with.
+
+    Hardware has room only for what is asked for here. The values can be changed between samples,
+    within the ranges that the plan states.
+
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning",
+    ICML 2013, equations 1 and 2.
 
     Parameters
     ----------
     lr : :class:`float`
-        Learning rate to start with. It can be changed between samples, within the range that
-        the plan states.
+        Learning rate to start with.
+    momentum : :class:`float`
+        0 to less than 1.
+    weight_decay : :class:`float`
+        0 or more; of biases, too.
+    clip : :class:`float`, optional
+        Largest magnitude of each element of the mean gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is no number, or out of its range.
     """
 
     lr: float = 2**-7
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self):
-        if not isinstance(self.lr, Real) or isinstance(self.lr, bool):
-            raise TypeError(f"SGD lr must be a number, not {self.lr!r}")
+        given = {name: getattr(self, name) for name in ("lr", "momentum", "weight_decay", "clip")}
+        if self.clip is None:
+            del given["clip"]
+        for name, value in given.items():
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"SGD {name} must be a number, not {value!r}")
         if not 0 < self.lr < 1:
             raise ValueError(f"SGD lr must be between 0 and 1, not {self.lr!r}")
-        object.__setattr__(self, "lr", float(self.lr))
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"SGD momentum must be at least 0 and below 1, not {self.momentum!r}")
+        if not 0 <= self.weight_decay < inf:
+            raise ValueError(f"SGD weight_decay must be 0 or more, not {self.weight_decay!r}")
+        if self.clip is not None and not 0 < self.clip < inf:
+            raise ValueError(f"SGD clip must be more than 0, or None, not {self.clip!r}")
+        for name, value in given.items():
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def terms(self):
+        """What is added to a gradient, in the order of its addition."""
+        found = {"momentum": self.momentum, "weight_decay": self.weight_decay}
+        return tuple(name for name, value in found.items() if value)

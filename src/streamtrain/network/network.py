@@ -2,16 +2,18 @@
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from math import prod
 from operator import index
 
 import numpy as np
 
-from streamtrain.network.layers import SGD, CrossEntropy, Layer, ShapeError
+from streamtrain.network.layers import SGD, CrossEntropy, Layer, Loss, ShapeError
+from streamtrain.network.weights import Weights
 from streamtrain.records import Record
 
-__all__ = ["Network", "network_text"]
+__all__ = ["Network", "check_layer_names", "network_text"]
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,28 @@ class Network(Record):
         Shape of one sample.
     layers : sequence of :class:`Layer`
         From the input to the logits. Unnamed layers are named by kind and number, such as ``conv1``.
-    loss : :class:`CrossEntropy`
+    loss : :class:`CrossEntropy`, :class:`MSELoss` or :class:`SquaredHinge`
     optimizer : :class:`SGD`
     seed : :class:`int`
         Of the weights' initial values.
+    weights : dict of arrays, optional
+        The weights that training starts with, instead of random ones: named and shaped as
+        :meth:`initial_weights` has them, finite, all of them. Kept as :class:`Weights`.
 
     Raises
     ------
     ShapeError
         If a layer cannot take the shape that reaches it.
     ValueError
-        If two layers share a name, or there is nothing to train.
+        If two layers share a name, there is nothing to train, or the weights are not this network's.
     """
 
     input_shape: tuple
     layers: tuple
-    loss: CrossEntropy = CrossEntropy()
+    loss: Loss = CrossEntropy()
     optimizer: SGD = SGD()
     seed: int = 0
+    weights: Weights | None = None
 
     def __post_init__(self):
         try:
@@ -55,8 +61,10 @@ class Network(Record):
                 f"Input shape must be (channels, rows, columns), each at least 1, "
                 f"not {self.input_shape!r}"
             )
-        if not isinstance(self.loss, CrossEntropy):
-            raise TypeError(f"Loss must be CrossEntropy(), not {self.loss!r}")
+        if not isinstance(self.loss, Loss):
+            raise TypeError(
+                f"Loss must be CrossEntropy(), MSELoss() or SquaredHinge(), not {self.loss!r}"
+            )
         if not isinstance(self.optimizer, SGD):
             raise TypeError(f"Optimizer must be SGD(lr), not {self.optimizer!r}")
         object.__setattr__(self, "input_shape", shape)
@@ -72,13 +80,39 @@ class Network(Record):
                 f"The last layer ({self.layers[-1].name}) gives a map {shapes[-1]}, but the loss "
                 f"takes a vector of class scores; add Flatten ({classes} classes) or Linear"
             )
-        if not any(layer.weight_shape(at) for layer, at in zip(self.layers, shapes, strict=False)):
+        weighted = self._weighted
+        if not weighted:
             raise ValueError("The network has no Conv2d or Linear layer, so nothing to train")
+        if not any(layer.trainable for layer in weighted):
+            names = ", ".join(layer.name for layer in weighted)
+            raise ValueError(
+                f"All layers with weights ({names}) are frozen, so nothing is left to train; "
+                f"leave one of them trainable (a pipeline that trains is what is generated here)"
+            )
         if shapes[-1][0] < 2:
             raise ValueError(
                 f"The last layer ({self.layers[-1].name}) gives 1 score; "
-                f"cross-entropy needs at least 2 classes"
+                f"{self.loss.title} needs at least 2 classes"
             )
+        if self.weights is not None:
+            object.__setattr__(self, "weights", self._checked(self.weights))
+
+    def _checked(self, weights):
+        if isinstance(weights, dict):
+            weights = Weights.of(weights)
+        if not isinstance(weights, Weights):
+            raise TypeError(f"Weights must be a dictionary of arrays, not {weights!r}")
+        given = dict(zip(weights.names, weights.shapes, strict=True))
+        expected = {name: value.shape for name, value in self.initial_weights(self.seed).items()}
+        for name, shape in expected.items():
+            if name not in given:
+                raise ValueError(f"Weights lack {name} {shape}")
+            if given[name] != shape:
+                raise ValueError(f"Weights have {name} of {given[name]}, but it must be {shape}")
+        unknown = [name for name in given if name not in expected]
+        if unknown:
+            raise ValueError(f"Weights have {unknown[0]}, but the network has {', '.join(expected)}")
+        return weights
 
     def _named(self, layers):
         counts, taken, named = Counter(), set(), []
@@ -97,6 +131,41 @@ class Network(Record):
             taken.add(name)
             named.append(layer)
         return tuple(named)
+
+    @property
+    def _weighted(self):
+        return [
+            layer
+            for layer, shape in zip(self.layers, self.shapes, strict=False)
+            if layer.weight_shape(shape)
+        ]
+
+    def freeze(self, *names):
+        """This network with layers frozen: their weights stay as they are, as in ``requires_grad_(False)``.
+
+        Parameters
+        ----------
+        names : :class:`str`
+            Layers with weights. Those that are frozen already remain so.
+
+        Returns a :class:`Network`.
+
+        Raises
+        ------
+        ValueError
+            If a name is not that of a layer with weights, or no layer is left to train.
+        """
+        check_layer_names(names, [layer.name for layer in self._weighted])
+        layers = (
+            replace(layer, trainable=False) if layer.name in names else layer
+            for layer in self.layers
+        )
+        return replace(self, layers=tuple(layers))
+
+    @property
+    def frozen(self):
+        """Names of the layers with weights that are not trained."""
+        return tuple(layer.name for layer in self._weighted if not layer.trainable)
 
     @cached_property
     def shapes(self):
@@ -119,13 +188,18 @@ class Network(Record):
         raise KeyError(name)
 
     def initial_weights(self, seed=None):
-        """Random initial values: He (normal, variance 2 / fan-in) weights, zero biases.
+        """What training starts with.
+
+        That is the network's own ``weights``, if it has some and no ``seed`` is given; else random
+        values: He (normal, variance 2 / fan-in) weights, zero biases.
 
         Returns a dictionary of float64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns)
         or (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes.
 
         Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
         """
+        if self.weights is not None and seed is None:
+            return self.weights.arrays()
         rng = np.random.default_rng(self.seed if seed is None else seed)
         weights = {}
         for layer, shape in zip(self.layers, self.shapes, strict=False):
@@ -150,9 +224,15 @@ class Network(Record):
 
     @property
     def training_macs(self):
-        """Multiply-accumulates of one training step: FP, BP and WU, without the first layer's BP."""
-        macs = list(self.macs.values())
-        return 3 * sum(macs) - macs[0]
+        """Multiply-accumulates of one training step.
+
+        FP of all layers, WU of those that are trained, and BP of those behind the first of these.
+        """
+        total, learning = 0, False
+        for layer, macs in zip(self._weighted, self.macs.values(), strict=True):
+            total += macs * (1 + learning + layer.trainable)
+            learning |= layer.trainable
+        return total
 
     def table(self):
         """Header and rows of a summary: layer, kind, output shape, weights, MACs."""
@@ -161,9 +241,10 @@ class Network(Record):
         for layer, shape, out in zip(self.layers, self.shapes, self.shapes[1:], strict=False):
             size = layer.weight_shape(shape)
             weights = prod(size) + (size[0] if layer.bias else 0) if size else ""
+            frozen = size is not None and not layer.trainable
             rows.append((
                 layer.name,
-                type(layer).__name__,
+                type(layer).__name__ + (", frozen" if frozen else ""),
                 "x".join(map(str, out)),
                 weights,
                 macs.get(layer.name, ""),
@@ -174,6 +255,17 @@ class Network(Record):
         from streamtrain.tables import html_table
 
         return html_table(*self.table())
+
+
+def check_layer_names(names, known):
+    """Raise :exc:`ValueError`, with the nearest name, if one of ``names`` is not ``known``."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"No layer with weights is named {name!r}{hint}; there are {', '.join(known)}"
+            )
 
 
 def network_text(network):

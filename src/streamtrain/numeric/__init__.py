@@ -1,7 +1,7 @@
 """Number formats and their arithmetic, in NumPy and in gates on the same page."""
 
 from streamtrain.numeric.fixed import Fixed
-from streamtrain.numeric.lfsr import Lfsr, lane_bits, lfsr_states
+from streamtrain.numeric.lfsr import Chain, Lfsr, lane_bits, lfsr_states, link
 from streamtrain.numeric.rounding import (
     Round,
     requantize,
@@ -11,11 +11,13 @@ from streamtrain.numeric.rounding import (
 )
 
 __all__ = [
+    "Chain",
     "Fixed",
     "Lfsr",
     "Round",
     "lane_bits",
     "lfsr_states",
+    "link",
     "requantize",
     "requantize_codes",
     "round_codes",

@@ -7,7 +7,7 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Lfsr", "lane_bits", "lfsr_states"]
+__all__ = ["Chain", "Lfsr", "lane_bits", "lfsr_states", "link"]
 
 _TAPS = (32, 22, 2, 1)  # x^32 + x^22 + x^2 + x + 1 is primitive: the period is 2^32 - 1
 _STEPS = 16  # bits shifted at each advance, so that neighbouring numbers share few bits
@@ -47,6 +47,32 @@ def lane_bits(state, lane, bits):
     return state.rotate_left(turn)[:bits]
 
 
+class Chain(wiring.Signature):
+    """What is around registers that are linked into one, so that a host can read and write them.
+
+    Members
+    -------
+    shift : :py:`Out(1)`
+        Move all registers by one place after this cycle.
+    i : :py:`Out(1)`
+        The first register's new lowest bit.
+    o : :py:`In(1)`
+        The last register's highest bit.
+    """
+
+    def __init__(self):
+        super().__init__({"shift": Out(1), "i": Out(1), "o": In(1)})
+
+
+def link(m, chain, parts):
+    """Make ``parts`` one chain, the first one first."""
+    bit = chain.i
+    for part in parts:
+        m.d.comb += [part.shift.eq(chain.shift), part.i.eq(bit)]
+        bit = part.o
+    m.d.comb += chain.o.eq(bit)
+
+
 class Lfsr(wiring.Component):
     """Fibonacci shift register of 32 bits that moves 16 places at a time.
 
@@ -60,14 +86,17 @@ class Lfsr(wiring.Component):
     advance : :py:`In(1)`
         Move on after this cycle.
     state : :py:`Out(32)`
+    chain : :py:`In(Chain())`
+        Its own bits, for as long as it does not advance.
 
     Timing
     ------
-    ``state`` changes on the cycle after ``advance``.
+    ``state`` changes on the cycle after ``advance`` or ``chain.shift``.
     """
 
     advance: In(1)
     state: Out(32)
+    chain: In(Chain())
 
     def __init__(self, seed):
         self.seed = index(seed)
@@ -84,7 +113,9 @@ class Lfsr(wiring.Component):
             Cat(register[old] for old in range(32) if moved[old] >> new & 1).xor()
             for new in range(32)
         ]
-        with m.If(self.advance):
+        with m.If(self.chain.shift):
+            m.d.sync += register.eq(Cat(self.chain.i, register[:-1]))
+        with m.Elif(self.advance):
             m.d.sync += register.eq(Cat(parities))
-        m.d.comb += self.state.eq(register)
+        m.d.comb += [self.state.eq(register), self.chain.o.eq(register[-1])]
         return m

@@ -61,11 +61,13 @@ class Link:
         )
 
     def back(self, m, errors):
-        """Send errors of this link's output back through it.
+        """Send errors of this link's output back through it; None if there are none.
 
         Returns the stream of errors of its input; None where they are not needed.
         """
         component, fmt = self.component, self.stage.errors
+        if errors is None:
+            return None
         if isinstance(component, TrainingStage):
             connect(m, errors, component.dz)
             return component.dx if self.stage.back else None
@@ -111,12 +113,15 @@ def forward_links(m: Module, plan):
                     rows=stage.out_rows,
                     cols=stage.out_cols,
                     blocks=stage.blocks[0],
+                    records=stage.takes_errors,
                 ),
             )
             connect(m, source, pool.i)
             source = pool.o
         if stage.relu:
-            relu = add(f"{stage.name}_relu", ReLU(stage.output, lanes))
+            relu = add(
+                f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors)
+            )
             connect(m, source, relu.i)
             source = relu.o
         if stage.pool > 1:

@@ -5,19 +5,31 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.host.device import Op
+from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
+from streamtrain.numeric import link
 from streamtrain.pipeline.backprop import backpropagate, forward_links
 from streamtrain.pipeline.layouts import (
     command_layout,
     loss_token_layout,
     result_layout,
+    saturation_sites,
     stored_width,
     token_layout,
+    update_fields,
 )
-from streamtrain.pipeline.loss import SoftmaxCrossEntropy
+from streamtrain.pipeline.randomness import RandomScan
+from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
+from streamtrain.pipeline.squares import MeanOfSquares
 from streamtrain.pipeline.stage import TrainingStage
 from streamtrain.stream import Queue, connect, fork
 
 __all__ = ["TrainingPipeline"]
+
+_LOSSES = {
+    CrossEntropy: SoftmaxCrossEntropy,
+    MSELoss: MeanOfSquares,
+    SquaredHinge: MeanOfSquares,
+}
 
 _COMMANDS = 2  # commands that wait, whole, in front of the stages
 
@@ -38,14 +50,16 @@ class TrainingPipeline(wiring.Component):
     o : :py:`Out(stream.Signature(result_layout(plan)))`
         One result for each sample.
     weights_i, weights_o : :py:`In(...)`, :py:`Out(stream.Signature(signed(stored_width(plan))))`
-        Weights of the stage that a command writes or reads, in the order that
-        :class:`~streamtrain.pipeline.stage.TrainingStage` gives.
+        Weights, or velocities, of the stage that a command writes or reads, in the order that
+        :class:`~streamtrain.pipeline.stage.TrainingStage` gives; or of the random bits, as
+        :class:`~streamtrain.pipeline.randomness.RandomScan` does.
     idle : :py:`Out(1)`
         All commands are worked off.
     updated : :py:`Out(len(plan.stages))`
-        The stage's weights have just been updated.
+        The stage's weights have just been updated. Frozen stages never say so.
     saturated_NAME_output, saturated_NAME_errors, saturated_NAME_weights : :py:`Out(32)`
-        For each stage: outputs, errors of its outputs, and weights that saturated since reset.
+        For each stage: outputs, errors of its outputs, and weights that saturated since reset. With
+        momentum also saturated_NAME_velocity.
 
     Timing
     ------
@@ -66,14 +80,14 @@ class TrainingPipeline(wiring.Component):
             "updated": Out(len(plan.stages)),
         }
         for stage in plan.stages:
-            for what in ("output", "errors", "weights"):
+            for what in saturation_sites(plan):
                 members[f"saturated_{stage.name}_{what}"] = Out(32)
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         links, scores = forward_links(m, self.plan)
-        m.submodules.loss = loss = SoftmaxCrossEntropy(self.plan)
+        m.submodules.loss = loss = _LOSSES[type(self.plan.network.loss)](self.plan)
         connect(m, scores, loss.i)
         connect(m, loss.result, wiring.flipped(self.o))
         backpropagate(m, links, loss.o)
@@ -83,11 +97,9 @@ class TrainingPipeline(wiring.Component):
         self._dispatch(m, stages, loss)
         for stage, after in zip(stages, [*stages[1:], None], strict=True):
             errors = loss.saturated if after is None else after.saturated_errors
-            for what, count in (
-                ("output", stage.saturated_output),
-                ("errors", errors),
-                ("weights", stage.saturated_weights),
-            ):
+            for what in saturation_sites(self.plan):
+                # A frozen stage has no velocities.
+                count = errors if what == "errors" else getattr(stage, f"saturated_{what}", 0)
                 m.d.comb += getattr(self, f"saturated_{stage.stage.name}_{what}").eq(count)
         return m
 
@@ -102,7 +114,7 @@ class TrainingPipeline(wiring.Component):
         # A token waits in front of each stage while the sample before it is in work there.
         queues = []
         for stage in stages:
-            queue = Queue(token_layout(plan), plan.in_flight + 1)
+            queue = Queue(token_layout(plan, stage.stage), plan.in_flight + 1)
             m.submodules[f"{stage.stage.name}_tokens"] = queue
             connect(m, queue.o, stage.token)
             queues.append(queue)
@@ -116,22 +128,39 @@ class TrainingPipeline(wiring.Component):
         for stage, queue in zip(stages, queues, strict=True):
             with m.If(~stage.idle | (queue.level != 0)):
                 m.d.comb += empty.eq(0)
-        scanning, scanned = Signal(), Signal(range(len(stages)))
+        scans = [(stage.scan_i, stage.scan_o) for stage in stages]
+        if plan.random_sites:
+            m.submodules.random = random = RandomScan(plan)
+            link(m, random.chain, [part.random for part in [*stages, loss] if hasattr(part, "random")])
+            scans.append((random.i, random.o))
+            with m.If(~random.idle):
+                m.d.comb += empty.eq(0)
+        scanning, scanned = Signal(), Signal(range(len(scans)))
         go = Signal()
         m.d.comb += go.eq(commands.o.valid & ~scanning & (empty | ~(reads | writes)))
         sample = ~(reads | writes)
         branches = [
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]
+        if plan.random_sites:
+            chosen = ~sample & (command.stage == len(stages))
+            branches.append((random.token, chosen))
+            m.d.comb += random.token.payload.write.eq(writes)
         m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
-        for queue in queues:
+        for number, (stage, queue) in enumerate(zip(stages, queues, strict=True)):
+            token = queue.i.payload
             m.d.comb += [
-                queue.i.payload.train.eq(command.op == Op.TRAIN),
-                queue.i.payload.update.eq(command.update),
-                queue.i.payload.shift.eq(command.shift),
-                queue.i.payload.read.eq(reads),
-                queue.i.payload.write.eq(writes),
+                token.train.eq(command.op == Op.TRAIN),
+                token.read.eq(reads),
+                token.write.eq(writes),
             ]
+            if stage.stage.trainable:
+                m.d.comb += [
+                    token.update.eq(command.update),
+                    token.shift.eq(command.shift),
+                    token.frozen.eq(command.frozen[number]),
+                ]
+                m.d.comb += [token[field].eq(command[field]) for field in update_fields(plan)]
         m.d.comb += [
             loss_queue.i.payload.op.eq(command.op),
             loss_queue.i.payload.label.eq(command.label),
@@ -143,16 +172,17 @@ class TrainingPipeline(wiring.Component):
         with m.Elif(scanning & empty):
             m.d.sync += scanning.eq(0)
 
-        for number, stage in enumerate(stages):
+        for number, (scan_i, scan_o) in enumerate(scans):
             chosen = scanning & (scanned == number)
             m.d.comb += [
-                stage.scan_i.payload.eq(self.weights_i.payload),
-                stage.scan_i.valid.eq(self.weights_i.valid & chosen),
-                stage.scan_o.ready.eq(self.weights_o.ready & chosen),
-                self.updated[number].eq(stage.updated),
+                scan_i.payload.eq(self.weights_i.payload),
+                scan_i.valid.eq(self.weights_i.valid & chosen),
+                scan_o.ready.eq(self.weights_o.ready & chosen),
             ]
+            if number < len(stages):
+                m.d.comb += self.updated[number].eq(stages[number].updated)
         m.d.comb += [
-            self.weights_i.ready.eq(scanning & Array(s.scan_i.ready for s in stages)[scanned]),
-            self.weights_o.valid.eq(scanning & Array(s.scan_o.valid for s in stages)[scanned]),
-            self.weights_o.payload.eq(Array(s.scan_o.payload for s in stages)[scanned]),
+            self.weights_i.ready.eq(scanning & Array(i.ready for i, _ in scans)[scanned]),
+            self.weights_o.valid.eq(scanning & Array(o.valid for _, o in scans)[scanned]),
+            self.weights_o.payload.eq(Array(o.payload for _, o in scans)[scanned]),
         ]

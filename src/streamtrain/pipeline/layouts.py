@@ -4,6 +4,7 @@ from amaranth import unsigned
 from amaranth.lib import data
 
 from streamtrain.host.device import Op
+from streamtrain.pipeline.optimizer import CLIP_BITS, MOMENTUM_BITS, decay_limit, velocity
 from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = [
@@ -11,8 +12,11 @@ __all__ = [
     "forward_layout",
     "loss_token_layout",
     "result_layout",
+    "saturation_sites",
+    "scan_width",
     "stored_width",
     "token_layout",
+    "update_fields",
 ]
 
 _OP = range(max(Op) + 1)
@@ -24,26 +28,42 @@ def forward_layout(fmt, lanes):
 
 
 def command_layout(plan):
-    """What the host says about one sample, or about one stage's weights."""
+    """What the host says about one sample, or about one stage's weights.
+
+    Where anything is rounded stochastically, the stage that follows the last one is the random bits.
+    """
     return data.StructLayout({
         "op": _OP,
         "label": range(plan.network.classes),
         "update": 1,
         "mantissa": range(RATE_UNIT + 1),
         "shift": range(plan.rate_shifts + 1),
-        "stage": range(len(plan.stages)),
+        "stage": range(len(plan.stages) + bool(plan.random_sites)),
+        "frozen": len(plan.stages),  # which keep their weights, as bits
+        **update_fields(plan),
     })
 
 
-def token_layout(plan):
+def update_fields(plan):
+    """Members of a command that the optimiser needs besides the learning rate."""
+    optimizer, fields = plan.network.optimizer, {}
+    if optimizer.momentum:
+        # "velocity": velocities are read or written, not weights
+        fields |= {"momentum": MOMENTUM_BITS, "velocity": 1}
+    if optimizer.weight_decay:
+        fields["decay"] = range(decay_limit(plan))
+    if optimizer.clip is not None:
+        fields["clip"] = CLIP_BITS
+    return fields
+
+
+def token_layout(plan, stage):
     """What a stage is told about a sample, or that its weights are read or written."""
-    return data.StructLayout({
-        "train": 1,
-        "update": 1,
-        "shift": range(plan.rate_shifts + 1),
-        "read": 1,
-        "write": 1,
-    })
+    learning, others = {}, {}
+    if stage.trainable:
+        learning = {"update": 1, "shift": range(plan.rate_shifts + 1)}
+        others = {"frozen": 1, **update_fields(plan)}
+    return data.StructLayout({"train": 1, **learning, "read": 1, "write": 1, **others})
 
 
 def loss_token_layout(plan):
@@ -66,4 +86,15 @@ def result_layout(plan):
 
 def stored_width(plan):
     """Bits of the stream that weights are read and written through."""
-    return max(stage.stored.width for stage in plan.stages)
+    return max(scan_width(plan, stage) for stage in plan.stages)
+
+
+def scan_width(plan, stage):
+    """Bits of what a stage's memories are read and written through: weights or velocities."""
+    kept = velocity(plan, stage)
+    return max(stage.stored.width, kept.width if kept else 0)
+
+
+def saturation_sites(plan):
+    """Where numbers may saturate in a stage, in the order of their counts."""
+    return ("output", "errors", "weights") + ("velocity",) * bool(plan.network.optimizer.momentum)

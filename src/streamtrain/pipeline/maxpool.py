@@ -27,35 +27,41 @@ class MaxPool(wiring.Component):
         The map; both even.
     blocks : :class:`int`
         Groups of ``lanes`` channels.
+    records : :class:`bool`
+        Whether errors come back, and ``route`` is needed.
 
     Members
     -------
     i, o : :py:`In(...)`, :py:`Out(stream.Signature(forward_layout(fmt, lanes)))`
         Pixels in raster order, channels innermost.
     route : :py:`Out(stream.Signature(ArrayLayout(2, lanes)))`
-        For samples that are trained with: the place of the largest, 0 to 3 in raster order.
+        For samples that are trained with: the place of the largest, 0 to 3 in raster order. Only with
+        ``records``.
 
     Timing
     ------
     One payload per cycle in; ``o`` follows the last of a square combinationally.
     """
 
-    def __init__(self, fmt, *, lanes, rows, cols, blocks):
+    def __init__(self, fmt, *, lanes, rows, cols, blocks, records=True):
         self.fmt = fmt
         self.lanes, self.rows, self.cols = index(lanes), index(rows), index(cols)
         self.blocks = index(blocks)
+        self.records = records
         if self.rows % 2 or self.cols % 2 or min(self.rows, self.cols) < 2:
             raise ValueError(f"MaxPool needs even rows and columns, not {rows!r}x{cols!r}")
-        super().__init__({
+        members = {
             "i": In(stream.Signature(forward_layout(fmt, self.lanes))),
             "o": Out(stream.Signature(forward_layout(fmt, self.lanes))),
-            "route": Out(stream.Signature(data.ArrayLayout(2, self.lanes))),
-        })
+        }
+        if records:
+            members["route"] = Out(stream.Signature(data.ArrayLayout(2, self.lanes)))
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         # The squares of one row of squares are in work at a time.
-        lane_width = self.fmt.width + 2
+        lane_width = self.fmt.width + (2 if self.records else 0)
         depth = self.cols // 2 * self.blocks
         m.submodules.best = memory = Memory(
             shape=unsigned(self.lanes * lane_width),
@@ -70,7 +76,8 @@ class MaxPool(wiring.Component):
         address = Signal(range(depth))
         corner = row & col[0]
         train = self.i.payload.train
-        forked = fork(m, self.i.valid & corner, [(self.o, 1), (self.route, train)])
+        branches = [(self.o, 1)] + ([(self.route, train)] if self.records else [])
+        forked = fork(m, self.i.valid & corner, branches)
         accept = self.i.valid & self.i.ready
         m.d.comb += [
             address.eq(base + block),
@@ -83,16 +90,20 @@ class MaxPool(wiring.Component):
         for lane in range(self.lanes):
             low = lane * lane_width
             kept = read.data[low : low + self.fmt.width].as_signed()
-            place = read.data[low + self.fmt.width : low + lane_width]
             x = self.i.payload.data[lane]
             better = ((row == 0) & (col[0] == 0)) | (x > kept)
-            best, best_place = self.o.payload.data[lane], self.route.payload[lane]
+            best = self.o.payload.data[lane]
             m.d.comb += [
                 best.eq(Mux(better, x, kept)),
-                best_place.eq(Mux(better, row << 1 | col[0], place)),
                 write.data[low : low + self.fmt.width].eq(best),
-                write.data[low + self.fmt.width : low + lane_width].eq(best_place),
             ]
+            if self.records:
+                place = read.data[low + self.fmt.width : low + lane_width]
+                best_place = self.route.payload[lane]
+                m.d.comb += [
+                    best_place.eq(Mux(better, row << 1 | col[0], place)),
+                    write.data[low + self.fmt.width : low + lane_width].eq(best_place),
+                ]
         with m.If(accept):
             m.d.sync += block.eq(block + 1)
             with m.If(block == self.blocks - 1):

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from math import ceil, log2, prod
 from operator import index
 
-from streamtrain.network import Network
+from streamtrain.network import CrossEntropy, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
+from streamtrain.pipeline.optimizer import check_update
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 
@@ -21,6 +22,8 @@ __all__ = [
     "ACCUMULATOR_WIDTH",
     "GUARD_BITS",
     "MAX_LUTRAM_DEPTH",
+    "MEAN_BITS",
+    "PROBABILITY_FRAC",
     "RATE_UNIT",
     "Plan",
     "Stage",
@@ -37,8 +40,16 @@ GUARD_BITS = 8
 MAX_LUTRAM_DEPTH = 1024
 """Most words that a memory in LUT RAM may have: of 18 bits, they fill half a block RAM."""
 
+MEAN_BITS = 16
+"""Bits of ``2 / classes``, a factor of the errors of a mean of squares."""
+
+PROBABILITY_FRAC = 38
+"""Fractional bits of the softmax times the learning rate's mantissa."""
+
 RATE_UNIT = 128
 """Learning rates are ``mantissa / RATE_UNIT * 2**-exponent``."""
+
+_LOSSES = (CrossEntropy, MSELoss, SquaredHinge)
 
 _LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
 
@@ -75,11 +86,16 @@ class Stage(Record):
         Rows and columns of the pooling window; 1 for none.
     relu, bias : :class:`bool`
     back : :class:`bool`
-        Whether the error is propagated to the stage before.
+        Whether the error is propagated to the stage before: if that one, or one in front of it, is
+        trained.
     input, weights, stored, output, errors : :class:`Fixed`
         Formats of x, of w as multiplied and as stored, of z, and of dL/dz.
     round_output, round_errors, round_weights : :class:`Round`
         ``round_errors`` rounds this stage's own dL/dz, wherever it is computed.
+    trainable : :class:`bool`
+        Whether its weights are updated. A frozen stage stores them as they are multiplied.
+    terms : :class:`int`
+        What an update adds to a gradient: one operation of the array for each word.
     """
 
     name: str
@@ -105,6 +121,8 @@ class Stage(Record):
     round_output: Round
     round_errors: Round
     round_weights: Round
+    trainable: bool = True
+    terms: int = 0
 
     def __post_init__(self):
         for field in ("round_output", "round_errors", "round_weights"):
@@ -151,6 +169,11 @@ class Stage(Record):
         return (self.out_rows // self.pool, self.out_cols // self.pool)
 
     @property
+    def takes_errors(self):
+        """Whether errors of its outputs come: for its own weights, or for the stage before."""
+        return self.trainable or self.back
+
+    @property
     def weight_shape(self):
         """Weight tensor: (M, N, K, K)."""
         n, m = self.channels
@@ -165,17 +188,21 @@ class Stage(Record):
         return max(products, self.weights.width + self.input.frac) + 1
 
     def phase_cycles(self):
-        """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU."""
+        """Cycles in which the array multiplies, for one sample: FP, BP (0 without) and WU.
+
+        WU is that of a sample that updates the weights.
+        """
+        updated = self.words + (self.blocks[0] if self.bias else 0)
         return {
             "FP": self.pixels * self.words,
             "BP": self.rows * self.cols * self.words if self.back else 0,
-            "WU": self.pixels * self.words,
+            "WU": self.pixels * self.words + self.terms * updated if self.trainable else 0,
         }
 
 
 def _gradient_bits(stage):
-    """Bits of any sum of a stage's products of input and error."""
-    return stage.input.width + stage.errors.width + ceil_log2(stage.pixels)
+    """Bits of any sum of a stage's products of input and error, with what the optimiser adds."""
+    return stage.input.width + stage.errors.width + ceil_log2(stage.pixels) + stage.terms
 
 
 @dataclass(frozen=True)
@@ -232,10 +259,13 @@ class Plan(Record):
                 raise ValueError(
                     f"{stage.name}: inputs are {stage.input}, but need at least 0 fractional bits"
                 )
+            if not stage.trainable:
+                continue
             if _gradient_bits(stage) > ACCUMULATOR_WIDTH:
+                added = f" and {stage.terms} more for the optimiser" if stage.terms else ""
                 raise ValueError(
                     f"{stage.name}: weight gradients of inputs {stage.input} and errors {stage.errors} "
-                    f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits, but the "
+                    f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits{added}, but the "
                     f"accumulator has {ACCUMULATOR_WIDTH}"
                 )
             for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
@@ -247,11 +277,48 @@ class Plan(Record):
                     )
                 if shift > 32 and stage.round_weights is Round.STOCHASTIC:
                     raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
-        logits = self.stages[-1].output
-        if logits.width - logits.frac > _LOGIT_INTEGER_BITS:
+        if self.network.weights is not None:
+            self._check_weights()
+        self._check_loss()
+
+    def _check_loss(self):
+        loss, last = self.network.loss, self.stages[-1]
+        if type(loss) not in _LOSSES:
             raise ValueError(
-                f"{self.stages[-1].name}: logits are {logits}, but a loss has room for at most "
-                f"{_LOGIT_INTEGER_BITS} integer bits"
+                f"The loss is {loss!r}, which the pipeline cannot compute; it computes "
+                f"{', '.join(known.__name__ for known in _LOSSES)}"
+            )
+        logits = last.output
+        if isinstance(loss, CrossEntropy):
+            if logits.width - logits.frac > _LOGIT_INTEGER_BITS:
+                raise ValueError(
+                    f"{last.name}: logits are {logits}, but a loss has room for at most "
+                    f"{_LOGIT_INTEGER_BITS} integer bits"
+                )
+        elif logits.frac < 0 or logits.width - logits.frac < 2:
+            raise ValueError(
+                f"{last.name}: logits are {logits}, but {type(loss).__name__} drives scores to 1, "
+                f"which must be a code of theirs: 2 integer bits or more, and no fewer than 0 others"
+            )
+        check_update(self)
+
+    def _check_weights(self):
+        """Refuse formats that would clip the weights that training starts with."""
+        stages = {stage.name: stage for stage in self.stages}
+        for name, (low, high) in self.network.weights.ranges.items():
+            fmt = stages[name.partition(".")[0]].weights
+            half = 2.0 ** -(fmt.frac + 1)
+            if fmt.lowest - half <= low and high <= fmt.highest + half:
+                continue
+            integer = fmt.width - fmt.frac
+            while not (-(2.0 ** (integer - 1)) <= low and high < 2.0 ** (integer - 1) - half):
+                integer += 1
+            instead = "scale the model's weights down"
+            if integer < fmt.width:
+                instead = f"plan with numbers=Numbers(weights='fixed<{fmt.width},{integer}>')"
+            raise ValueError(
+                f"{name} reaches from {low:.4g} to {high:.4g}, but {fmt} ends at {fmt.lowest:g} and "
+                f"{fmt.highest:.4g}; {instead}"
             )
 
     @property
@@ -281,8 +348,9 @@ class Plan(Record):
     @property
     def rate_shifts(self):
         """Largest left shift of x in WU: what the multiplier's operand and accumulator leave."""
-        room = [DSP_WIDTHS[0] - stage.input.width for stage in self.stages]
-        room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in self.stages]
+        trained = [stage for stage in self.stages if stage.trainable]
+        room = [DSP_WIDTHS[0] - stage.input.width for stage in trained]
+        room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in trained]
         return max(0, min(7, *room))
 
     @property
@@ -317,6 +385,15 @@ class Plan(Record):
                 return mantissa, shift
         raise AssertionError("rate_range and rate_code disagree")
 
+    @property
+    def mean_factor(self):
+        """``2 / classes`` as ``(code, frac)``: ``code / 2**frac``, a code of :data:`MEAN_BITS` bits.
+
+        The gradient of a mean of squares over the classes has this factor.
+        """
+        frac = MEAN_BITS - 2 + ceil_log2(self.network.classes)
+        return round(2 ** (frac + 1) / self.network.classes), frac
+
     def weight_shift(self, stage):
         """Bits between a weight gradient's accumulator and a stored weight."""
         return stage.input.frac + self.bias_shift(stage)
@@ -325,9 +402,52 @@ class Plan(Record):
         """Bits between a bias gradient's accumulator and a stored bias."""
         return stage.errors.frac + self.rate_exponent - stage.stored.frac
 
+    @property
+    def late(self):
+        """Whether an update takes a cycle more: gradients are accumulated, or clipped."""
+        return self.max_batch > 1 or self.network.optimizer.clip is not None
+
     def batch_shift(self, shift):
         """Bits that an accumulator drops on its way to the mini-batch's gradient memory."""
         return max(0, shift - GUARD_BITS)
+
+    def output_shift(self, stage):
+        """Bits between a stage's sums of products and its outputs."""
+        return stage.input.frac + stage.weights.frac - stage.output.frac
+
+    def errors_shift(self, stage):
+        """Bits between the exact errors of a stage's outputs, wherever they are computed, and these."""
+        following = self.stages[self.stages.index(stage) + 1 :]
+        if following:
+            after = following[0]
+            frac = after.weights.frac + after.errors.frac
+        elif isinstance(self.network.loss, CrossEntropy):
+            frac = PROBABILITY_FRAC
+        else:
+            frac = 7 + self.mean_factor[1] + stage.output.frac
+        return frac - stage.errors.frac
+
+    @property
+    def random_sites(self):
+        """Where numbers are rounded stochastically, in the order in which the hardware links them.
+
+        A tuple of ``(owner, stage, site)``: the number of the stage whose hardware it is (that of
+        stages for the loss), the stage whose numbers they are, and ``"output"``, ``"errors"`` or
+        ``"weights"``.
+        """
+        found = []
+        for owner, stage in enumerate(self.stages):
+            before = self.stages[owner - 1] if stage.back else None
+            if stage.trainable and stage.round_weights is Round.STOCHASTIC:
+                found.append((owner, stage, "weights"))
+            if stage.round_output is Round.STOCHASTIC and self.output_shift(stage) > 0:
+                found.append((owner, stage, "output"))
+            if before and before.round_errors is Round.STOCHASTIC and self.errors_shift(before) > 0:
+                found.append((owner, before, "errors"))
+        last = self.stages[-1]
+        if last.round_errors is Round.STOCHASTIC and self.errors_shift(last) > 0:
+            found.append((len(self.stages), last, "errors"))
+        return tuple(found)
 
     def random_seed(self, stage, site):
         """Seed of the random bits for ``site`` ("output", "errors" or "weights") of a stage."""
@@ -436,15 +556,17 @@ def lower(
                 pool=pool,
                 relu=any(follower.stem == "relu" for follower in followers),
                 bias=layer.bias,
-                back=position > 0,
+                back=any(stage.trainable for stage in stages),
                 input=data,
                 weights=own.weights,
-                stored=own.stored,
+                stored=own.stored if layer.trainable else own.weights,
                 output=own.logits if last else own.activations,
                 errors=own.errors,
                 round_output=own.round_activations,
                 round_errors=own.round_errors,
                 round_weights=own.round_weights,
+                terms=len(network.optimizer.terms) if layer.trainable else 0,
+                trainable=layer.trainable,
             )
         )
         data = stages[-1].output

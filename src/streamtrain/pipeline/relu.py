@@ -19,40 +19,45 @@ class ReLU(wiring.Component):
     ----------
     fmt : :class:`Fixed`
     lanes : :class:`int`
+    records : :class:`bool`
+        Whether errors come back, and ``mask`` is needed.
 
     Members
     -------
     i, o : :py:`In(...)`, :py:`Out(stream.Signature(forward_layout(fmt, lanes)))`
     mask : :py:`Out(stream.Signature(ArrayLayout(1, lanes)))`
-        For samples that are trained with: 1 where the value is positive.
+        For samples that are trained with: 1 where the value is positive. Only with ``records``.
 
     Timing
     ------
     Combinational.
     """
 
-    def __init__(self, fmt, lanes):
+    def __init__(self, fmt, lanes, *, records=True):
         self.fmt = fmt
         self.lanes = index(lanes)
-        super().__init__({
+        self.records = records
+        members = {
             "i": In(stream.Signature(forward_layout(fmt, self.lanes))),
             "o": Out(stream.Signature(forward_layout(fmt, self.lanes))),
-            "mask": Out(stream.Signature(data.ArrayLayout(1, self.lanes))),
-        })
+        }
+        if records:
+            members["mask"] = Out(stream.Signature(data.ArrayLayout(1, self.lanes)))
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         train = self.i.payload.train
+        branches = [(self.o, 1)] + ([(self.mask, train)] if self.records else [])
         m.d.comb += [
             self.o.payload.train.eq(train),
-            self.i.ready.eq(fork(m, self.i.valid, [(self.o, 1), (self.mask, train)])),
+            self.i.ready.eq(fork(m, self.i.valid, branches)),
         ]
         for lane in range(self.lanes):
             x = self.i.payload.data[lane]
-            m.d.comb += [
-                self.o.payload.data[lane].eq(Mux(x > 0, x, 0)),
-                self.mask.payload[lane].eq(x > 0),
-            ]
+            m.d.comb += self.o.payload.data[lane].eq(Mux(x > 0, x, 0))
+            if self.records:
+                m.d.comb += self.mask.payload[lane].eq(x > 0)
         return m
 
 

@@ -14,11 +14,24 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import gcd
 
+from amaranth.lib import data
+
 from streamtrain.host.device import Op
+from streamtrain.host.packing import STATE_BITS
+from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
-from streamtrain.pipeline.array import MultiplierArray
+from streamtrain.pipeline.array import MultiplierArray, operand_widths
+from streamtrain.pipeline.layouts import stored_width, update_fields
 from streamtrain.pipeline.memories import map_memory
+from streamtrain.pipeline.optimizer import (
+    CLIP_BITS,
+    clip_frac,
+    gradient_frac,
+    held_words,
+    update_terms,
+)
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
+from streamtrain.pipeline.squares import square_sum_width
 from streamtrain.pipeline.stage import error_windows, input_windows
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH, memory_style
@@ -482,8 +495,8 @@ class _Tally:
 
     def random(self):
         """An :class:`~streamtrain.numeric.Lfsr`."""
-        self.ff += 32
-        self.luts["count"] += 45
+        self.ff += STATE_BITS
+        self.luts["count"] += 73
 
     def cursor(self, shape):
         """A :class:`~streamtrain.stream.Cursor`."""
@@ -559,11 +572,17 @@ def _stage(plan, stage):
     shifts = plan.rate_shifts
     x, dz = input_windows(plan, stage), error_windows(plan, stage)
     tally.windows(f"{stage.name}.inputs", stage.input.width, x)
-    tally.windows(f"{stage.name}.errors", stage.errors.width, dz)
-    _weights(tally, plan, stage, shifts)
-    _sequencers(tally, plan, stage, x, dz, shifts, _array(tally, stage, shifts))
+    if stage.takes_errors:
+        tally.windows(f"{stage.name}.errors", stage.errors.width, dz)
+    if stage.trainable:
+        _weights(tally, plan, stage, shifts)
+    else:
+        _frozen_weights(tally, plan, stage)
+    latencies = _array(tally, stage, shifts, update_terms(plan, stage))
+    _sequencers(tally, plan, stage, x, dz, shifts, latencies)
     pm, pn, _ = stage.folding
-    train = 1 if stage.relu or stage.pool > 1 else 0  # goes with outputs if there is someone to ask
+    # Goes with outputs if there is someone to ask.
+    train = 1 if stage.takes_errors and (stage.relu or stage.pool > 1) else 0
     shift = stage.input.frac + stage.weights.frac - stage.output.frac
     _results(tally, stage, "outputs", pm, shift, stage.output, stage.round_output, train)
     if stage.back:
@@ -598,25 +617,27 @@ def _tree(tally, count, terms, width):
     return width, levels
 
 
-def _array(tally, stage, shifts):
+def _array(tally, stage, shifts, terms):
     """The multiplier array. Returns the latencies of forward and backward sums."""
     pm, pn, pk = stage.folding
     lanes = stage.multipliers
-    wide = max(stage.input.width + shifts, stage.errors.width)
-    narrow = max(stage.weights.width, stage.errors.width)
+    wide, narrow = operand_widths(stage, shifts, terms)
+    if terms.count:
+        tally.luts["operand"] += pn * pk * wide / 2
     if wide + narrow >= _LEAST_PRODUCT:
         tally.dsp += lanes
     else:  # its three registers, and its partial products
         tally.ff += lanes * 3 * (wide + narrow)
         tally.luts["operand"] += lanes * wide * narrow
-    tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
-    tally.luts["operand"] += lanes * (narrow + wide if stage.back else narrow)
+    if stage.trainable:
+        tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
+    tally.luts["operand"] += lanes * (narrow * stage.trainable + wide * stage.back)
     operand = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
     width, taps = _tree(tally, pm * pn, pk, stage.weights.width + operand)
     _, forward = _tree(tally, pm, pn, width)
     _, backward = _tree(tally, pn, pm, width) if stage.back else (width, 0)
     latency = MultiplierArray.PRODUCT_LATENCY + taps
-    tally.ff += 5 + latency + max(forward, backward)
+    tally.ff += 3 + 2 * stage.trainable + latency + max(forward, backward)
     return latency + forward, latency + backward
 
 
@@ -627,6 +648,7 @@ def _weights(tally, plan, stage, shifts):
     width = stored + operand if wide else stored
     name, blocks, pm = f"{stage.name}.weights", stage.blocks[0], stage.folding[0]
     kind = {"lutram_depth": plan.lutram_depth}
+    terms, clips = update_terms(plan, stage), plan.network.optimizer.clip is not None
     tally.memory(f"{name}.words", width, stage.words, lanes=stage.multipliers, **kind)
     spatial = ceil_log2(stage.pixels)
     gradient = stage.input.width + stage.errors.width + shifts + spatial
@@ -634,19 +656,25 @@ def _weights(tally, plan, stage, shifts):
     drop = stage.input.frac + bias_drop
     updated = [("sums", stage.multipliers, stage.words, min(ACCUMULATOR_WIDTH, gradient), drop)]
     if stage.bias:
-        ports = ((width - operand, width), (0, stored))  # for the array; for the update
+        # For the array, for the update, and for weight decay.
+        ports = ((width - operand, width), (0, stored), (width - operand, width))[: 2 + terms.decay]
         tally.memory(f"{name}.biases", width, blocks, lanes=pm, ports=ports, **kind)
-        updated.append(("bias_sums", pm, blocks, stage.errors.width + shifts + spatial, bias_drop))
+        bits = stage.errors.width + shifts + spatial
+        if terms.count and not clips:
+            bits, bias_drop = bits + stage.input.frac, drop
+        updated.append(("bias_sums", pm, blocks, bits, bias_drop))
+    tally.ff += stage.multipliers * stored * held_words(plan, stage)
     if wide:
         tally.ff += stage.multipliers * operand
     accumulates = plan.max_batch > 1
     line = 5 + ceil_log2(stage.words) + ceil_log2(blocks)
-    tally.ff += 34 + line * (4 if accumulates else 3)
+    tally.ff += 34 + line * (4 if plan.late else 3)
     tally.luts["control"] += 32 + 2 * ceil_log2(stage.words)
     adding = stage.round_weights in _ADDING
     if stage.round_weights is Round.STOCHASTIC:
         tally.random()
     for sums, lanes, depth, bits, drop in updated:
+        of_biases = sums != "sums"
         if accumulates:
             below = plan.batch_shift(drop)
             kept = max(1, bits - below) + ceil_log2(plan.max_batch)
@@ -654,54 +682,121 @@ def _weights(tally, plan, stage, shifts):
             tally.ff += lanes * (2 * kept + (below if adding else 0))
             tally.luts["update"] += lanes * kept
             bits = kept + below
+        if clips:
+            bits = _clip(tally, plan, stage, terms, lanes, bits, of_biases=of_biases)
+            drop = gradient_frac(plan, stage) - stage.stored.frac if terms.count else drop
+        elif terms.count:
+            bits = terms.sum_bits(bits)
+        if terms.velocity is not None:
+            _velocities(tally, plan, stage, terms, lanes, depth, of_biases=of_biases)
         adders = max(bits - drop + 1, stored) + 1 + (drop if adding else 0)
         saturates = stored + 3 + (operand + 3 if wide else 0)
         tally.ff += lanes * (2 * stored + 1)
         tally.luts["update"] += lanes * (adders + saturates)
 
 
+def _frozen_weights(tally, plan, stage):
+    """Weights and biases that no gradient changes."""
+    width, blocks, pm = stage.stored.width, stage.blocks[0], stage.folding[0]
+    kind = {"lutram_depth": plan.lutram_depth}
+    lanes = stage.multipliers
+    tally.memory(f"{stage.name}.weights.words", width, stage.words, lanes=lanes, **kind)
+    if stage.bias:
+        tally.memory(f"{stage.name}.weights.biases", width, blocks, lanes=pm, **kind)
+        lanes += pm
+    tally.ff += 1 + stage.bias + lanes * width
+    tally.luts["update"] += lanes * width
+    tally.luts["control"] += ceil_log2(stage.words) + ceil_log2(blocks)
+
+
+def _clip(tally, plan, stage, terms, lanes, bits, *, of_biases):
+    """Gradients are compared with a limit, and what the optimiser has is added. Returns their bits."""
+    frac = gradient_frac(plan, stage) - (stage.input.frac if of_biases else 0)
+    if plan.max_batch == 1:
+        rounded = terms.count == 0 and stage.round_weights not in _ADDING
+        tally.ff += lanes * (bits - (frac - stage.stored.frac - 1 if rounded else 0))
+    tally.luts["update"] += lanes * (8 + max(CLIP_BITS, bits - frac + clip_frac(plan)))
+    if terms.count:
+        bits = max(bits + (stage.input.frac if of_biases else 0), terms.sum_bits(0)) + 1
+        tally.ff += lanes * (bits + (terms.sum_bits(0) if of_biases else 0))
+        tally.luts["update"] += lanes * bits
+    return bits
+
+
+def _velocities(tally, plan, stage, terms, lanes, depth, *, of_biases):
+    """Velocities, and how they are rounded from gradients."""
+    width = terms.velocity.width
+    name = "bias_velocities" if of_biases else "velocities"
+    tally.memory(
+        f"{stage.name}.weights.{name}", width, depth, lanes=lanes, lutram_depth=plan.lutram_depth
+    )
+    adding = stage.round_weights in _ADDING
+    tally.ff += lanes * (width + 1 + (0 if of_biases else width))
+    adders = width + (terms.velocity_shift if adding else 0)
+    tally.luts["update"] += lanes * (adders + width + 3)
+
+
 def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     """What decides which operation comes next, and goes with it through the array."""
-    back, pm = stage.back, stage.folding[0]
+    back, learns, pm = stage.back, stage.trainable, stage.folding[0]
     m_blocks, n_blocks, groups = stage.blocks
     word, block = ceil_log2(stage.words), ceil_log2(m_blocks)
-    token = 2 + ceil_log2(shifts + 1)
-    tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
-    tally.cursor(x)  # of FP
-    tally.cursor(x)  # of WU
-    tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
-    phases = 2
+    terms, values = update_terms(plan, stage), _values(plan)
+    token = 3 + ceil_log2(shifts + 1) + values if learns else 1
+    phases = 1 + learns + back
+    tally.cursor(x)
+    if learns:
+        tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
+        tally.cursor(x)
+        tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
     if back:
-        phases = 3
         tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight)
         tally.cursor(dz)
         rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
         tally.counters(rows)
     bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
-    bits += 3 * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
+    bits += (2 + learns) * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
     bits += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
-    bits += 2 * ceil_log2(plan.in_flight + 1) + ceil_log2(_RESULTS + 1) * (phases - 1)
+    bits += (1 + stage.takes_errors) * ceil_log2(plan.in_flight + 1)
+    bits += ceil_log2(_RESULTS + 1) * (1 + back)
     tally.counters(bits)
     # What goes along: word, block and bias to the update, the others to where the sums are.
     forward, backward = latencies
     last = max(forward, backward)
-    line = 5 * word + max(5, forward + 3) * block + 9
+    line = (5 if learns else 2) * word + max(5, forward + 3) * block + 9 * learns
     line += 2 * (5 + forward) + 2 * last + 9 + (5 + backward if back else 0)
+    windows = [x, dz] if stage.takes_errors else [x]
     reads = sum(
         ceil_log2(shape.depth)
         + _place_bits(shape)
         + ceil_log2(shape.blocks)
         + ceil_log2(shape.kernel**2 // shape.taps)
-        for shape in (x, dz)
+        for shape in windows
     )
     tally.ff += line + reads + token + 23
-    tally.luts["control"] += 60 + 20 * back + 3 * word + reads
-    if stage.bias:
+    tally.luts["control"] += 40 + 20 * learns + 20 * back + (2 + learns) * word + reads
+    if stage.bias and learns:
         width = stage.errors.width + shifts
         total = width + ceil_log2(stage.pixels)
+        if terms.count and plan.network.optimizer.clip is None:
+            total = terms.sum_bits(total + stage.input.frac)
         tally.ff += 4 + pm * (2 * width + total)
         tally.luts["shift"] += pm * _shifter(stage.errors.width, shifts)
         tally.luts["sum"] += pm * total
+    if terms.count:
+        tally.ff += 30
+        tally.luts["control"] += 20 + (terms.coefficient if terms.count == 2 else 0)
+    if terms.count and stage.bias:
+        tally.luts["operand"] += pm * stage.weights.width * terms.decay
+    if terms.velocity is not None:
+        tally.ff += 33  # saturated ones
+        tally.luts["control"] += 32 + (stage.bias and pm * terms.velocity.width)
+
+
+def _values(plan):
+    """Bits of what samples tell the optimiser besides the learning rate."""
+    fields = data.StructLayout(update_fields(plan))
+    return sum(field.width for name, field in fields if name != "velocity")
 
 
 def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
@@ -728,23 +823,27 @@ def _link(plan, before, after):
     recorded, kind = rows * cols * blocks * plan.in_flight, {"lutram_depth": plan.lutram_depth}
     if before.pool > 1:
         row = cols * blocks
-        tally.memory(f"{name}_pool.best", output.width + 2, row, lanes=lanes, single_port=True)
-        tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
+        place = 2 if before.takes_errors else 0
+        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, single_port=True)
+        if place:
+            tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
         last = "relu" if before.relu else "pool"
         tally.queue(f"{name}_{last}_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(row) + 3)
         tally.ff += 4
-        tally.luts["link"] += lanes * (2 * output.width + 4)
+        tally.luts["link"] += lanes * (2 * output.width + 2 + place)
     if before.relu:
-        tally.queue(f"{name}_relu_record", lanes, recorded, **kind)
         tally.ff += 2
         tally.luts["link"] += lanes * (output.width + 4)
-    if before.relu or before.pool > 1:
-        tally.luts["link"] += lanes * errors.width
     following = 1 if after is None else after.folding[1]
-    tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
     _resize(tally, output.width, lanes, following)
-    _resize(tally, errors.width, following, lanes)
+    if before.takes_errors:
+        if before.relu:
+            tally.queue(f"{name}_relu_record", lanes, recorded, **kind)
+        if before.relu or before.pool > 1:
+            tally.luts["link"] += lanes * errors.width
+        tally.queue(f"{name}_lanes_grad_queue", lanes * errors.width, 2)
+        _resize(tally, errors.width, following, lanes)
     return tally
 
 
@@ -764,25 +863,47 @@ def _shell(plan):
     tally = _Tally()
     stages, classes = plan.stages, plan.network.classes
     op, label, mantissa = ceil_log2(max(Op) + 1), ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
-    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages))
-    tally.queue("commands", op + label + 1 + mantissa + shift + choice, _COMMANDS)
+    sites = len(plan.random_sites)
+    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
+    shift += _values(plan) + bool(plan.network.optimizer.momentum)
+    tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS)
     for stage in stages:
-        tally.queue(f"{stage.name}_tokens", 4 + shift, plan.in_flight + 1)
+        tally.queue(
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
+        )
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages))
-    stored = max(stage.stored.width for stage in stages)
+    stored = stored_width(plan)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
-    _loss(tally, plan.stages[-1], classes)
+    if sites:  # a RandomScan
+        tally.counters(ceil_log2(STATE_BITS * sites + 1))
+        tally.ff += 1
+        tally.luts["control"] += 8
+    tally.dsp += 1
+    (_softmax if isinstance(plan.network.loss, CrossEntropy) else _squares)(tally, plan)
+    if plan.stages[-1].round_errors is Round.STOCHASTIC:
+        tally.random()
     return tally
 
 
-def _loss(tally, last, classes):
-    """A :class:`~streamtrain.pipeline.loss.SoftmaxCrossEntropy`."""
+def _softmax(tally, plan):
+    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy`."""
+    last, classes = plan.stages[-1], plan.network.classes
     scores = last.output.width
-    tally.dsp += 1
     tally.memory("loss.exp_table", 16, _TABLE)
     tally.memory("loss.log_table", 12, _TABLE)
     tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 237
     tally.luts["loss"] += 300 + 12 * scores + 5 * classes
-    if last.round_errors is Round.STOCHASTIC:
-        tally.random()
+
+
+def _squares(tally, plan):
+    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares`."""
+    last, classes = plan.stages[-1], plan.network.classes
+    scores, errors = last.output.width, last.errors.width
+    total = square_sum_width(last.output, classes)
+    tally.ff += (classes + 1) * scores + 2 * ceil_log2(classes) + errors + 2 * total + 105
+    tally.luts["loss"] += 155 + 2 * total + 4 * scores + errors
+    if isinstance(plan.network.loss, SquaredHinge):
+        tally.luts["loss"] += scores + 35
+    if last.round_errors in _ADDING:
+        tally.luts["loss"] += 7 + plan.mean_factor[1] + last.output.frac - last.errors.frac

@@ -24,7 +24,7 @@ PHASES = ("FP", "BP", "WU")
 _COLUMNS = {  # durations that grow with a phase
     "FP": ("fp", "fp_group"),
     "BP": ("bp", "bp_group"),
-    "WU": ("word",),
+    "WU": ("word", "biases"),
 }
 _NUDGE = 2**-8  # by which a phase is lengthened to see whether the step gets longer
 
@@ -52,7 +52,7 @@ class Estimate(Record):
         Cycles of a prediction: from a sample's first pixel to its class, with all else idle.
     updated : tuple of :class:`int`
         For each stage, cycles from a sample's first error (the last sample's of a mini-batch) to
-        the first one in which FP may multiply with the updated weights.
+        the first one in which FP may multiply with the updated weights; 0 for a frozen one.
     path : tuple of (FP, BP, WU)
         For each stage, the part of ``cycles`` that its phases decide: what a sample would take
         longer if that phase alone took twice as long, to first order. 0 where others hide it. In a
@@ -146,9 +146,9 @@ def estimate(plan, batch=1):
         raise ValueError(
             f"Batch must be 1 to {plan.max_batch}, the plan's max_batch, not {batch!r}"
         )
-    geometry = timing.geometry(plan.stages)
+    geometry = timing.geometry(plan.stages, plan.network.loss)
     table = timing.durations(plan.stages)
-    options = {"in_flight": plan.in_flight, "accumulates": plan.max_batch > 1}
+    options = {"in_flight": plan.in_flight, "accumulates": plan.late}
     # The first table is the plan's; in each of the others one phase of one stage is a little longer.
     tables = np.repeat(table[None], 1 + len(PHASES) * len(table), axis=0)
     for number, (stage, phase) in enumerate(product(range(len(table)), PHASES)):
@@ -158,7 +158,8 @@ def estimate(plan, batch=1):
     cycles, updated = steps[0], updates[0]
     path = (steps[1:] - cycles).reshape(-1, len(PHASES)) / _NUDGE
     if batch > 1:
-        cycles, updated = timing.flow(geometry, table, batch=batch, **options)
+        decays = bool(plan.network.optimizer.weight_decay)
+        cycles, updated = timing.flow(geometry, table, batch=batch, decays=decays, **options)
         phases = np.array([list(stage.phase_cycles().values()) for stage in plan.stages])
         busiest = phases.sum(axis=1).argmax()
         path /= batch
@@ -168,7 +169,7 @@ def estimate(plan, batch=1):
         batch=batch,
         cycles=round(float(cycles)),
         latency=ceil(timing.latency(geometry, table[None])[0]),
-        updated=tuple(np.rint(updated).astype(int).tolist()),
+        updated=tuple(np.rint(np.maximum(updated, 0)).astype(int).tolist()),
         path=tuple(tuple(own) for own in np.rint(path).astype(int).tolist()),
     )
 
@@ -213,7 +214,7 @@ def balanced_foldings(network, multipliers, *, in_flight=2, numbers=None):
             f"{len(stages)} layers with weights ({names}) take a multiplier each, "
             f"{len(stages)} in all, but the budget is {multipliers}"
         )
-    search = _Search(stages, multipliers, in_flight)
+    search = _Search(stages, network.loss, multipliers, in_flight)
     found = search.best([search.improved(start) for start in search.starts()])
     return {stage.name: folding for stage, folding in zip(stages, found, strict=True)}
 
@@ -221,7 +222,7 @@ def balanced_foldings(network, multipliers, *, in_flight=2, numbers=None):
 class _Search:
     """Foldings of ``stages`` within a budget, as tuples of one (Pm, Pn, Pk) for each."""
 
-    def __init__(self, stages, multipliers, in_flight):
+    def __init__(self, stages, loss, multipliers, in_flight):
         self.stages, self.multipliers, self.in_flight = stages, multipliers, in_flight
         self.options = []  # by stage: foldings by size, those with the fewest lanes first
         for stage in stages:
@@ -232,7 +233,7 @@ class _Search:
                     sizes.setdefault(prod(folding), []).append(folding)
             self.options.append({size: sorted(sizes[size], key=_lanes) for size in sorted(sizes)})
         self.costs = {}
-        self.geometry = timing.geometry(stages)
+        self.geometry = timing.geometry(stages, loss)
 
     def best(self, candidates):
         """The candidate with the fewest cycles; of those alike with the least hardware."""
@@ -256,7 +257,7 @@ class _Search:
         balanced = []
         for ratio in _RATIOS:
             work = [
-                stage.pixels * prod(stage.weight_shape) / ratio**position
+                _phases(stage) * stage.pixels * prod(stage.weight_shape) / ratio**position
                 for position, stage in enumerate(self.stages)
             ]
             sizes = [1] * len(work)
@@ -313,6 +314,11 @@ class _Search:
         changed = tuple(changes.get(at, folding) for at, folding in enumerate(found))
         if all(_fit(*pair) for pair in pairwise(changed)):
             yield changed
+
+
+def _phases(stage):
+    """Phases of a stage; three for the first one that is trained, which has WU besides FP and waits."""
+    return 3 if stage.trainable else 2 if stage.back else 1
 
 
 def _divisors(n):

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from streamtrain.network import CrossEntropy
 from streamtrain.pipeline.array import MultiplierArray, tree_latency
 from streamtrain.stream import DISTRIBUTED_DEPTH, WindowStore
 
@@ -43,7 +44,10 @@ DURATIONS = (
     "fp",  # operations of a pixel in FP
     "bp",  # operations of a pixel in BP
     "wu",  # words of WU
-    "word",  # operations of a word: one for every pixel
+    "word",  # operations of a word that is updated: one for every pixel, and the optimiser's
+    "terms",  # the optimiser's for each word
+    "bias_terms",  # and for each group of biases
+    "biases",  # of all groups; but the first of the first trained stage, which waits for no error
     "fp_group",  # operations until the first channels of a pixel are ready
     "bp_group",
     "fp_latency",  # from the last operation of a pixel until the neighbour can read it
@@ -61,7 +65,8 @@ DURATIONS = (
 """What one row of the durations of a plan holds, by column."""
 
 (
-    _FP, _BP, _WU, _WORD, _FP_GROUP, _BP_GROUP, _FP_LATENCY, _BP_LATENCY, _BP_SHARE, _READS,
+    _FP, _BP, _WU, _WORD, _TERMS, _BIAS_TERMS, _BIASES, _FP_GROUP, _BP_GROUP, _FP_LATENCY,
+    _BP_LATENCY, _BP_SHARE, _READS,
     _ERRORS, _FP_AHEAD, _BP_AHEAD, _FP_WRITES, _FP_LAST, _BP_WRITES, _BP_LAST,
 ) = range(len(DURATIONS))  # fmt: skip
 _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding, too
@@ -75,9 +80,12 @@ _QUEUE = 2
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 2  # from the end of BP to the first operation of WU
+_FREE = 1  # from FP's last operation in a frozen stage until its memory is free, and FP goes on
 _OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
 _COMMAND = 5  # from a command at the edge to the first operation of FP
-_LOSS = 28  # from the last score to the first error, besides one cycle for each class
+_SOFTMAX = 28  # from the last score to the first error, besides one cycle for each class
+_SQUARES = 6  # likewise, with nothing besides
+_SQUARES_DONE = 22  # from the last score until it takes scores again, or later if errors still leave
 
 
 class Geometry(NamedTuple):
@@ -100,6 +108,12 @@ class Geometry(NamedTuple):
         The pooled pixel that an output completes, or -1.
     channels : integer array (stages, 2)
         Of the inputs, and of the outputs.
+    loss : integer array (2,)
+        Cycles from the last score to the first error, and from this to the next sample's scores.
+    trained : integer array (stages,)
+        Which stages update their weights, as 0 or 1.
+    first : :class:`int`
+        The first of these. Stages before it only compute FP.
     """
 
     outputs: np.ndarray
@@ -112,34 +126,34 @@ class Geometry(NamedTuple):
     wu_needs: np.ndarray
     corner: np.ndarray
     channels: np.ndarray
-
-    @property
-    def classes(self):
-        """Outputs of the last stage."""
-        return int(self.channels[-1, 1])
+    loss: np.ndarray
+    trained: np.ndarray
+    first: int
 
 
-def geometry(stages):
-    """The :class:`Geometry` of a sequence of :class:`~streamtrain.pipeline.plan.Stage`."""
+def geometry(stages, loss):
+    """The :class:`Geometry` of a sequence of :class:`~streamtrain.pipeline.plan.Stage`, and a loss."""
     return _geometry(
+        isinstance(loss, CrossEntropy),
         tuple(
             (
                 stage.rows, stage.cols, stage.out_rows, stage.out_cols,
-                stage.kernel, stage.pad, stage.pool, stage.channels,
+                stage.kernel, stage.pad, stage.pool, stage.channels, stage.trainable,
             )
             for stage in stages
-        )
+        ),
     )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
-def _geometry(maps):
+def _geometry(softmax, maps):
     size = max(max(rows * cols, out_rows * out_cols) for rows, cols, out_rows, out_cols, *_ in maps)
     fp_needs, bp_needs, wu_needs, corner = np.zeros((4, len(maps), size), np.int64)
     corner[:] = -1
     outputs, inputs, sent, vectors, given = np.zeros((5, len(maps)), np.int64)
-    channels = np.array([entry[-1] for entry in maps], np.int64)
-    for at, (rows, cols, out_rows, out_cols, kernel, pad, pool, _) in enumerate(maps):
+    channels = np.array([entry[-2] for entry in maps], np.int64)
+    trained = np.array([entry[-1] for entry in maps], np.int64)
+    for at, (rows, cols, out_rows, out_cols, kernel, pad, pool, _, _) in enumerate(maps):
         pooled = (out_rows // pool, out_cols // pool)
         outputs[at], inputs[at] = out_rows * out_cols, rows * cols
         given[at] = prod(pooled)
@@ -153,9 +167,14 @@ def _geometry(maps):
         row = (np.arange(pooled[0]) + 1) * pool - 1
         col = (np.arange(pooled[1]) + 1) * pool - 1
         corner[at, (row[:, None] * out_cols + col).ravel()] = np.arange(prod(pooled))
+    classes = channels[-1, 1]
+    first = classes + _SOFTMAX if softmax else _SQUARES
+    again = classes + 1 if softmax else max(classes + 1, _SQUARES_DONE - first)
+    loss = np.array([first, again])
     return Geometry(
-        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels
-    )
+        outputs, inputs, sent, vectors, given, fp_needs, bp_needs, wu_needs, corner, channels, loss,
+        trained, int(trained.argmax()),
+    )  # fmt: skip
 
 
 def _needs(places, reach, given, square=1):
@@ -194,7 +213,10 @@ def stage_durations(stage, before):
         stage.words,
         stage.words,
         stage.words,
-        stage.pixels,
+        stage.pixels + stage.terms,
+        stage.terms,
+        stage.terms * stage.bias,
+        stage.terms * stage.bias * (m_blocks - (not stage.back)),
         stage.words / m_blocks,
         stage.words / n_blocks,
         taps + tree_latency(pn) + _QUEUE * (1 + pooled),
@@ -214,13 +236,16 @@ def link_durations(stage, after):
     loss, which takes one class at a time.
     """
     (_, channels), (given, _, _) = stage.channels, stage.folding
+    forward, last = _writes(channels, given, after.folding[1] if after else 1)
+    # What waits in a queue leaves it group by group.
+    forward = max(forward, channels // given), last
     if after is None:
-        return _writes(channels, given, 1), (0, 0)
+        return forward, (0, 0)
     taken, copies = after.folding[1], stage.pool**2
     writes, last = _writes(channels, taken, given)
     # Lanes change in front of the pool, which sends each group to all places of its squares.
     writes = max(writes, copies * channels // given)
-    return _writes(channels, given, taken), (
+    return forward, (
         writes,
         max(last + copies - 1, copies * ceil(taken / given)),
     )
@@ -279,10 +304,12 @@ def _backward(geo, table, dz, updated):
     """BP and WU of a sample.
 
     ``dz`` (stages, pixels) takes the times at which errors can be read; that of the last stage is
-    given. ``updated`` (stages,) takes those at which WU lets FP go on.
+    given. ``updated`` (stages,) takes those at which WU lets FP go on, ``-inf`` where there is none.
     """
     sent, vectors, channels, needs = geo.sent, geo.vectors, geo.channels, geo.bp_needs
-    for s in range(len(sent) - 1, 0, -1):
+    first = geo.first
+    updated[:] = -np.inf
+    for s in range(len(sent) - 1, first, -1):
         latency, writes = table[s, _BP_LATENCY], table[s, _BP_WRITES]
         ahead = int(table[s, _BP_AHEAD])
         time, written = -np.inf, -np.inf
@@ -298,14 +325,42 @@ def _backward(geo, table, dz, updated):
                 begin + group + latency + writes,
             )
             dz[s - 1, p] = written
-        updated[s] = time + _TOKEN + table[s, _WU] * table[s, _WORD] + _UPDATE
-    # The first stage's first word follows the errors.
+        if geo.trained[s]:
+            words = table[s, _WU] * table[s, _WORD] + table[s, _BIASES]
+            updated[s] = time + _TOKEN + words + _UPDATE
+    # The first word of the first stage that is trained follows the errors.
     time = -np.inf
-    pixels, needs = geo.outputs[0], geo.wu_needs
-    operation = table[0, _WORD] / pixels
+    pixels, needs = geo.outputs[first], geo.wu_needs
+    operation = table[first, _WORD] / (pixels + table[first, _TERMS])
     for p in range(pixels):
-        time = max(time, dz[0, needs[0, p]]) + operation
-    updated[0] = time + (table[0, _WU] - 1) * table[0, _WORD] + _UPDATE
+        time = max(time, dz[first, needs[first, p]]) + operation
+    time += table[first, _TERMS] * operation
+    words = (table[first, _WU] - 1) * table[first, _WORD] + table[first, _BIASES]
+    updated[first] = time + words + _UPDATE
+
+
+@njit(cache=True)
+def _forward_stage(geo, table, s, start, room, x):
+    """FP of a sample in one stage, from ``x[s]`` to ``x[s + 1]``. Returns when it is done."""
+    needs, corner = geo.fp_needs, geo.corner
+    fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
+    writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
+    ahead = int(table[s, _FP_AHEAD])
+    time, written = start, room
+    for p in range(geo.outputs[s]):
+        begin = max(time, x[s, needs[s, p]])
+        q = corner[s, p]
+        if 0 < ahead <= q:
+            begin = max(begin, x[s + 1, q - ahead] - fp)
+        time = begin + fp
+        if q >= 0:
+            written = max(
+                written + writes,
+                time + latency + last,
+                begin + group + latency + writes,
+            )
+            x[s + 1, q] = written
+    return time
 
 
 @njit(cache=True)
@@ -316,33 +371,39 @@ def _forward(geo, table, start, room, x):
     sample, in front of the loss always. ``x`` (stages + 1, pixels) takes the times at which inputs
     can be read; those of the first stage are given.
     """
-    outputs, needs, corner = geo.outputs, geo.fp_needs, geo.corner
-    stages = len(outputs)
+    stages = len(geo.outputs)
     for s in range(stages):
-        fp, group, latency = table[s, _FP], table[s, _FP_GROUP], table[s, _FP_LATENCY]
-        writes, last = table[s, _FP_WRITES], table[s, _FP_LAST]
-        ahead = int(table[s, _FP_AHEAD])
-        time, written = start[s], room[s + 1]
-        for p in range(outputs[s]):
-            begin = max(time, x[s, needs[s, p]])
-            q = corner[s, p]
-            if 0 < ahead <= q:
-                begin = max(begin, x[s + 1, q - ahead] - fp)
-            time = begin + fp
-            if q >= 0:
-                written = max(
-                    written + writes,
-                    time + latency + last,
-                    begin + group + latency + writes,
-                )
-                x[s + 1, q] = written
+        _forward_stage(geo, table, s, start[s], room[s + 1], x)
     return x[stages, geo.pooled[stages - 1] - 1]
+
+
+@njit(cache=True)
+def _pace(geo, table, s, in_flight, x):
+    """Cycles from one sample to the next in a stage that computes nothing but FP.
+
+    With memory for one sample, its inputs come when FP of the sample before is done; otherwise they
+    are there. ``x`` (stages + 1, pixels) is overwritten.
+    """
+    busy = max(geo.outputs[s] * table[s, _FP] + _FREE, geo.pooled[s] * table[s, _FP_WRITES])
+    if s == 0:
+        busy = max(busy, geo.inputs[0] * table[0, _READS])
+    if in_flight > 1:
+        return busy
+    if s == 0:
+        for p in range(geo.inputs[0]):
+            x[0, p] = (p + 1) * table[0, _READS]
+    else:
+        x[s - 1] = -np.inf
+        _forward_stage(geo, table, s - 1, -np.inf, 0.0, x)
+    time = -np.inf
+    for p in range(geo.outputs[s]):
+        time = max(time, x[s, geo.fp_needs[s, p]]) + table[s, _FP]
+    return max(busy, time + _FREE)
 
 
 @njit(cache=True)
 def _step(geo, tables, in_flight, extra, updates):
     stages, size = geo.fp_needs.shape
-    classes = geo.channels[stages - 1, 1]
     dz = np.empty((stages, size))
     x = np.empty((stages + 1, size))
     room = np.full(stages + 1, -np.inf)
@@ -357,7 +418,9 @@ def _step(geo, tables, in_flight, extra, updates):
             room[:stages] = updated - _OPEN
             for p in range(geo.inputs[0]):
                 x[0, p] = room[0] + (p + 1) * table[0, _READS]
-        cycles[row] = _forward(geo, table, updated, room, x) + classes + _LOSS
+        cycles[row] = _forward(geo, table, updated, room, x) + geo.loss[0]
+        for s in range(geo.first):  # what only computes FP does so for samples to come
+            cycles[row] = max(cycles[row], _pace(geo, table, s, in_flight, x))
     return cycles
 
 
@@ -370,13 +433,14 @@ def step(geo, tables, *, in_flight=2, accumulates=False):
     tables : array (designs, stages, :data:`DURATIONS`)
     in_flight : :class:`int`
     accumulates : :class:`bool`
-        Whether the design can accumulate mini-batches: an update takes a cycle more.
+        Whether an update takes a cycle more: the design accumulates mini-batches, or clips gradients.
 
     Returns
     -------
     (cycles, updated)
         Arrays (designs,) and (designs, stages): from the first error of a sample to that of the
-        next, and to the cycle in which each stage's FP may go on.
+        next, and to the cycle in which each stage's FP may go on; ``-inf`` for a frozen stage, whose
+        FP does not wait.
     """
     updates = np.empty(tables.shape[:2])
     return _step(geo, tables, in_flight, float(accumulates), updates), updates
@@ -404,12 +468,15 @@ def latency(geo, tables):
 
 
 @njit(cache=True)
-def _flow(geo, table, in_flight, batch, samples, extra):
+def _flow(geo, table, in_flight, batch, samples, extra, decays):
     """When the loss has each sample's last score, and when each sample's memory is free again.
 
     Units are begun in order of time. A time that is not known yet is infinite.
     """
-    outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels = geo
+    (
+        outputs, inputs, sent, vectors, pooled, fp_needs, bp_needs, wu_needs, corner, channels, loss,
+        trained, first,
+    ) = geo  # fmt: skip
     stages, size = fp_needs.shape
     # When inputs and errors can be read. Stage number `stages` is the loss, which takes scores. Of
     # an input that there is no memory for yet, when it could be.
@@ -419,8 +486,8 @@ def _flow(geo, table, in_flight, batch, samples, extra):
     room = np.full(stages + 1, samples)  # samples that there is or was memory for
     fp_done, bp_done = np.full((stages, samples), np.inf), np.full((stages, samples), np.inf)
     released = np.full((stages, samples), np.inf)  # the memory that a sample was in
-    # The sample and the unit that comes next. Units of WU are words, but of the first stage's
-    # first word they are operations.
+    # The sample and the unit that comes next. Units of WU are words, but of the first word of the
+    # first stage that is trained they are operations.
     fp_sample, fp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
     bp_sample, bp_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
     wu_sample, wu_unit = np.zeros(stages, np.int64), np.zeros(stages, np.int64)
@@ -455,7 +522,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
     def bp_ready(s):
         k, p = bp_sample[s], bp_unit[s]
-        if s == 0 or k == samples or fp_done[s, k] == np.inf:
+        if s <= first or k == samples or fp_done[s, k] == np.inf:
             return np.inf
         when = max(dz[s, k, bp_needs[s, p]], fp_done[s, k] + 1)
         ahead = int(table[s, _BP_AHEAD])
@@ -466,13 +533,15 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
     def fp_ready(s):
         k, p = fp_sample[s], fp_unit[s]
-        if k >= min(room[s], samples) or (s == 0 and 0 < wu_unit[0] < outputs[0]):
+        if k >= min(room[s], samples) or (s == first and 0 < wu_unit[s] < outputs[s]):
             return np.inf
         when = x[s, k, fp_needs[s, p]]
         if p == 0 and k > 0:
             when = max(when, fp_done[s, k - 1] + 1)
-            if k % batch == 0:
+            if k % batch == 0 and trained[s]:
                 when = max(when, released[s, k - 1] + _OPEN)
+            if k >= in_flight and s > first and not trained[s]:
+                when = max(when, bp_done[s, k - in_flight] + 1)
         q, ahead = corner[s, p], int(table[s, _FP_AHEAD])
         if q >= 0 and 0 < ahead <= k * pooled[s] + q:
             sample, pixel = divmod(k * pooled[s] + q - ahead, pooled[s])
@@ -482,26 +551,29 @@ def _flow(geo, table, in_flight, batch, samples, extra):
 
     def wu_ready(s):
         k, unit = wu_sample[s], wu_unit[s]
-        if k == samples:
+        if k == samples or not trained[s]:
             return np.inf
-        when = (fp_done[0, k] if s == 0 else bp_done[s, k]) + _TOKEN
+        when = (fp_done[s, k] if s == first else bp_done[s, k]) + _TOKEN
         if k > 0 and unit == 0:
             when = max(when, released[s, k - 1] + _OPEN)
-        if s == 0 and unit < outputs[0]:
+        if s == first and unit == 0 and k % batch == batch - 1:
+            when += table[s, _BIAS_TERMS]
+        if s == first and unit < outputs[s]:
             # The first word follows the errors if no FP may yet come: the weights are updated, or
             # the last sample that there is room for is past it. Otherwise it waits for all errors.
-            following, last = dz[0, k, wu_needs[0, unit]], k + in_flight - 1
+            following, last = dz[s, k, wu_needs[s, unit]], k + in_flight - 1
             if k % batch < batch - 1:
                 same = last // batch == k // batch
-                following = max(following, fp_done[0, last] + _TOKEN) if same else np.inf
-            when = max(when, min(following, dz[0, k, wu_needs[0, outputs[0] - 1]]))
+                following = max(following, fp_done[s, last] + _TOKEN) if same else np.inf
+            when = max(when, min(following, dz[s, k, wu_needs[s, outputs[s] - 1]]))
         return when
 
     def lost(s, when):
         """Cycles that FP and BP lose because the words before them are read for their update."""
         cycles, read = 0, word_end[s] + _READ + extra
-        while cycles < table[s, _WU] and read >= when:
-            cycles, read = cycles + 1, read - table[s, _WORD]
+        while cycles < table[s, _WU] and read >= when and not decays:
+            # After an update, nobody is there who could lose any.
+            cycles, read = cycles + 1, read - (table[s, _WORD] - table[s, _TERMS])
         word_end[s] = -np.inf
         return cycles
 
@@ -544,7 +616,7 @@ def _flow(geo, table, in_flight, batch, samples, extra):
         elif phase == 1:
             # BP interrupts FP after any operation: FP goes on until an error may come.
             part, waiting = fp_left[s], bp_sample[s]
-            if s > 0 and waiting < fp_sample[s]:
+            if s > first and waiting < fp_sample[s]:
                 coming = dz[s, waiting, bp_needs[s, bp_unit[s]]]
                 if coming == np.inf and s + 1 < stages:
                     coming = when + table[s + 1, _BP_LATENCY]
@@ -564,14 +636,25 @@ def _flow(geo, table, in_flight, batch, samples, extra):
             if fp_unit[s] == outputs[s]:
                 fp_sample[s], fp_unit[s] = k + 1, 0
                 fp_done[s, k] = free[s]
+                if not trained[s]:
+                    released[s, k] = free[s] + _FREE
+                    if k + in_flight < samples:
+                        admit(s, k + in_flight)
                 if s + 1 == stages:
-                    first_error = x[stages, k, 0] + channels[s, 1] + _LOSS
+                    first_error = x[stages, k, 0] + loss[0]
                     dz[s, k, 0] = first_error + table[s, _ERRORS] + _QUEUE
-                    x_written[stages] = first_error + channels[s, 1] + 1  # it takes scores again
+                    x_written[stages] = first_error + loss[1]  # it takes scores again
         else:
             k, unit = wu_sample[s], wu_unit[s]
-            steps = outputs[0] if s == 0 else 1  # that the first word takes
-            free[s] = when + table[s, _WORD] / (steps if unit < steps else 1)
+            steps = outputs[s] if s == first else 1  # that the first word takes
+            pixels = table[s, _WORD] - table[s, _TERMS]
+            free[s] = when + pixels / (steps if unit < steps else 1)
+            if k % batch == batch - 1:  # it updates the weights
+                if unit >= steps - 1:
+                    free[s] += table[s, _TERMS]
+                word = unit - (steps - 1)
+                if (word > 0 or s > first) and word % round(table[s, _FP_GROUP]) == 0:
+                    free[s] += table[s, _BIAS_TERMS]
             wu_unit[s] += 1
             if unit < steps - 1:
                 continue
@@ -583,10 +666,11 @@ def _flow(geo, table, in_flight, batch, samples, extra):
                     admit(s, k + in_flight)
 
 
-def flow(geo, table, *, batch, in_flight=2, accumulates=True):
+def flow(geo, table, *, batch, in_flight=2, accumulates=True, decays=False):
     """Cycles per sample in mini-batches of ``batch`` that follow one another.
 
-    The second of two is what counts: those that follow take as long.
+    The last one is what counts: the second of two, as those that follow take as long, but later if
+    frozen stages work ahead.
 
     Parameters
     ----------
@@ -595,6 +679,8 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
     batch, in_flight : :class:`int`
     accumulates : :class:`bool`
         As for :func:`step`.
+    decays : :class:`bool`
+        Whether there is weight decay: then FP and BP lose no cycles to updates.
 
     Returns
     -------
@@ -602,6 +688,10 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True):
         As :func:`step` for one design; ``updated`` counts from the first error of a batch's last
         sample.
     """
-    scored, released = _flow(geo, table, in_flight, batch, 2 * batch, float(accumulates))
-    first_error = scored[-1] + geo.classes + _LOSS
-    return (scored[-1] - scored[-1 - batch]) / batch, released[:, -1] + _OPEN - first_error
+    batches = 2 + ceil(geo.first * in_flight / batch)
+    scored, released = _flow(
+        geo, table, in_flight, batch, batches * batch, float(accumulates), decays
+    )
+    first_error = scored[-1] + geo.loss[0]
+    updated = np.where(geo.trained, released[:, -1] + _OPEN - first_error, -np.inf)
+    return (scored[-1] - scored[-1 - batch]) / batch, updated

@@ -5,8 +5,16 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.numeric import Lfsr, Round, lane_bits, requantize, round_value
+from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize, round_value
 from streamtrain.pipeline.gates import balanced_sum, delayed
+from streamtrain.pipeline.layouts import scan_width
+from streamtrain.pipeline.optimizer import (
+    CLIP_BITS,
+    clip_frac,
+    gradient_frac,
+    held_words,
+    update_terms,
+)
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.stream import memory_style
 
@@ -23,7 +31,9 @@ class WeightStore(wiring.Component):
 
     A word holds the weights of one block: those that all multipliers need in one cycle. Its update
     is ``stored - round(gradient)`` in each lane, saturated. In a design for mini-batches a second
-    memory accumulates gradients until the last sample of the batch.
+    memory accumulates gradients until the last sample of the batch. With momentum there is a memory of
+    velocities beside that of the weights: the gradients that were subtracted, with what the array added
+    to them.
 
     The registers that hold an updated word on its way to memory are also a shift register: the host's
     way to every weight, one at a time.
@@ -34,7 +44,7 @@ class WeightStore(wiring.Component):
     stage : :class:`~streamtrain.pipeline.plan.Stage`
         One of the plan's.
     gradient_width, bias_gradient_width : :class:`int`
-        Bits of a gradient.
+        Bits of a gradient, with what the optimiser adds to it.
 
     Members
     -------
@@ -52,6 +62,24 @@ class WeightStore(wiring.Component):
         Biases are updated with this block.
     apply : :py:`In(1)`
         Update the weights; accumulate the gradient otherwise.
+    sum : :py:`In(1)`
+        With clipping: a block's gradient is final in two cycles, and at ``finish`` what is to be added
+        to it, if anything.
+    limit : :py:`In(CLIP_BITS)`
+        With clipping: the largest magnitude of a gradient.
+    bias_product : :py:`In(ArrayLayout(signed(...), Pm))`
+        With clipping, and something to add: what is added to the bias gradients.
+    hold : :py:`In(1)`
+        With weight decay: the word that was read two cycles ago is finished in the next cycle.
+    read_v : :py:`In(1)`
+        With momentum: read the velocities of ``word``.
+    v : :py:`Out(ArrayLayout(velocity, Pm * Pn * Pk))`
+        These, until the next ``read_v``.
+    term_block : :py:`In(range(M / Pm))`
+    bias_v : :py:`Out(ArrayLayout(velocity, Pm))`
+        Velocities of a block's biases, with momentum.
+    bias_w : :py:`Out(ArrayLayout(stage.weights, Pm))`
+        A block's biases, with weight decay.
     fresh : :py:`In(1)`
         This sample begins a mini-batch.
     gradient, bias_gradient : :py:`In(ArrayLayout(signed(...), ...))`
@@ -60,17 +88,25 @@ class WeightStore(wiring.Component):
     scan_fetch, scan_store, scan_shift : :py:`In(1)`
         Load the shift register from memory, store it, move it by one lane. A word's lanes are
         followed by Pm biases.
+    scan_velocity : :py:`In(1)`
+        With momentum: velocities are scanned, not weights.
     scan_i, scan_o : :py:`In(stage.stored)`, :py:`Out(stage.stored)`
-        The last lane's next value; the first lane's value.
+        The last lane's next value; the first lane's value. With momentum they are as wide as the wider
+        one of both formats.
     saturated : :py:`Out(32)`
         Weights and biases saturated since reset.
+    saturated_velocity : :py:`Out(32)`
+        Velocities saturated since reset, with momentum.
+    random : :py:`In(Chain())`
+        State of the random bits, if updates are rounded stochastically.
 
     Timing
     ------
-    ``w`` follows ``read`` after two cycles, ``bias`` its block after one. A ``read`` finds the updated
-    word :attr:`finish_latency` cycles after ``finish``; one cycle less after ``scan_fetch``, the
-    shift register is loaded. A ``read`` must not come in the cycle that is :attr:`finish_read` after
-    ``finish`` or ``scan_fetch``: the memory has one read port.
+    ``w`` and ``v`` follow ``read`` and ``read_v`` after two cycles, ``bias`` its block after one, as do
+    ``bias_v`` and ``bias_w``. A ``read`` finds the updated word :attr:`finish_latency` cycles after
+    ``finish``; :attr:`fetch_latency` cycles after ``scan_fetch``, the shift register is loaded. A ``read`` must not come in the cycle that is :attr:`finish_read` after ``finish`` or
+    ``scan_fetch``: the memory has one read port. With weight decay, which has read the word, only
+    ``scan_fetch`` takes it.
     """
 
     def __init__(self, plan, stage, *, gradient_width, bias_gradient_width):
@@ -79,11 +115,17 @@ class WeightStore(wiring.Component):
         self.gradient_width = gradient_width
         self.bias_gradient_width = bias_gradient_width
         self.accumulates = plan.max_batch > 1
-        self.finish_read = int(self.accumulates)
-        self.finish_latency = 4 + int(self.accumulates)
+        self.terms = update_terms(plan, stage)
+        self.velocity = self.terms.velocity
+        self.clips = plan.network.optimizer.clip is not None
+        self.finish_read = int(plan.late)
+        self.finish_latency = 4 + int(plan.late)
+        self.held = held_words(plan, stage)
+        self.fetch_latency = self.finish_latency - 1 + self.held
         pm, pn, pk = stage.folding
         lanes = pm * pn * pk
-        super().__init__({
+        scanned = stage.stored if self.velocity is None else signed(scan_width(plan, stage))
+        members = {
             "read": In(1),
             "word": In(range(stage.words)),
             "w": Out(data.ArrayLayout(stage.weights, lanes)),
@@ -103,10 +145,30 @@ class WeightStore(wiring.Component):
             "scan_fetch": In(1),
             "scan_store": In(1),
             "scan_shift": In(1),
-            "scan_i": In(stage.stored),
-            "scan_o": Out(stage.stored),
+            "scan_i": In(scanned),
+            "scan_o": Out(scanned),
             "saturated": Out(32),
-        })
+        }
+        if stage.round_weights is Round.STOCHASTIC:
+            members["random"] = In(Chain())
+        if self.clips:
+            members |= {"sum": In(1), "limit": In(CLIP_BITS)}
+            if self.terms.count:
+                product = signed(self.terms.sum_bits(0))
+                members["bias_product"] = In(data.ArrayLayout(product, pm))
+        if self.terms.count:
+            members["term_block"] = In(range(stage.blocks[0]))
+        if self.terms.decay:
+            members |= {"hold": In(1), "bias_w": Out(data.ArrayLayout(stage.weights, pm))}
+        if self.velocity is not None:
+            members |= {
+                "read_v": In(1),
+                "v": Out(data.ArrayLayout(self.velocity, lanes)),
+                "bias_v": Out(data.ArrayLayout(self.velocity, pm)),
+                "scan_velocity": In(1),
+                "saturated_velocity": Out(32),
+            }
+        super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
@@ -145,22 +207,29 @@ class WeightStore(wiring.Component):
             "apply": 1,
             "fresh": 1,
         })
-        event = Signal(now, name="line0")
-        m.d.comb += [
-            event.finish.eq(self.finish),
-            event.fetch.eq(self.scan_fetch),
-            event.word.eq(Mux(self.scan_fetch, self.scan_word, self.finish_word)),
-            event.block.eq(Mux(self.scan_fetch, self.scan_block, self.finish_block)),
-            event.bias.eq(self.finish_bias),
-            event.apply.eq(self.apply),
-            event.fresh.eq(self.fresh),
-        ]
-        line = delayed(m, event, self.finish_latency - 1, "line")
+
+        def events(finish, registers, name):
+            event = Signal(now, name=f"{name}0")
+            m.d.comb += [
+                event.finish.eq(finish),
+                event.fetch.eq(self.scan_fetch),
+                event.word.eq(Mux(self.scan_fetch, self.scan_word, self.finish_word)),
+                event.block.eq(Mux(self.scan_fetch, self.scan_block, self.finish_block)),
+                event.bias.eq(self.finish_bias),
+                event.apply.eq(self.apply),
+                event.fresh.eq(self.fresh),
+            ]
+            return delayed(m, event, registers, name)
+
+        line = events(self.finish, self.finish_latency - 1 + max(0, self.held - 1), "line")
+        sums = events(self.sum, 3, "sum") if self.clips and self.terms.count else line
         reading, updating = line[self.finish_read], line[self.finish_read + 2]
         storing = line[self.finish_read + 3]
+        loading = line[self.finish_read + 2 + self.held].fetch
 
         # Operands, for FP and BP, or for the update.
-        take = reading.finish | reading.fetch
+        bias_take = reading.finish | reading.fetch
+        take = reading.fetch if self.held else bias_take
         taken, bias_taken = Signal(), Signal()
         m.d.comb += [
             read.en.eq(self.read | take),
@@ -169,10 +238,10 @@ class WeightStore(wiring.Component):
         if stage.bias:
             m.d.comb += [
                 bias_read.addr.eq(self.bias_block),
-                bias_fetch.en.eq(take),
+                bias_fetch.en.eq(bias_take),
                 bias_fetch.addr.eq(reading.block),
             ]
-        m.d.sync += [taken.eq(read.en), bias_taken.eq(take)]
+        m.d.sync += [taken.eq(read.en), bias_taken.eq(bias_take)]
 
         def lane(word, number, *, of_operand=False):
             low = number * lane_width
@@ -193,37 +262,52 @@ class WeightStore(wiring.Component):
                 with m.If(taken):
                     m.d.sync += w.eq(lane(read.data, number, of_operand=True))
             m.d.comb += self.w[number].eq(w)
+        if self.held:
+            olds = self._held(m, olds, line)
         for number in range(n_biases):
             old = Signal(signed(stored.width), name=f"old_bias{number}", reset_less=True)
             olds.append(old)
             with m.If(bias_taken):
                 m.d.sync += old.eq(lane(bias_fetch.data, number))
             m.d.comb += self.bias[number].eq(lane(bias_read.data, number, of_operand=True))
+        if stage.bias and self.terms.decay:
+            bias_term = biases.read_port()
+            m.d.comb += bias_term.addr.eq(self.term_block)
+            for number in range(n_biases):
+                m.d.comb += self.bias_w[number].eq(lane(bias_term.data, number, of_operand=True))
 
         # The update.
         gradients = [self.gradient[n] for n in range(lanes)]
         bias_gradients = [self.bias_gradient[n] for n in range(n_biases)]
         shift, bias_shift = plan.weight_shift(stage), plan.bias_shift(stage)
+        if self.terms.count and not self.clips:
+            bias_shift = shift  # what is added to them has the weights' fractional bits
         if self.accumulates:
-            gradients = self._accumulate(m, memory, line, gradients, shift)
+            gradients = self._accumulate(m, memory, sums, gradients, shift)
             if stage.bias:
                 bias_gradients = self._accumulate(
-                    m, memory, line, bias_gradients, bias_shift, of_biases=True
+                    m, memory, sums, bias_gradients, bias_shift, of_biases=True
                 )
+        if self.clips:
+            gradients = self._clipped(m, sums[2], line[2], gradients)
+            bias_gradients = self._clipped(m, sums[2], line[2], bias_gradients, of_biases=True)
+            if self.terms.count:
+                bias_shift = shift
         random = None
         if stage.round_weights is Round.STOCHASTIC:
             m.submodules.lfsr = lfsr = Lfsr(plan.random_seed(stage, "weights"))
             m.d.comb += lfsr.advance.eq(updating.finish & updating.apply)
             random = lfsr.state
+            link(m, self.random, [lfsr.chain])
         news, saturated = [], []
-        update = updating.fetch | (updating.finish & updating.apply)
+        update = loading | (updating.finish & updating.apply)
         for number, (old, gradient) in enumerate(
             zip(olds, gradients + bias_gradients, strict=True)
         ):
             drop = shift if number < lanes else bias_shift
             new = Signal(stored, name=f"new{number}", reset_less=True)
             lane_random = random if random is None else lane_bits(random, number, drop)
-            changed = self._changed(old, gradient, drop, updating.fetch, lane_random)
+            changed = self._changed(old, gradient, drop, loading, lane_random)
             code, clipped = requantize(m, changed, 0, stored, Round.TRUNCATE)
             with m.If(update):
                 m.d.sync += new.eq(code)
@@ -237,6 +321,11 @@ class WeightStore(wiring.Component):
                 m.d.sync += new.eq(following)
         m.d.comb += self.scan_o.eq(news[0])
         m.d.sync += self.saturated.eq(self.saturated + balanced_sum(saturated))
+        store = storing.finish & storing.apply
+        scan_store = self.scan_store
+        if self.velocity is not None:
+            scan_store = self.scan_store & ~self.scan_velocity
+            self._velocities(m, memory, line, gradients + bias_gradients, random, store)
 
         def packed(lane_news):
             parts = []
@@ -249,15 +338,14 @@ class WeightStore(wiring.Component):
                     parts.append(narrowed[: operand.width])
             return Cat(parts)
 
-        store = storing.finish & storing.apply
         m.d.comb += [
-            write.en.eq(store | self.scan_store),
+            write.en.eq(store | scan_store),
             write.addr.eq(Mux(self.scan_store, self.scan_word, storing.word)),
             write.data.eq(packed(news[:lanes])),
         ]
         if stage.bias:
             m.d.comb += [
-                bias_write.en.eq((store & storing.bias) | (self.scan_store & self.scan_bias)),
+                bias_write.en.eq((store & storing.bias) | (scan_store & self.scan_bias)),
                 bias_write.addr.eq(Mux(self.scan_store, self.scan_block, storing.block)),
                 bias_write.data.eq(packed(news[lanes:])),
             ]
@@ -267,7 +355,10 @@ class WeightStore(wiring.Component):
         """Add the mini-batch's gradient so far, and remember the sum unless it is applied."""
         name = "bias_sums" if of_biases else "sums"
         drop = self.plan.batch_shift(shift)
-        kept = max(1, len(gradients[0]) - drop) + ceil_log2(self.plan.max_batch)
+        bits = len(gradients[0])
+        if self.terms.count:  # nothing is added to what is accumulated
+            bits = min(bits, self._pixel_bits(of_biases))
+        kept = max(1, bits - drop) + ceil_log2(self.plan.max_batch)
         sums = memory(
             name, kept * len(gradients), self.stage.blocks[0] if of_biases else self.stage.words
         )
@@ -286,12 +377,141 @@ class WeightStore(wiring.Component):
                 m.d.sync += earlier.eq(
                     Mux(line[1].fresh, 0, read.data[number * kept : (number + 1) * kept])
                 )
-            total = Signal(signed(kept + drop), name=f"{name}_total{number}", reset_less=True)
+            width = kept + drop
+            if self.terms.count:
+                width = max(width, len(gradient)) + 1
+            total = Signal(signed(width), name=f"{name}_total{number}", reset_less=True)
             with m.If(line[2].finish):
                 m.d.sync += total.eq(Cat(Const(0, drop), earlier).as_signed() + gradient)
             totals.append(total)
         m.d.comb += write.data.eq(Cat(_top(total, drop)[:kept] for total in totals))
         return totals
+
+    def _pixel_bits(self, of_biases):
+        """Bits of one sample's gradient, without what the optimiser adds."""
+        stage = self.stage
+        errors = stage.errors.width + self.plan.rate_shifts + ceil_log2(stage.pixels)
+        fractions = 0 if self.clips else stage.input.frac
+        return errors + (fractions if of_biases else stage.input.width)
+
+    def _held(self, m, words, line):
+        """The word that weight decay has read, until it is updated."""
+        read = self.finish_read + 2
+        steps = [self.hold | line[read].fetch, line[1].finish | line[read + 1].fetch]
+        for age, step in enumerate(steps[: self.held]):
+            held = []
+            for number, word in enumerate(words):
+                register = Signal.like(word, name=f"held{age}_{number}", reset_less=True)
+                with m.If(step):
+                    m.d.sync += register.eq(word)
+                held.append(register)
+            words = held
+        return words
+
+    def _clipped(self, m, summed, finished, gradients, *, of_biases=False):
+        """Gradients of a magnitude up to the limit, and what is added to them."""
+        stage, plan = self.stage, self.plan
+        frac = gradient_frac(plan, stage) - (stage.input.frac if of_biases else 0)
+        drop = frac - clip_frac(plan)
+        name = "bias_" if of_biases else ""
+        limit = Cat(self.limit, Const(0, 1)).as_signed()
+        found = []
+        for number, gradient in enumerate(gradients):
+            if not self.accumulates:  # otherwise it is in a register already
+                register = Signal.like(gradient, name=f"{name}summed{number}", reset_less=True)
+                with m.If(summed.finish):
+                    m.d.sync += register.eq(gradient)
+                gradient = register
+            sign = gradient[-1]
+            # A negative number's upper bits, inverted, are at least the limit just when it is below.
+            upper = _top(gradient, drop)
+            upper = upper ^ sign.replicate(len(upper)).as_signed()
+            over = Signal(name=f"{name}over{number}")
+            clipped = Signal(
+                signed(max(len(gradient), drop + CLIP_BITS + 1)), name=f"{name}clipped{number}"
+            )
+            m.d.comb += [
+                over.eq(upper >= limit),
+                clipped.eq(gradient),
+            ]
+            with m.If(over):
+                m.d.comb += clipped.eq(Cat(Const(0, drop), Mux(sign, -limit, limit)).as_signed())
+            if self.terms.count:
+                added = self.bias_product[number] if of_biases else self.gradient[number]
+                if of_biases:
+                    clipped = Cat(Const(0, stage.input.frac), clipped).as_signed()
+                bits = self.terms.sum_bits(0)
+                width = max(len(clipped), bits) + 1
+                total = Signal(signed(width), name=f"{name}total{number}", reset_less=True)
+                with m.If(finished.finish):
+                    m.d.sync += total.eq(clipped + added[:bits].as_signed())
+                clipped = total
+            found.append(clipped)
+        return found
+
+    def _velocities(self, m, memory, line, gradients, random, store):
+        """Keep what is subtracted from the weights, for the next update."""
+        stage, fmt, lanes = self.stage, self.velocity, self.stage.multipliers
+        words = memory("velocities", lanes * fmt.width, stage.words)
+        write, read = words.write_port(), words.read_port()
+        reading, updating = line[self.finish_read], line[self.finish_read + 2]
+        storing = line[self.finish_read + 3]
+        load = self.finish_read + 2 + self.held
+        loading = line[load].fetch
+        taken = Signal(name="velocity_taken")
+        m.d.comb += [
+            read.en.eq(self.read_v | reading.fetch),
+            read.addr.eq(Mux(reading.fetch, reading.word, self.word)),
+        ]
+        m.d.sync += taken.eq(read.en)
+        olds = []
+        for number in range(lanes):
+            old = Signal(fmt, name=f"v{number}", reset_less=True)
+            with m.If(taken):
+                m.d.sync += old.eq(read.data[number * fmt.width : (number + 1) * fmt.width])
+            m.d.comb += self.v[number].eq(old)
+            olds.append(old)
+        if stage.bias:
+            pm = stage.folding[0]
+            biases = memory("bias_velocities", pm * fmt.width, stage.blocks[0])
+            bias_write, bias_read = biases.write_port(), biases.read_port()
+            before = line[load - 1]
+            m.d.comb += bias_read.addr.eq(Mux(before.fetch, before.block, self.term_block))
+            for number in range(pm):
+                value = bias_read.data[number * fmt.width : (number + 1) * fmt.width]
+                m.d.comb += self.bias_v[number].eq(value)
+                olds.append(value.as_signed())
+        news, saturated = [], []
+        drop = self.terms.velocity_shift
+        for number, (old, gradient) in enumerate(zip(olds, gradients, strict=True)):
+            dice = random if random is None else lane_bits(random, number, drop)
+            code, clipped = requantize(m, gradient, drop, fmt, stage.round_weights, dice)
+            new = Signal(fmt, name=f"new_v{number}", reset_less=True)
+            with m.If(loading | (updating.finish & updating.apply)):
+                m.d.sync += new.eq(Mux(loading, old, code))
+            used = updating.finish if number < lanes else updating.finish & updating.bias
+            flag = Signal(name=f"clipped_v{number}")
+            m.d.sync += flag.eq(clipped & used & updating.apply)
+            news.append(new)
+            saturated.append(flag)
+        with m.If(self.scan_shift):
+            for new, following in zip(news, [*news[1:], self.scan_i], strict=True):
+                m.d.sync += new.eq(following)
+        with m.If(self.scan_velocity):
+            m.d.comb += self.scan_o.eq(news[0])
+        m.d.sync += self.saturated_velocity.eq(self.saturated_velocity + balanced_sum(saturated))
+        scan_store = self.scan_store & self.scan_velocity
+        m.d.comb += [
+            write.en.eq(store | scan_store),
+            write.addr.eq(Mux(self.scan_store, self.scan_word, storing.word)),
+            write.data.eq(Cat(news[:lanes])),
+        ]
+        if stage.bias:
+            m.d.comb += [
+                bias_write.en.eq((store & storing.bias) | (scan_store & self.scan_bias)),
+                bias_write.addr.eq(Mux(self.scan_store, self.scan_block, storing.block)),
+                bias_write.data.eq(Cat(news[lanes:])),
+            ]
 
     def _changed(self, old, gradient, drop, keep, random):
         """``old - round(gradient)``, or ``old``."""

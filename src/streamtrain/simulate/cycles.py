@@ -33,7 +33,7 @@ class StepCycles(Record):
         By how many cycles the longest mini-batch (at batch 1: sample) was longer than the shortest.
     updated : tuple of :class:`int`
         For each stage, cycles from the first error of a sample that ends a mini-batch, as it leaves
-        the loss, until the stage may multiply the next sample with its new weights.
+        the loss, until the stage may multiply the next sample with its new weights; 0 for a frozen one.
     """
 
     batch: int
@@ -120,6 +120,7 @@ def count_cycles(plan, batch=1, *, jobs=None, report=lambda text: None):
     # The first error comes as many cycles before the result as there are errors. Not the last
     # mini-batch: nothing follows it.
     updated = updates[-2] - (ends[-2] - plan.network.classes)
+    updated *= [stage.trainable for stage in plan.stages]
     return StepCycles(
         batch=batch,
         samples=len(x) - settle,

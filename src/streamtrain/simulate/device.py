@@ -7,16 +7,25 @@ import numpy as np
 from amaranth import Shape
 from amaranth.lib import data
 
-from streamtrain.host.device import Commands, Op, Results
+from streamtrain.host.device import Commands, Op, Results, check_random
 from streamtrain.host.packing import (
+    STATE_BITS,
     pack_lanes,
     pack_samples,
+    pack_states,
     stage_weights,
     stage_words,
     unpack_lanes,
+    unpack_states,
     words32,
 )
-from streamtrain.pipeline.layouts import command_layout, result_layout, stored_width
+from streamtrain.pipeline.layouts import (
+    command_layout,
+    result_layout,
+    saturation_sites,
+    stored_width,
+)
+from streamtrain.pipeline.optimizer import velocity
 from streamtrain.simulate.compiled import compile_design, memories, snapshot_words
 
 __all__ = ["HangError", "SimulatedDevice"]
@@ -63,6 +72,9 @@ class _Updates:
     def __init__(self, device, commands, *, weights=False):
         self.count = int(np.count_nonzero(commands.update))
         stages = len(device.plan.stages)
+        trained = ~commands.frozen[commands.update != 0, None] >> np.arange(stages) & 1
+        trained *= [stage.trainable for stage in device.plan.stages]
+        self.expected = trained.sum(axis=0)
         self.cycles = np.zeros((self.count, stages), np.uint64)
         self.seen = np.zeros(stages, np.uint64)
         self.snapshots = None
@@ -80,11 +92,19 @@ class _Updates:
 
     def checked(self):
         """Itself. Raises :exc:`HangError` if there were more updates or fewer."""
-        if (self.seen != self.count).any():
+        if (self.seen != self.expected).any():
             raise HangError(
-                f"Stages updated their weights {self.seen.tolist()} times, not {self.count}"
+                f"Stages updated their weights {self.seen.tolist()} times, not "
+                f"{self.expected.tolist()}"
             )
         return self
+
+
+class _Closed:
+    """In place of the library once the simulation is closed, for it would follow a null pointer."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("The simulation is closed")
 
 
 class SimulatedDevice:
@@ -138,11 +158,11 @@ class SimulatedDevice:
         self.write_weights(plan.encode_weights(plan.network.initial_weights()))
 
     def close(self):
-        """End the simulation and finish its waveforms."""
+        """End the simulation and finish its waveforms. Using it afterwards is a :exc:`RuntimeError`."""
         if self._model is not None:
             self._library.st_trace(self._model, None)
             self._library.st_free(self._model)
-            self._model = None
+            self._model, self._library = None, _Closed()
 
     def __del__(self):
         self.close()
@@ -165,7 +185,8 @@ class SimulatedDevice:
 
         Returns the results, and the cycle of each update: an integer array (updates, stages). It is
         the cycle in which the stage's bit of the design's port ``updated`` is 1, counted as
-        :attr:`~streamtrain.host.device.Results.cycles` are.
+        :attr:`~streamtrain.host.device.Results.cycles` are. A stage's updates come first in its
+        column; zeros stand for those that it did not make because it was frozen.
 
         Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
         """
@@ -176,8 +197,9 @@ class SimulatedDevice:
     def run_watched(self, x, commands):
         """Process samples that are trained with, and record the weights after each update.
 
-        Returns the results, and ``(stage number, "words" or "biases", codes)`` for each memory that
-        holds weights; the codes are shaped (updates, words of the memory, lanes).
+        Returns the results, and ``(stage number, kind of memory, codes)`` for each memory that holds
+        weights or velocities; the codes are shaped (updates, words of the memory, lanes). A stage's own
+        updates come first, and what follows them is of no meaning.
 
         Raises :exc:`HangError` if a stage's updates are not as many as the commands'.
         """
@@ -201,6 +223,9 @@ class SimulatedDevice:
             width, step, lanes = stage.input.width, stage.input.width, stage.folding[1]
         elif memory.what == "errors":
             width, step, lanes = stage.errors.width, stage.errors.width, stage.folding[0]
+        elif memory.what in {"velocities", "bias_velocities"}:
+            width = step = velocity(self.plan, stage).width
+            lanes = memory.width // step
         else:
             width = stage.stored.width
             step = width + (stage.weights.width if stage.stored != stage.weights else 0)
@@ -228,7 +253,7 @@ class SimulatedDevice:
 
     def saturations(self):
         """Numbers saturated since reset; see :class:`~streamtrain.host.device.Device`."""
-        kinds = ("output", "errors", "weights")
+        kinds = saturation_sites(self.plan)
         counts = np.zeros((len(self.plan.stages), len(kinds)), dtype=np.uint32)
         self._library.st_saturations(self._model, _pointer(counts))
         return {
@@ -238,37 +263,80 @@ class SimulatedDevice:
 
     def read_weights(self):
         """Stored weights, through the hardware's own read commands."""
-        weights = {}
-        for number, stage in enumerate(self.plan.stages):
-            lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
-            out = np.zeros((stage.words * lanes, words32(stored_width(self.plan))), np.uint32)
-            self._run(self._pack_commands(op=[Op.READ], stage=[number]), weight_out=out)
-            codes = unpack_lanes(out, stage.stored.width, 1).reshape(stage.words, lanes)
-            weight, bias = stage_weights(stage, codes)
-            weights[f"{stage.name}.weight"] = weight
-            if bias is not None:
-                weights[f"{stage.name}.bias"] = bias
-        return weights
+        return self._read({stage.name: stage.stored for stage in self.plan.stages})
 
     def write_weights(self, weights):
         """Replace all stored weights, through the hardware's own write commands."""
+        self._write(weights)
+
+    def read_optimizer(self):
+        """Velocities, through the hardware's own read commands; see the golden model's."""
+        formats = {stage.name: velocity(self.plan, stage) for stage in self.plan.stages}
+        return self._read({name: fmt for name, fmt in formats.items() if fmt}, ".velocity")
+
+    def write_optimizer(self, state):
+        """Replace all velocities, through the hardware's own write commands."""
+        self._write(state, ".velocity")
+
+    def _read(self, formats, what=""):
+        """Weights, or what is stored beside them, in the stages' ``formats``."""
+        found = {}
         for number, stage in enumerate(self.plan.stages):
-            codes = stage_words(
-                stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias")
-            )
+            if stage.name not in formats:
+                continue
+            lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
+            out = np.zeros((stage.words * lanes, words32(stored_width(self.plan))), np.uint32)
+            self._run(self._scan(Op.READ, number, what), weight_out=out)
+            codes = unpack_lanes(out, formats[stage.name].width, 1).reshape(stage.words, lanes)
+            weight, bias = stage_weights(stage, codes)
+            found[f"{stage.name}.weight{what}"] = weight
+            if bias is not None:
+                found[f"{stage.name}.bias{what}"] = bias
+        return found
+
+    def _write(self, tensors, what=""):
+        """Replace weights, or what is stored beside them."""
+        for number, stage in enumerate(self.plan.stages):
+            weight = tensors.get(f"{stage.name}.weight{what}")
+            if weight is None:  # a frozen stage has no velocities
+                continue
+            codes = stage_words(stage, weight, tensors.get(f"{stage.name}.bias{what}"))
             words = pack_lanes(codes.reshape(-1, 1), stored_width(self.plan))
-            self._run(self._pack_commands(op=[Op.WRITE], stage=[number]), weight_in=words)
+            self._run(self._scan(Op.WRITE, number, what), weight_in=words)
+
+    def _scan(self, op, stage, what):
+        return self._pack_commands(op=[op], stage=[stage], velocity=[int(bool(what))])
+
+    def read_random(self):
+        """States of the random bits, through the hardware's own read commands."""
+        sites = self.plan.random_sites
+        if not sites:
+            return {}
+        out = np.zeros((STATE_BITS * len(sites), words32(stored_width(self.plan))), np.uint32)
+        self._run(self._scan_random(Op.READ), weight_out=out)
+        return unpack_states(self.plan, out[:, 0] & 1)
+
+    def write_random(self, states):
+        """Replace the states of the random bits, through the hardware's own write commands."""
+        check_random(self.plan, states)
+        if states:
+            words = np.zeros((STATE_BITS * len(states), words32(stored_width(self.plan))), np.uint32)
+            words[:, 0] = pack_states(self.plan, states)
+            self._run(self._scan_random(Op.WRITE), weight_in=words)
+
+    def _scan_random(self, op):
+        return self._pack_commands(op=[op], stage=[len(self.plan.stages)])
 
     def _pack_commands(self, **fields):
-        """Commands as the bits of their stream."""
-        count = len(fields["op"])
-        words = np.zeros(count, dtype=np.uint64)
-        for name, field in self._command:
-            if name in fields:
-                values = np.asarray(fields[name]).astype(np.uint64)
-                words |= values << np.uint64(field.offset)
-        width = words32(Shape.cast(self._command).width)
-        return words.view(np.uint32).reshape(count, 2)[:, :width].copy()
+        """Commands as the bits of their stream; what it has no room for is left out."""
+        parts = [
+            (np.asarray(fields[name], np.int64)[:, None] >> np.arange(field.width)) & 1
+            if name in fields
+            else np.zeros((len(fields["op"]), field.width), np.int64)
+            for name, field in self._command
+        ]
+        bits = np.concatenate(parts, axis=1)
+        return pack_lanes(bits, 1)
 
     def _samples(self, x, commands: Commands, updates=None, watch=None):
         result = np.zeros((len(commands), words32(Shape.cast(self._result).width)), np.uint32)
@@ -280,6 +348,10 @@ class SimulatedDevice:
                 update=commands.update,
                 mantissa=commands.mantissa,
                 shift=commands.shift,
+                frozen=commands.frozen,
+                momentum=commands.momentum,
+                decay=commands.decay,
+                clip=commands.clip,
             ),
             beats=pack_samples(self.plan.stages[0], x),
             result=result,

@@ -95,6 +95,10 @@ def verify(
     y=None,
     batch_size=1,
     lr=None,
+    frozen=(),
+    momentum=None,
+    weight_decay=None,
+    clip=None,
     stall=0.0,
     seed=0,
     device=None,
@@ -111,7 +115,10 @@ def verify(
         Samples and labels as :meth:`~streamtrain.host.trainer.Trainer.fit` takes them, used again from the
         start when there are too few. By default random pixels and labels.
     batch_size : :class:`int`
-    lr : :class:`float`, optional
+    lr : :class:`float` or callable, optional
+    frozen : sequence of :class:`str`
+    momentum, weight_decay, clip : :class:`float`, optional
+        As :meth:`~streamtrain.host.trainer.Trainer.fit` takes them.
     stall : :class:`float`
         Probability that a stream pauses in a cycle, at each port of the design.
     seed : :class:`int`
@@ -130,7 +137,8 @@ def verify(
     which = np.arange(count) % len(x)
     codes, labels = encode_samples(plan, np.asarray(x))[which], np.asarray(y)[which]
     device = device or SimulatedDevice(plan, stall=stall, seed=seed + 1)
-    commands = training_commands(plan, labels, batch_size, lr)
+    others = {"momentum": momentum, "weight_decay": weight_decay, "clip": clip}
+    commands = training_commands(plan, labels, batch_size, lr, frozen, **others)
     with ProgressBar("verifying", count, enabled=progress) as bar:
         return compare(device, codes, commands, report=lambda done: bar.update(done, ""))
 
@@ -160,15 +168,16 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
     plan = device.plan
     if golden is None:
         golden = Golden(plan)
-        golden.write_weights(device.read_weights())
-    before = after = golden.read_weights()
+        _write_state(golden, _read_state(device))
+        golden.write_random(device.read_random())
+    before = after = _read_state(golden)
     cycles, steps = [], len(commands)
     begin = 0
     while begin < steps:
         end = min(steps, begin + chunk)
         results, recorded = device.run_watched(x[begin:end], commands[begin:end])
         cycles.append(results.cycles)
-        update = 0
+        updates = np.zeros(len(plan.stages), int)
         for sample in range(begin, end):
             one = commands[sample : sample + 1]
             expected = golden.run(x[sample : sample + 1], one)
@@ -178,9 +187,21 @@ def compare(device, x, commands, *, golden=None, chunk=48, report=lambda done: N
                 for name in ("scores", "loss", "predicted")
             )
             if one.op[0] == Op.TRAIN and one.update[0]:
-                after = golden.read_weights()
-                wrong = wrong or _weights_differ(plan, after, recorded, update)
-                update += 1
+                after = _read_state(golden)
+                now = [
+                    stage.trainable and not one.frozen[0] >> number & 1
+                    for number, stage in enumerate(plan.stages)
+                ]
+                wrong = wrong or _weights_differ(plan, after, recorded, updates, now)
+                updates += now
+            if sample == end - 1:  # those of frozen stages, too
+                held = [
+                    (memory.stage, memory.what, device.memory(number)[None])
+                    for number, memory in enumerate(device.memories)
+                    if memory.holds_weights
+                ]
+                first = np.zeros_like(updates)
+                wrong = wrong or _weights_differ(plan, after, held, first, first + 1)
             if wrong:
                 difference = _locate(device, before, x[sample], one, sample, expected)
                 return Verification(sample, difference, _pace(cycles))
@@ -197,17 +218,42 @@ def _pace(cycles):
 
 
 def _in_memory(stage, weights):
-    """A stage's weights as its memories hold them: ``"words"`` and, if it has any, ``"biases"``."""
-    words = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias"))
-    held = {"words": words[:, : stage.multipliers]}
-    if stage.bias:
-        held["biases"] = words[:: stage.words // stage.blocks[0], stage.multipliers :]
+    """A stage's weights and velocities as its memories hold them, by the memories' names."""
+    held = {}
+    for what, of_weights, of_biases in (
+        ("", "words", "biases"),
+        (".velocity", "velocities", "bias_velocities"),
+    ):
+        weight = weights.get(f"{stage.name}.weight{what}")
+        if weight is None:
+            continue
+        words = stage_words(stage, weight, weights.get(f"{stage.name}.bias{what}"))
+        held[of_weights] = words[:, : stage.multipliers]
+        if stage.bias:
+            held[of_biases] = words[:: stage.words // stage.blocks[0], stage.multipliers :]
     return held
 
 
-def _weights_differ(plan, weights, recorded, update):
+def _read_state(device):
+    """Weights, and what the optimiser remembers, by name."""
+    return {**device.read_weights(), **device.read_optimizer()}
+
+
+def _write_state(device, state):
+    remembered = {name: part for name, part in state.items() if name.endswith(".velocity")}
+    device.write_weights({name: part for name, part in state.items() if name not in remembered})
+    device.write_optimizer(remembered)
+
+
+def _weights_differ(plan, weights, recorded, updates, stages):
+    """Whether recorded weights are not those given: of the ``stages`` that are true, by stage after update
+    number ``updates``."""
     held = [_in_memory(stage, weights) for stage in plan.stages]
-    return any((codes[update] != held[owner][what]).any() for owner, what, codes in recorded)
+    return any(
+        (codes[updates[owner]] != held[owner][what]).any()
+        for owner, what, codes in recorded
+        if stages[owner]
+    )
 
 
 class _View:
@@ -240,10 +286,10 @@ def _locate(device, before, x, command, step, expected):
 
     def again(function):
         device.reset()
-        device.write_weights(before)
+        _write_state(device, before)
         return function(x[None], command)
 
-    repeat.write_weights(before)
+    _write_state(repeat, before)
     trace = repeat.trace(x, command)
     results = again(device.run)
     contents = [device.memory(number) for number in range(len(device.memories))]
@@ -281,7 +327,10 @@ def _locate(device, before, x, command, step, expected):
             if not trains:
                 break
         for number in order:
-            stage, tensor = plan.stages[number], trace[plan.stages[number].name][key]
+            stage = plan.stages[number]
+            if what == "errors" and not stage.takes_errors:
+                continue
+            tensor = trace[stage.name][key]
             tensor = tensor.reshape(len(tensor), *(tensor.shape[1:] or (1, 1)))
             # Pixel by pixel, as they are computed.
             for row in range(tensor.shape[1]):
@@ -303,7 +352,7 @@ def _locate(device, before, x, command, step, expected):
                             owner, phase, f"{stage.name}.{key}", (channel, row, col), wanted, found, place
                         )
     if trains and command.update[0]:
-        after = repeat.read_weights()
+        after = _read_state(repeat)
         for number, stage in enumerate(plan.stages):
             for what, wanted in _in_memory(stage, after).items():
                 memory = views[number].numbers[what, None]

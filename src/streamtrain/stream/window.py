@@ -107,6 +107,14 @@ class WindowShape:
         return self.slots * self.slot_stride
 
     @property
+    def reaches_end(self):
+        """Whether the last window needs the map's last pixel; else it may be read before all is there."""
+        return all(
+            last + self.kernel - 1 - self.pad >= size
+            for last, size in zip(self.places, (self.rows, self.cols), strict=True)
+        )
+
+    @property
     def squares(self):
         """(rows, columns) of the squares in which pixels arrive."""
         return (self.rows // self.square, self.cols // self.square)
