@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from streamtrain.explore import slices
+from streamtrain.explore import heads, slices
 from streamtrain.explore.cuts import Cuts
 from streamtrain.explore.exact import exact_front
 from streamtrain.explore.pareto import non_dominated
@@ -98,14 +98,14 @@ def test_finds_what_brute_force_finds(name, in_flight, objectives, limited, ever
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])
-@pytest.mark.parametrize("heads", [0, 10])
+@pytest.mark.parametrize("most", [0, 10, 100])
 @pytest.mark.parametrize("name", ["odd", "deep"])
-def test_finds_it_in_small_portions(name, heads, in_flight, every_design, monkeypatch):
+def test_finds_it_in_small_portions(name, most, in_flight, every_design, monkeypatch):
     """With few designs of the first stages, or none, that are tried together; and little room for others."""
-    monkeypatch.setattr(slices, "_HEADS", heads)
+    monkeypatch.setattr(heads, "_HEADS", most)
     monkeypatch.setattr(slices, "_ROOM", 20)
     monkeypatch.setattr(slices, "_BYTES", 2**12)
-    monkeypatch.setattr(slices, "_FEW", 5)
+    monkeypatch.setattr(slices, "_BLOCK", 3)
     monkeypatch.setattr(slices, "_LEVELS", (20, 5))
     columns = [FIGURES.index(figure) for figure in ("cycles", "dsp", "bram18")]
     wanted = every_design(name, in_flight)[:, columns]

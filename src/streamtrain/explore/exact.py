@@ -23,6 +23,7 @@ import numpy as np
 
 from streamtrain.explore.bounds import least, walk
 from streamtrain.explore.cuts import Cuts
+from streamtrain.explore.heads import first_stages
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.slices import Slice, SliceSearch
 from streamtrain.explore.space import FIGURES, RESOURCES
@@ -127,6 +128,8 @@ class _Search:
     cost, with_link : lists of arrays (foldings, :data:`RESOURCES`)
         What a stage takes, the last one with its link to the loss; and with the cheapest link to the stage before.
     slices : list of :class:`Slice`
+    heads : :class:`~streamtrain.explore.heads.FirstStages`
+        None if they are of no use.
     latency, compares : :class:`bool`
         Whether latencies matter; and whether known designs bound what is searched for: they do if cycles, DSP
         slices and block RAM are all that counts.
@@ -137,6 +140,10 @@ class _Search:
         self.stages = len(space.own)
         self.latency = _LATENCY in objectives or np.isfinite(limits[_LATENCY])
         self.compares = set(objectives) <= {_CYCLES, _DSP, _BRAM}
+        # Heads are compared by their cycles; with one sample in flight, frozen stages pass more on.
+        pairs = self.compares and not self.latency
+        pairs &= space.plan.in_flight > 1 or not space.geometry.first
+        self.heads = first_stages(space) if pairs else None
         self.front = _Front(space, objectives, limits)
         # Resources that stages may take. LUTs and flip-flops are compared when they are rounded.
         self.rest = np.floor(limits[_DSP:]) - space.shell

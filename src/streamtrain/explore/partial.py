@@ -13,7 +13,7 @@ from numba import njit
 
 from streamtrain.pipeline import timing
 
-__all__ = ["NEVER", "Partial", "Stage", "extended", "undominated"]
+__all__ = ["NEVER", "Partial", "Stage", "extended", "pace", "undominated", "update"]
 
 NEVER = -(2**29)
 """A time that nothing waits for, with room to add to it."""
@@ -100,12 +100,21 @@ def _adjoint(geo, s, own, writes, last, weights, given):
 
 
 @njit(cache=True)
+def update(geo, s, own, extra):
+    """Cycles from the end of BP, or from the last error if there is none, until FP may go on."""
+    words, word = int(own[timing._WU]), int(own[timing._WORD])
+    cycles = int(own[timing._BIASES]) + timing._UPDATE + extra
+    if s == geo.first:
+        return cycles + int(own[timing._TERMS]) + (words - 1) * word
+    return cycles + timing._TOKEN + words * word if geo.trained[s] else NEVER
+
+
+@njit(cache=True)
 def _errors(geo, s, own, writes, last, dz, sent, extra):
     """BP and WU of a stage. ``sent`` becomes when the stage before can read its errors, if ever.
 
     Returns when FP may go on.
     """
-    words, word = int(own[timing._WU]), int(own[timing._WORD])
     time = NEVER
     if s <= geo.first:
         sent[:] = NEVER
@@ -113,8 +122,7 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
             return time
         for p in range(geo.outputs[s]):
             time = max(time, dz[geo.wu_needs[s, p]]) + 1
-        time += int(own[timing._TERMS]) + int(own[timing._BIASES])
-        return time + (words - 1) * word + timing._UPDATE + extra
+        return time + update(geo, s, own, extra)
     latency, ahead = int(own[timing._BP_LATENCY]), int(own[timing._BP_AHEAD])
     row = own.copy()
     row[timing._BP_LAST] = last
@@ -129,14 +137,11 @@ def _errors(geo, s, own, writes, last, dz, sent, extra):
             written + writes, time + latency + int(end), begin + int(group) + latency + writes
         )
         sent[p] = written
-    if not geo.trained[s]:
-        return NEVER
-    words_end = time + timing._TOKEN + words * word + int(own[timing._BIASES])
-    return words_end + timing._UPDATE + extra
+    return time + update(geo, s, own, extra) if geo.trained[s] else NEVER
 
 
 @njit(cache=True)
-def _pace(geo, s, own, writes, last, in_flight, ends, given):
+def pace(geo, s, own, writes, last, in_flight, ends, given):
     """Cycles from one sample to the next that a stage which computes nothing but FP allows.
 
     ``ends`` (pixels,) are how long it is from each of its outputs to the end of FP in the next stage, if
@@ -199,8 +204,8 @@ def extended(geo, s, extra, in_flight, stage, partial, found, times):
         end = max(own[0], updated + begin)
         if s < geo.first:
             next_ends[:] = own[4 : 4 + size]
-            pace = _pace(geo, s, row, own[2], own[3], in_flight, next_ends, sent)
-            end = max(end, pace)
+            allowed = pace(geo, s, row, own[2], own[3], in_flight, next_ends, sent)
+            end = max(end, allowed)
         if in_flight == 1:  # the next sample comes when there is memory for it
             free = own[1] - timing._OPEN
             end = max(end, free + own[2] + weights[0])

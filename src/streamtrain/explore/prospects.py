@@ -51,17 +51,22 @@ class Bound(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """All designs of the first stages.
+    """All designs of the first stages, in blocks of those that are much alike.
 
     Parameters
     ----------
     by_pm : integer array (Pm + 1,)
-        Where those of each Pm of their last stage begin. They are sorted by DSP slices.
+        Where the blocks of each Pm of their last stage begin.
+    begins : integer array (blocks + 1,)
+        Where the heads of each block begin.
     cost, parts : arrays (heads, ...)
         As for :class:`Partial`.
     taken : integer array (heads, 2)
         DSP slices and block RAM, again.
-    designs : integer array (heads, first stages)
+    least_parts, least_taken : arrays (blocks, ...)
+        The least of each block.
+    numbers : integer array (heads,)
+        Of the heads among :class:`~streamtrain.explore.heads.FirstStages`.
     most : array (DSP slices + 1, block RAM + 1)
         What the cuts of a design that takes so much may say, if it is better than those that are known.
         The last column is for any amount of block RAM.
@@ -72,10 +77,13 @@ class Heads(NamedTuple):
     """
 
     by_pm: np.ndarray
+    begins: np.ndarray
     cost: np.ndarray
     parts: np.ndarray
     taken: np.ndarray
-    designs: np.ndarray
+    least_parts: np.ndarray
+    least_taken: np.ndarray
+    numbers: np.ndarray
     most: np.ndarray
     low: int
     rest: np.ndarray
@@ -281,37 +289,67 @@ def candidates(stage, partial, bound, corners, first, found):
 
 
 @njit(cache=True)
-def _next_head(heads, number, end, cost, parts, killer):
-    """The first head from ``number`` on with which a partial design may be better than all known ones.
+def _good_heads(heads, pm, cost, parts, killer, every, good):
+    """Heads with which a partial design may be better than all that are known.
 
-    Returns ``end`` if there is none. ``killer`` (1,) remembers the cut that last said no.
+    Parameters
+    ----------
+    heads : :class:`Heads`
+    pm : :class:`int`
+        Number of the Pm of their last stage.
+    cost, parts : arrays (:data:`~streamtrain.explore.space.RESOURCES`,) and (cuts,)
+        Of the partial design.
+    killer : integer array (1,)
+        Remembers the cut that last said no.
+    every : :class:`bool`
+        Whether to find all of them, not only one.
+    good : integer array (heads,)
+        Becomes their numbers.
+
+    Returns how many there are.
     """
     all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
+    begins, block_taken, block_parts = heads.begins, heads.least_taken, heads.least_parts
     rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
-    d_own, b_own, k = int(cost[0]), int(cost[1]), killer[0]
-    while number < end:
-        d, b = d_own + taken[number, 0], b_own + taken[number, 1]
-        if d >= levels:
-            number = end
-            break
+    d_own, b_own, k, count = int(cost[0]), int(cost[1]), killer[0], 0
+    for block in range(heads.by_pm[pm], heads.by_pm[pm + 1]):
+        d, b = d_own + block_taken[block, 0], b_own + block_taken[block, 1]
+        if d >= levels or b > rest[1]:
+            continue
         most = all_most[d, min(b, any_b)]
-        if parts[k] + head_parts[number, k] <= most:
-            good = d > low and b <= rest[1]
-            for r in range(2, len(cost)):
-                good &= cost[r] + head_cost[number, r] <= rest[r]
-            for other in range(len(parts) if good else 0):
-                if parts[other] + head_parts[number, other] > most:
-                    good = False
-                    killer[0] = k = other
-                    break
-            if good:
+        if parts[k] + block_parts[block, k] > most:
+            continue
+        worth = True
+        for other in range(len(parts)):
+            if parts[other] + block_parts[block, other] > most:
+                killer[0] = k = other
+                worth = False
                 break
-        number += 1
-    return number
+        for number in range(begins[block], begins[block + 1] if worth else 0):
+            d, b = d_own + taken[number, 0], b_own + taken[number, 1]
+            if d >= levels or d <= low or b > rest[1]:
+                continue
+            most = all_most[d, min(b, any_b)]
+            if parts[k] + head_parts[number, k] > most:
+                continue
+            fits = True
+            for r in range(2, len(cost)):
+                fits &= cost[r] + head_cost[number, r] <= rest[r]
+            for other in range(len(parts) if fits else 0):
+                if parts[other] + head_parts[number, other] > most:
+                    killer[0] = k = other
+                    fits = False
+                    break
+            if fits:
+                good[count] = number
+                count += 1
+                if not every:
+                    return count
+    return count
 
 
 @njit(cache=True)
-def completions(stage, partial, parts, found, heads, first, hits, least):
+def completions(stage, partial, parts, found, heads, first, hits):
     """Heads with which candidates may be better than all known designs.
 
     Parameters
@@ -326,37 +364,28 @@ def completions(stage, partial, parts, found, heads, first, hits, least):
         Candidate to begin with.
     hits : integer array (room, 2)
         Becomes numbers of a candidate and a head.
-    least : array (room,)
-        Becomes what no design's cycles are below.
 
     Returns
     -------
     (count, next)
         As :func:`candidates`.
     """
-    starts, head_parts = heads.by_pm, heads.parts
     pns, stage_cost, stage_parts = stage.pn, stage.cost, stage.parts
     link_cost, link_parts, all_cost = stage.link_cost, stage.link_parts, partial.cost
     cost, own = np.empty(all_cost.shape[1]), np.empty(parts.shape[1], np.float32)
-    killer, count = np.zeros(1, np.int64), 0
+    killer, count, good = np.zeros(1, np.int64), 0, np.empty(len(heads.cost), np.int64)
     for number in range(first, len(found)):
-        row, o, a = found[number, 0], found[number, 1], found[number, 2]
-        head, end, pn = starts[a], starts[a + 1], pns[o]
-        if count + end - head > len(hits):
+        if count + len(good) > len(hits):
             return count, number
+        row, o, a = found[number, 0], found[number, 1], found[number, 2]
+        pn = pns[o]
         for r in range(len(cost)):
             cost[r] = all_cost[row, r] + stage_cost[o, r] + link_cost[a, pn, r]
         for k in range(len(own)):
             own[k] = parts[row, k] + stage_parts[o, k] + link_parts[a, pn, k]
-        while head < end:
-            head = _next_head(heads, head, end, cost, own, killer)
-            if head < end:
-                hits[count, 0], hits[count, 1] = number, head
-                least[count] = 0
-                for k in range(len(own)):
-                    least[count] = max(least[count], own[k] + head_parts[head, k])
-                count += 1
-                head += 1
+        for at in range(_good_heads(heads, a, cost, own, killer, True, good)):
+            hits[count, 0], hits[count, 1] = number, good[at]
+            count += 1
     return count, len(found)
 
 
@@ -379,10 +408,11 @@ def reaching(partial, parts, stage, bound, corners, heads):
     Returns an array of :class:`bool`.
     """
     killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
+    good = np.empty(len(heads.cost), np.int64)
     work = _room(stage, bound.tables.shape[1])
     cost, _, lanes, foldings, _ = work
     every_part = np.empty(parts.shape[1], np.float32)
-    all_blocks, groups, starts, pns = partial.blocks, partial.lanes, heads.by_pm, stage.pn
+    all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
     own_parts, link_parts = stage.parts, stage.link_parts
     alive = np.zeros(len(groups), np.bool_)
     for number in range(len(alive)):
@@ -392,10 +422,10 @@ def reaching(partial, parts, stage, bound, corners, heads):
         )  # fmt: skip
         for row in range(rows):
             o, a = foldings[row], lanes[row]
-            pn, end = pns[o], starts[a + 1]
+            pn = pns[o]
             for k in range(len(every_part)):
                 every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
-            if _next_head(heads, starts[a], end, cost[row], every_part, last_killer) < end:
+            if _good_heads(heads, a, cost[row], every_part, last_killer, False, good):
                 alive[number] = True
                 break
     return alive

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamtrain.explore.bounds import corners, least_by_lanes, least_by_share
+from streamtrain.explore.bounds import corners, least_by_lanes, least_by_share, portions
+from streamtrain.explore.heads import completed
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.partial import NEVER, Partial, Stage, extended, undominated
 from streamtrain.explore.prospects import (
@@ -31,10 +32,9 @@ _LEVELS = 512, 96  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _MEMORY = 16  # halves of a block RAM to which the most that is known is rounded up
 _ANY = 1e18  # of a resource without limit
-_HEADS = 6000  # designs of the first stages that are tried together
+_BLOCK = 16  # heads that are looked at together
 _ROOM = 2**16  # candidates that are looked at together
 _BYTES = 2**28  # of their times
-_FEW = 1000  # designs that are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SliceSearch:
         cuts, self.few = search.choose_cuts(part)
         self.constants = np.array([cut.constant for cut in cuts], np.float32)
         self.stages = self._stages(cuts)
-        self.heads = self._heads() if search.compares else None
+        self.heads = self._heads()
         self.steps, self.shares = least_by_share(self.stages, self.rest[2:], _SHARES, self.few)
         self.shape = None  # of the tables
 
@@ -87,7 +87,7 @@ class SliceSearch:
             self.shape = shape
             self.tables, self.linked = least_by_lanes(self.stages, *shape, self.few)
         heads = self.heads and self.heads._replace(most=most.astype(np.float32))
-        first = heads.designs.shape[1] if heads else 0
+        first = self.search.heads.designs.shape[1] if heads else 0
         partial = self._loss()
         for s in range(self.last, first - 1, -1):
             if s == first and heads:
@@ -121,29 +121,37 @@ class SliceSearch:
         return stages
 
     def _heads(self):
-        """All designs of as many first stages as are few; None if even one has too many."""
-        stages = self.stages
-        first, count = 0, 1
-        while first < self.last and count * len(stages[first].pn) <= _HEADS:
-            count *= len(stages[first].pn)
-            first += 1
-        if not first:
+        """The :class:`Heads` that fit in the slice; None if too many designs of the first stages are there."""
+        if self.search.heads is None:
             return None
-        designs = np.indices([len(stage.pn) for stage in stages[:first]]).reshape(first, -1).T
+        designs = self.search.heads.designs
         cost, parts = 0, 0
-        for s, stage in enumerate(stages[:first]):
-            own = designs[:, s]
+        for s, own in enumerate(designs.T):
+            stage = self.stages[s]
             before = self.space.pm[s - 1][designs[:, s - 1]] if s else 0
             link = before, stage.pn[own]
             cost = cost + stage.cost[own] + stage.link_cost[link]
             parts = parts + stage.parts[own] + stage.link_parts[link]
-        lanes = self.space.pm[first - 1][designs[:, first - 1]]
-        order = np.lexsort((cost[:, 0], lanes))
-        order = order[(cost[order] <= self.rest).all(axis=1)]
-        by_pm = np.searchsorted(lanes[order], np.arange(lanes.max() + 2))
+        pm = stage.pm[designs[:, -1]]
+        fit = (cost <= np.minimum(self.rest, [self.part.high, *self.rest[1:]])).all(axis=1)
+        # What is alike relative to all that the slice is about is in a block.
+        scale = np.maximum([self.part.high, cost[:, 1].max(), *parts.max(axis=0)], 1)
+        places = np.column_stack([cost[:, :2], parts]).T / scale[:, None]
+        blocks, by_pm = [], [0]
+        for a in range(len(stage.by_pm) - 1):
+            mine = np.flatnonzero(fit & (pm == a))
+            blocks += portions(mine, places, _BLOCK) if len(mine) else []
+            by_pm.append(len(blocks))
+        if not blocks:
+            return None
+        order = np.concatenate(blocks)
+        begins = np.cumsum([0] + [len(block) for block in blocks])
+        cost, parts = cost[order], parts[order]
+        taken = cost[:, :2].astype(np.int32)
         return Heads(
-            by_pm, cost[order], parts[order], cost[order, :2].astype(np.int32), designs[order],
-            np.empty((0, 0)), self.part.low, self.room,
+            np.array(by_pm), begins, cost, parts, taken,
+            np.minimum.reduceat(parts, begins[:-1]), np.minimum.reduceat(taken, begins[:-1]), order,
+            np.empty((0, 0), np.float32), self.part.low, self.room,
         )  # fmt: skip
 
     def _best(self):
@@ -212,9 +220,8 @@ class SliceSearch:
 
         With ``heads``, also those that they and the stage before ``s`` do not complete.
         """
-        space, stage, few = self.space, self.stages[s], self.few
-        width = 4 + 2 * int(space.geometry.pooled[s - 1]) if s else 1 + self.search.latency
-        most = max(1, _BYTES // (4 * width))
+        stage, few = self.stages[s], self.few
+        most = max(1, _BYTES // (16 + 8 * int(self.space.geometry.fp_needs.shape[1])))
         parts = []
         for found in self._candidates(s, partial, goals):
             row, o, a = found.T
@@ -238,11 +245,7 @@ class SliceSearch:
                 grown, found = Partial(*(array[alive] for array in grown)), found[alive]
             for first in range(0, len(found), most):
                 chosen = found[first : first + most]
-                times = np.empty((len(chosen), width), np.int32)
-                extended(
-                    space.geometry, s, int(space.plan.late), space.plan.in_flight, stage,
-                    partial, chosen, times,
-                )  # fmt: skip
+                times = self._times(s, partial, chosen)
                 own = Partial(*(array[first : first + most] for array in grown))
                 parts.append(self._pruned(s, own._replace(times=times), alike))
         if not parts:
@@ -262,48 +265,46 @@ class SliceSearch:
 
     def _complete(self, s, partial, goals, heads, best):
         """Put stage ``s`` and heads before partial designs, and add what they become."""
-        stage, worth = self.stages[s], self._worth(s + 1, partial)
-        room = max(_ROOM, len(heads.cost))
-        hits, bounds = np.empty((room, 2), np.int64), np.empty(room, np.float32)
+        stage, worth, known = self.stages[s], self._worth(s + 1, partial), self.search.heads
+        hits, added = np.empty((max(_ROOM, len(heads.cost)), 2), np.int64), []
         for found in self._candidates(s, partial, goals):
             first = 0
             while first < len(found):
                 heads = heads._replace(most=most_to_be_better(best).astype(np.float32))
-                count, first = completions(stage, partial, worth, found, heads, first, hits, bounds)
+                count, first = completions(stage, partial, worth, found, heads, first, hits)
                 number, head = hits[:count].T
+                tried, label = np.unique(number, return_inverse=True)
+                times = self._times(s, partial, found[tried])
                 row, o, a = found[number].T
-                designs = partial.designs[row].astype(np.int64)
-                designs[:, s] = o
-                designs[:, :s] = heads.designs[head]
-                cost = partial.cost[row] + stage.cost[o] + stage.link_cost[a, stage.pn[o]]
-                self._try(designs, bounds[:count], cost + heads.cost[head], best)
-
-    def _try(self, designs, bounds, cost, best):
-        """Add designs, the most promising ones first; what then cannot be better any more is not evaluated.
-
-        ``best`` is kept up to date.
-        """
-        d, b = cost[:, :2].astype(np.int64).T
-        b_best, added = np.minimum(b, best.shape[1] - 1), []
-        while len(designs):
-            most = best[d, b_best]
-            good = np.flatnonzero(bounds < most)
-            order = good[np.argsort(bounds[good] / most[good], kind="stable")]
-            now = np.zeros(len(order), bool)
-            now[:_FEW] = True
-            if len(order) > _FEW:
-                now |= non_dominated(np.stack([bounds, d, b], axis=1)[order])
-            now, later = order[now], order[~now]
-            figures = self.front.figures_of(designs[now])
-            better = (figures[:, _CYCLES] < most[now]) & (figures <= self.search.limits).all(axis=1)
-            now, figures = now[better], figures[better]
-            self._lower(best, d[now], b[now], figures[:, _CYCLES])
-            added.append((designs[now], figures))
-            designs, bounds, d, b, b_best = (
-                array[later] for array in (designs, bounds, d, b, b_best)
-            )  # fmt: skip
+                link = a, stage.pn[o]
+                which = np.stack([label, heads.numbers[head], known.kinds[link]], axis=1)
+                cycles = np.empty(count, np.int64)
+                completed(s, which, known.times, times, cycles)
+                cost = partial.cost[row] + stage.cost[o] + stage.link_cost[link] + heads.cost[head]
+                d, b = cost[:, :2].astype(np.int64).T
+                new = cycles < best[d, np.minimum(b, best.shape[1] - 1)]
+                self._lower(best, d[new], b[new], cycles[new])
+                designs = partial.designs[row[new]].astype(np.int64)
+                designs[:, s] = o[new]
+                designs[:, :s] = known.designs[heads.numbers[head[new]]]
+                added.append((designs, np.stack([cycles[new], d[new], b[new]], axis=1)))
         if added:
-            self.front.add(*(np.concatenate(arrays) for arrays in zip(*added, strict=True)))
+            designs, figures = (np.concatenate(arrays) for arrays in zip(*added, strict=True))
+            order = [_CYCLES, _DSP, _BRAM]
+            columns = [order.index(objective) for objective in self.search.objectives]
+            keep = non_dominated(figures[:, columns])
+            self.front.add(designs[keep], self.front.figures_of(designs[keep]))
+
+    def _times(self, s, partial, found):
+        """Times of candidates, an array (candidates, times)."""
+        space = self.space
+        width = 4 + 2 * int(space.geometry.pooled[s - 1]) if s else 1 + self.search.latency
+        times = np.empty((len(found), width), np.int32)
+        extended(
+            space.geometry, s, int(space.plan.late), space.plan.in_flight, self.stages[s], partial,
+            found, times,
+        )  # fmt: skip
+        return times
 
     def _pruned(self, s, partial, alike):
         """Partial designs without those that are dominated."""
