@@ -68,7 +68,7 @@ def corners(most, low, d_step, b_step):
     i, j = np.nonzero(outer)
     if not len(i):
         return None
-    own = np.minimum(most[i, j], _MOST).astype(np.float32)
+    own = np.minimum(most[i, j], _MOST)
     # A block is as loose as its corners differ in cycles and in DSP slices.
     places = np.log(np.stack([np.maximum(own, 1), i + 1, j + 1]))
     blocks = [np.arange(len(i))]
@@ -139,7 +139,7 @@ def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
     Returns
     -------
     (tables, linked)
-        By stage ``s``, arrays (lanes, levels, any_b + 1, cuts) of what all stages before it add:
+        By stage ``s``, arrays (lanes, cuts, levels, any_b + 1) of what all stages before it add:
         by Pm of stage ``s - 1``, its link to ``s`` not counted; and by Pn of ``s``, the link that is the
         best counted.
     """
@@ -157,14 +157,10 @@ def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
         _grow(grown, tables[-1], lanes[1], lanes[0], *level(stage.link_cost), parts)
         linked.append(grown)
         if len(linked) == len(stages):
-            break
+            return tables, linked
         tables.append(np.full((len(stage.by_pm) - 1, *shape), np.inf, np.float32))
         parts = np.ascontiguousarray(stage.parts[:, :cuts])
         _grow(tables[-1], grown, stage.pm, stage.pn, *level(stage.cost), parts)
-    # What the cuts say is looked up together.
-    return [
-        [np.ascontiguousarray(np.moveaxis(table, 1, -1)) for table in own] for own in (tables, linked)
-    ]
 
 
 def least_by_share(stages, limits, levels, cuts):

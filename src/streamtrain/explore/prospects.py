@@ -28,9 +28,9 @@ class Bound(NamedTuple):
 
     Parameters
     ----------
-    tables : array (Pm, levels, levels, cuts)
+    tables : array (Pm, cuts, levels, levels)
         For a stage: without the link to it.
-    linked : array (Pn, levels, levels, cuts)
+    linked : array (Pn, cuts, levels, levels)
         With the link that is the best.
     shares : array (resources, levels, cuts)
         By what the third resource and those after it allow.
@@ -90,7 +90,7 @@ class Heads(NamedTuple):
 
 
 @njit(cache=True)
-def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
+def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, every):
     """The blocks of corners at which partial designs may become better than all that are known.
 
     It takes several at once because a call counts references to all arrays, which takes longer than one of
@@ -102,10 +102,12 @@ def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
         How many partial designs.
     parts, cost : arrays (rows, ...)
         Of the partial designs.
-    tables, which : array (tables, levels, levels, cuts), and integer array (rows,)
+    tables, which : array (tables, cuts, levels, levels), and integer array (rows,)
         The least that the missing stages add, and the number of the table for each.
     bound : :class:`Bound`
     corners : :class:`~streamtrain.explore.bounds.Corners`
+    killer : integer array (blocks,)
+        Remembers the cut that last said no.
     blocks : array (rows,) of :class:`numpy.uint64`
         The blocks to look at, as bits. Becomes those at which a partial design may become better.
     every : :class:`bool`
@@ -116,47 +118,49 @@ def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
     ends, corner_most, corner_levels = corners.ends, corners.most, corners.levels
     block_most, block_levels = corners.block_most, corners.block_levels
     d_step, b_step, any_b = corners.grid
-    _, levels, _, cuts = tables.shape
-    mask, listed, count = np.uint64(0), np.empty(64, np.int64), 0
+    _, cuts, levels, _ = tables.shape
+    floor = np.empty(cuts, np.float32)
     for row in range(rows):
-        table, found = which[row], np.uint64(0)
-        if blocks[row] != mask:
-            mask, count, bits = blocks[row], 0, blocks[row]
-            for block in range(len(block_most)):
-                if bits & np.uint64(1):
-                    listed[count] = block
-                    count += 1
-                bits >>= np.uint64(1)
-        fits, floor = cost[row, 1] <= rest[1], np.float32(-np.inf)
+        table, wanted, found = which[row], blocks[row], np.uint64(0)
+        fits = cost[row, 1] <= rest[1]
+        floor[:] = -np.inf
         for r in range(2, len(rest)):
             left = rest[r] - cost[row, r]
             fits &= left >= 0
             share = min(int(max(left, 0.0) / steps[r - 2]), shares.shape[1] - 1)
             if share < free[r - 2]:
                 for k in range(cuts):
-                    floor = max(floor, parts[row, k] + shares[r - 2, share, k])
+                    floor[k] = max(floor[k], shares[r - 2, share, k])
         # A level of what is left, besides that of a corner.
         d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
         b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
-        for at in range(count if fits else 0):
-            block, good = listed[at], False
+        for block in range(len(block_most) if fits else 0):
+            bit = np.uint64(1) << np.uint64(block)
+            if not wanted & bit:
+                continue
             # First all corners of the block at once.
-            for number in range(ends[block] - 1, ends[block + 1]):
-                whole = number < ends[block]
-                i = block_levels[block, 0] if whole else corner_levels[number, 0]
-                j = block_levels[block, 1] if whole else corner_levels[number, 1]
-                most = block_most[block] if whole else corner_most[number]
+            i, j = block_levels[block, 0], block_levels[block, 1]
+            i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+            k, most = killer[block], block_most[block]
+            if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                continue
+            good = False
+            for number in range(ends[block], ends[block + 1]):
+                i, j = corner_levels[number, 0], corner_levels[number, 1]
                 i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-                good = i >= 0 and j >= 0 and floor <= most
+                most = corner_most[number]
+                if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                    continue
+                good = True
+                for other in range(cuts):
+                    if parts[row, other] + max(tables[table, other, i, j], floor[other]) > most:
+                        killer[block] = k = other
+                        good = False
+                        break
                 if good:
-                    above = 0
-                    for k in range(cuts):
-                        above |= parts[row, k] + tables[table, i, j, k] > most
-                    good = above == 0
-                if good != whole:  # none of them is worth it, or this one is
                     break
             if good:
-                found |= np.uint64(1) << np.uint64(block)
+                found |= bit
                 if not every:
                     break
         blocks[row] = found
@@ -165,14 +169,15 @@ def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
+    killer = np.zeros(len(corners.block_most), np.int64)
     _worth(
         len(partial.lanes), partial.parts, partial.cost, bound.tables, partial.lanes, bound, corners,
-        partial.blocks, True,
+        killer, partial.blocks, True,
     )  # fmt: skip
 
 
 @njit(cache=True)
-def _foldings(number, group, partial, parts, stage, bound, corners, blocks, work):
+def _foldings(number, group, partial, parts, stage, bound, corners, killer, blocks, work):
     """Put each folding of a stage, with each link, before a partial design.
 
     Parameters
@@ -182,8 +187,7 @@ def _foldings(number, group, partial, parts, stage, bound, corners, blocks, work
     partial : :class:`Partial`
     parts : array (partial designs, cuts)
         Of which the first ones are those of the tables.
-    stage : :class:`Stage`
-    bound, corners
+    stage, bound, corners, killer
         As for :func:`_worth`.
     blocks : :class:`numpy.uint64`
         Of the partial design.
@@ -205,7 +209,7 @@ def _foldings(number, group, partial, parts, stage, bound, corners, blocks, work
         for k in range(cuts):
             own[row, k] = parts[number, k] + own_parts[o, k]
         lanes[row], alive[row] = pns[o], blocks
-    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, alive, False)
+    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, alive, False)
     rows = 0
     for o in range(begin, end):  # to rows behind, and then to the front
         if not alive[o - begin]:
@@ -222,7 +226,7 @@ def _foldings(number, group, partial, parts, stage, bound, corners, blocks, work
             rows += 1
     first = end - begin
     _worth(
-        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners,
+        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer,
         alive[first:], False,
     )  # fmt: skip
     count = 0
@@ -268,13 +272,14 @@ def candidates(stage, partial, bound, corners, first, found):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    work, count = _room(stage, bound.tables.shape[-1]), 0
+    killer, count = np.zeros(len(corners.block_most), np.int64), 0
+    work = _room(stage, bound.tables.shape[1])
     _, _, lanes, foldings, _ = work
     for number in range(first, len(partial.lanes)):
         if count + len(lanes) > len(found):
             return count, number
         alive = _foldings(
-            number, partial.lanes[number], partial, partial.parts, stage, bound, corners,
+            number, partial.lanes[number], partial, partial.parts, stage, bound, corners, killer,
             partial.blocks[number], work,
         )  # fmt: skip
         for row in range(alive):
@@ -402,8 +407,9 @@ def reaching(partial, parts, stage, bound, corners, heads):
 
     Returns an array of :class:`bool`.
     """
-    killer, good = np.zeros(1, np.int64), np.empty(len(heads.cost), np.int64)
-    work = _room(stage, bound.tables.shape[-1])
+    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
+    good = np.empty(len(heads.cost), np.int64)
+    work = _room(stage, bound.tables.shape[1])
     cost, _, lanes, foldings, _ = work
     every_part = np.empty(parts.shape[1], np.float32)
     all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
@@ -411,14 +417,15 @@ def reaching(partial, parts, stage, bound, corners, heads):
     alive = np.zeros(len(groups), np.bool_)
     for number in range(len(alive)):
         rows = _foldings(
-            number, groups[number], partial, parts, stage, bound, corners, all_blocks[number], work,
+            number, groups[number], partial, parts, stage, bound, corners, killer,
+            all_blocks[number], work,
         )  # fmt: skip
         for row in range(rows):
             o, a = foldings[row], lanes[row]
             pn = pns[o]
             for k in range(len(every_part)):
                 every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
-            if _good_heads(heads, a, cost[row], every_part, killer, False, good):
+            if _good_heads(heads, a, cost[row], every_part, last_killer, False, good):
                 alive[number] = True
                 break
     return alive
