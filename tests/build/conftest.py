@@ -88,15 +88,16 @@ def default_design():
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    """Generation and synthesis that take no time."""
+    """Generation, simulated buses and synthesis that take no time."""
     log = tmp_path / "yosys.log"
     log.write_text("End of script.")
     monkeypatch.setattr(
-        "streamtrain.build.flow.generate_verilog",
-        lambda plan, name: f"module {name}; // {plan.multipliers}\nendmodule\n",
+        "streamtrain.build.steps.generate_ip",
+        lambda fmt, name: f"module {name}; // {fmt.plan.multipliers}\nendmodule\n",
     )
+    monkeypatch.setattr("streamtrain.build.steps.Steps._verify_buses", lambda steps, x, y: None)
     monkeypatch.setattr(
-        "streamtrain.build.flow.synthesise",
+        "streamtrain.build.steps.synthesise",
         lambda verilog, top, family, progress: (Resources.from_cells(CELLS), log),
     )
 

@@ -4,7 +4,7 @@ from hashlib import sha256
 import pytest
 
 from streamtrain.build import BuildError, build
-from streamtrain.build.flow import STEPS
+from streamtrain.build.steps import STEPS, Steps
 from streamtrain.cache import content_key
 
 SUMMARY = {
@@ -81,8 +81,9 @@ def test_manifest_lists_every_file(design, images, tmp_path):
         if path.is_file() and path.name != "manifest.json"
     }
     assert manifest["files"] == there
-    assert there.keys() == {
-        "design.json", "rtl/streamtrain.v", "report/summary.json", "report/report.html",
+    assert there.keys() >= {
+        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "driver/plan.json",
+        "regs/streamtrain.svd", "report/summary.json", "report/report.html",
     }  # fmt: skip
     configuration = manifest["configuration"]
     assert (configuration["samples"], configuration["steps"], configuration["seed"]) == (50, 7, 3)
@@ -110,9 +111,9 @@ def test_progress_has_a_line_for_each_step(design, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("step", "target"),
     [
-        ("generate", "streamtrain.build.flow.generate_verilog"),
-        ("synthesise", "streamtrain.build.flow.synthesise"),
-        ("report", "streamtrain.build.flow.render"),
+        ("generate", "streamtrain.build.steps.generate_ip"),
+        ("synthesise", "streamtrain.build.steps.synthesise"),
+        ("report", "streamtrain.build.steps.render"),
     ],
 )
 def test_failed_step_keeps_its_log_only(design, images, tmp_path, monkeypatch, step, target):
@@ -129,7 +130,8 @@ def test_failed_step_keeps_its_log_only(design, images, tmp_path, monkeypatch, s
     assert "and more" in log.read_text()
     assert "test_flow.py" in log.read_text()
     assert not out.exists()
-    assert not list(tmp_path.glob("out.partial*"))
+    finished = STEPS.index(step) > 1  # something that is worth going on from
+    assert [path.name for path in tmp_path.glob("out.p*")] == ["out.partial"] * finished
 
 
 def test_failed_tool_adds_its_log(design, images, tmp_path, monkeypatch):
@@ -138,7 +140,7 @@ def test_failed_tool_adds_its_log(design, images, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise BuildError("ERROR: x", step="synthesise", log=tmp_path / "tool.log")
 
-    monkeypatch.setattr("streamtrain.build.flow.synthesise", fail)
+    monkeypatch.setattr("streamtrain.build.steps.synthesise", fail)
     with pytest.raises(BuildError, match=r"^synthesise failed: ERROR: x \(log: .*out\.failed\.log"):
         make(design, images, tmp_path / "out")
     assert "the tool's story" in (tmp_path / "out.failed.log").read_text()
@@ -158,25 +160,106 @@ def test_difference_from_golden_fails_the_build(design, images, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def counted(monkeypatch):
+    """Which steps were done, in order."""
+    done = []
+    for step in STEPS:
+        own = getattr(Steps, step)
+
+        def counting(self, step=step, own=own):
+            done.append(step)
+            return own(self)
+
+        monkeypatch.setattr(Steps, step, counting)
+    return done
+
+
+def content(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("earlier", [False, True])
-def test_interrupt_leaves_nothing_half_done(design, images, tmp_path, monkeypatch, earlier):
+def test_interrupted_build_goes_on(design, images, tmp_path, monkeypatch, counted, earlier):
     out = tmp_path / "out"
     if earlier:
         make(design, images, out)
-        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    before = content(out)
 
     def interrupt(*_, **__):
-        assert list(tmp_path.glob("out.partial*/rtl/streamtrain.v"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("streamtrain.build.flow.synthesise", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("streamtrain.build.steps.synthesise", interrupt)
         make(design, images, out, seed=1)
-    if earlier:
-        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-        assert [path.name for path in tmp_path.glob("out*")] == ["out"]
-    else:
-        assert not list(tmp_path.glob("out*"))
+    assert content(out) == before
+    counted.clear()
+    result = make(design, images, out, seed=1)
+    assert counted == ["plan", "synthesise", "implement", "report"]
+    whole = make(design, images, tmp_path / "whole", seed=1)
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+    for summary in (result.summary, whole.summary):
+        del summary["seconds"]
+    assert result.summary == whole.summary
+    assert (out / ".build" / "loss.npy").read_bytes() == (
+        tmp_path / "whole" / ".build" / "loss.npy"
+    ).read_bytes()
+
+
+def test_another_build_does_not_go_on(design, images, tmp_path, monkeypatch, counted):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("streamtrain.build.steps.synthesise", interrupt)
+        make(design, images, tmp_path / "out", seed=1)
+    counted.clear()
+    make(design, images, tmp_path / "out", seed=2)
+    assert counted == list(STEPS)
+
+
+def test_stop_and_start(design, images, tmp_path, counted):
+    out = tmp_path / "out"
+    result = make(design, images, out, stop="generate")
+    assert counted == ["plan", "generate"]
+    assert (out / "ip" / "streamtrain.v").exists()
+    assert not (out / "report").exists()
+    assert "bound" in str(result)
+    assert str(out) in str(result)
+    counted.clear()
+    result = make(design, images, out, start="verify")
+    assert counted == ["plan", *STEPS[2:]]
+    assert result.summary["accuracy"]["train_samples"] == 50
+    counted.clear()
+    make(design, images, out, start="synthesise", stop="synthesise")
+    assert counted == ["plan", "synthesise"]
+    counted.clear()
+    make(design, images, out)
+    assert counted == list(STEPS)
+
+
+def test_nothing_to_start_from(design, images, tmp_path):
+    out = tmp_path / "out"
+    message = (
+        rf"^There is no build of this design at {out} that has finished step 'plan': start with that one, "
+        rf"or without --start$"
+    )
+    with pytest.raises(ValueError, match=message):
+        make(design, images, out, start="train")
+    make(design, images, out, stop="generate")
+    before = content(out)
+    with pytest.raises(ValueError, match="finished step 'verify'"):
+        make(design, images, out, start="train")
+    with pytest.raises(ValueError, match="finished step 'plan'"):  # of another design
+        make(design, images, out, start="generate", seed=5)
+    assert content(out) == before
+    assert [path.name for path in tmp_path.glob("out*")] == ["out"]
+
+
+@pytest.mark.parametrize("option", ["start", "stop"])
+def test_unknown_steps_are_refused(design, images, tmp_path, option):
+    with pytest.raises(ValueError, match=rf"^{option} must be one of plan, .*, not 'sythesise'$"):
+        make(design, images, tmp_path / "out", **{option: "sythesise"})
 
 
 def test_unwritable_out_is_refused_before_anything_else(design, tmp_path):
@@ -219,7 +302,7 @@ def test_missing_yosys_is_known_before_the_long_steps(design, images, tmp_path, 
     def missing():
         raise BuildError("Yosys for synthesis is not installed", step="synthesise")
 
-    monkeypatch.setattr("streamtrain.build.flow.yosys_version", missing)
-    monkeypatch.setattr("streamtrain.build.flow.generate_verilog", None)
+    monkeypatch.setattr("streamtrain.build.steps.yosys_version", missing)
+    monkeypatch.setattr("streamtrain.build.steps.generate_ip", None)
     with pytest.raises(BuildError, match=r"^plan failed: Yosys for synthesis is not installed"):
         make(design, images, tmp_path / "out")

@@ -1,9 +1,11 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from streamtrain.build.folder import MANIFEST, output_folder
+from streamtrain.build.folder import BOOKKEEPING, MANIFEST, output_folder
 
 
 def fill(folder, content):
@@ -63,7 +65,7 @@ def test_interrupted_exchange_puts_the_earlier_build_back(tmp_path, monkeypatch)
     rename = type(tmp_path).rename
 
     def interrupt(self, target):
-        if ".partial-" in self.name:
+        if self.name == "out.partial":
             raise KeyboardInterrupt
         return rename(self, target)
 
@@ -122,3 +124,37 @@ def test_refuses_an_unwritable_place(tmp_path):
 def test_refuses_a_folder_without_permission(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     assert_refuses(tmp_path / "closed" / "out", r"^Cannot write to .*closed: Permission denied$")
+
+
+def test_what_can_go_on_stays_beside_and_is_found_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "out") as folder:
+        fill(folder, "half")
+        (folder / BOOKKEEPING).mkdir()
+        (folder / BOOKKEEPING / "state.json").write_text("{}")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    with output_folder(tmp_path / "out") as folder:
+        assert (folder / "rtl" / "top.v").read_text() == "half"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_two_builds_do_not_share_a_folder(tmp_path):
+    with output_folder(tmp_path / "out") as folder:
+        (tmp_path / "out.partial.pid").write_text("1")  # which is always alive
+        message = r"^Another build \(process 1\) is writing to .*out; name another folder, or wait$"
+        with pytest.raises(ValueError, match=message), output_folder(tmp_path / "out"):
+            pass
+        assert folder.exists()
+
+
+def dead_process():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_build_that_was_killed_is_no_other_build(tmp_path):
+    (tmp_path / "out.partial.pid").write_text(str(dead_process()))
+    with output_folder(tmp_path / "out") as folder:
+        fill(folder, "first")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

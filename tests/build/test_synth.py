@@ -80,7 +80,7 @@ def test_second_synthesis_comes_from_the_cache(monkeypatch, tmp_path):
     passes = []
     first = synthesise(MULTIPLY_ACCUMULATE, "top", progress=passes.append)
     assert any("SYNTH_XILINX" in text for text in passes)
-    monkeypatch.setattr("streamtrain.build.synth._run_yosys", None)
+    monkeypatch.setattr("streamtrain.build.synth.run_yosys", None)
     assert synthesise(MULTIPLY_ACCUMULATE, "top") == first
     file = tmp_path / "design.v"
     file.write_text(MULTIPLY_ACCUMULATE)

@@ -10,6 +10,7 @@ from streamtrain.explore import (
     Board,
     Dram,
     Fpga,
+    Ps,
     boards_table,
     known_boards,
     known_devices,
@@ -294,6 +295,48 @@ def test_a_board_can_be_a_file_of_ones_own(tmp_path, kind):
     assert board.memory == Dram(256, "DDR3")
 
 
+PS = """
+[ps]
+type = "PS7"
+board_part = "maker.com:bench:part0"
+crystal_mhz = 50
+ddr_part = "MT41J256M16 RE-125"
+ddr_bits = 16
+dma_port = 1
+"""
+
+
+def test_a_board_can_have_a_processor_system(tmp_path):
+    path = tmp_path / "bench.toml"
+    path.write_text(BOARD + PS)
+    assert load_board(path).ps == Ps(
+        "PS7", "maker.com:bench:part0", 50.0, "MT41J256M16 RE-125", 16, 1
+    )
+    path.write_text(BOARD)
+    assert load_board(path).ps is None
+
+
+@pytest.mark.parametrize(
+    "right, wrong, message",
+    [
+        ('"PS7"', '"PS9"', r"type must be PS7 or PS8, not 'PS9'$"),
+        ('type = "PS7"\n', "", r"field type is missing"),
+        (":part0", ":part0:1.0", r"board_part must be vendor:name:part0, without a revision, not"),
+        ('"maker.com:bench:part0"', "1", r"board_part must be text, not 1$"),
+        ("crystal_mhz = 50", "crystal_mhz = 0", r"crystal_mhz must be positive, not 0$"),
+        ("ddr_bits = 16\n", "", r"ddr_part and ddr_bits go together$"),
+        ("ddr_bits = 16", "ddr_bits = 8", r"ddr_bits must be 16 or 32, of a PS7, not 8$"),
+        ("dma_port = 1", "dma_port = 4", r"dma_port must be 0 to 3, not 4$"),
+        ("dma_port", "port", r"unknown field port; a file has type, board_part"),
+    ],
+)
+def test_a_malformed_processor_system_is_named(right, wrong, message, tmp_path):
+    path = tmp_path / "bench.toml"
+    path.write_text(BOARD + PS.replace(right, wrong))
+    with pytest.raises(ValueError, match=rf"bench.toml: ps: {message}"):
+        load_board(path)
+
+
 def test_a_board_can_do_without_memory(tmp_path):
     path = tmp_path / "bench.toml"
     path.write_text(BOARD.replace("memory", "# memory"))
@@ -337,7 +380,7 @@ def test_a_board_is_a_name_or_a_file():
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('part = "xc7z020clg484-1"\n', "", r"field part is missing; a file has name, title, device, part, clock_mhz, memory$"),
+        ('part = "xc7z020clg484-1"\n', "", r"field part is missing; a file has name, title, device, part, clock_mhz, memory, ps$"),
         ("clock_mhz", "clock", r"field clock_mhz is missing"),
         ('part =', 'speed = 1\npart =', r"unknown field speed; a file has name"),
         ("= 50", "= -50", r"clock_mhz must be positive, not -50$"),

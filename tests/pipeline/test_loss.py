@@ -8,18 +8,13 @@ from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
 from streamtrain.network import Conv2d, CrossEntropy, Flatten, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
+from streamtrain.pipeline.loss import ScoreLoss
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
-from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
-from streamtrain.pipeline.squares import MeanOfSquares
 from streamtrain.simulate.bench import run_streams
 
-GATES = {
-    CrossEntropy(): SoftmaxCrossEntropy,
-    MSELoss(): MeanOfSquares,
-    SquaredHinge(): MeanOfSquares,
-}
 SQUARES = [MSELoss(), SquaredHinge()]
+LOSSES = [CrossEntropy(), *SQUARES]
 
 
 def each(losses):
@@ -98,7 +93,7 @@ def check(plan, z, ops, **options):
     ]
     inputs = {"token": tokens, "i": z.reshape(-1, 1)}
     outputs = {"o": len(errors), "result": len(results)}
-    run = run_streams(GATES[plan.network.loss](plan), inputs, outputs, **options)
+    run = run_streams(ScoreLoss(plan), inputs, outputs, **options)
     assert run.received == {"o": errors, "result": results}
     assert run.final == {"saturated": saturated, "idle": 1}
     return run
@@ -110,7 +105,7 @@ def mixed(count):
 
 @pytest.mark.parametrize("stall", [0.0, 0.5, {"o": 0.8}, {"i": 0.8}])
 @pytest.mark.parametrize("classes", [2, 3, 10, 17])
-@each(GATES)
+@each(LOSSES)
 def test_equals_golden(loss, classes, stall):
     plan = make(loss, classes)
     check(plan, scores(plan, 18), mixed(18), stall=stall)
@@ -158,7 +153,7 @@ ERRORS = [
 
 
 # Stochastic rounding drops at most 32 bits, so coarse errors cannot be rounded that way.
-@each(GATES)
+@each(LOSSES)
 @pytest.mark.parametrize(
     ("errors", "mode"),
     [
@@ -174,27 +169,27 @@ def test_formats_and_rounding_of_errors(loss, errors, mode):
 
 
 @pytest.mark.parametrize("classes", [2, 5, 10])
-@each(GATES)
+@each(LOSSES)
 def test_errors_follow_in_the_cycles_that_are_documented(loss, classes):
     plan = make(loss, classes)
     z = scores(plan, 6)
     run = check(plan, z, [Op.TRAIN] * 6)
     last_score = run.times["i"][classes - 1 :: classes]
-    first, result = (7, 22) if loss in SQUARES else (classes + 29, 0)
+    first, result = (7, 21) if loss in SQUARES else (classes + 17, 0)
     for number, at in enumerate(last_score):
         errors = run.times["o"][number * classes : (number + 1) * classes]
         assert errors == list(range(at + first, at + first + classes))
         assert run.times["result"][number] == max(errors[-1] + 1, at + result)
 
 
-@each(GATES)
+@each(LOSSES)
 def test_scores_are_returned_at_once_for_inference(loss):
     plan = make(loss)
     run = check(plan, scores(plan, 5), [Op.INFER] * 5)
     assert run.times["result"] == [last + 1 for last in run.times["i"][2::3]]
 
 
-@each(GATES)
+@each(LOSSES)
 def test_largest_and_first_of_equals_is_predicted(loss):
     plan = make(loss, 4)
     z = np.array([[5, 7, 7, 1], [-3, -3, -3, -3], [-9, -8, -7, -6]])

@@ -39,11 +39,11 @@ def test_counts_one_stage_to_the_cycle():
     # to the loss takes the first channel while the second is multiplied.
     net = Network((1, 3, 3), (Conv2d(2, kernel=3, padding="valid"), Flatten()))
     step = estimate(lower(net, {"conv1": (1, 1, 1)}, in_flight=2))
-    classes, queue, written = 2, 2, 1
+    classes, queue, written = 2, 1, 1
     window, product, total = 3, 3, 1
     update = classes + queue + 18 + (window + product + 2)
     forward = 18 + (window + product + total + queue + written)
-    loss = classes + 28
+    loss = classes + 16
     assert step.updated == (update,)
     assert step.cycles == update + forward + loss
     assert step.path == ((18, 0, 18),)

@@ -253,7 +253,7 @@ def watched(script, updates):
     return script.run(watch=watch), at
 
 
-LATENCY = 11  # cycles of a step with an update in which nothing is multiplied
+LATENCY = 9  # cycles of a step with an update in which nothing is multiplied
 
 TIES = {
     "round_activations": "nearest_even",
@@ -474,7 +474,7 @@ def test_a_step_takes_its_operations_and_the_update_s_latency(case):
     script.sample()
     script.sample()
     _, (before, after) = watched(script, 2)
-    least = sum(stage.phase_cycles().values()) + LATENCY - (not stage.back)
+    least = sum(stage.phase_cycles().values()) + LATENCY
     # With one slot the next sample arrives when this one is done.
     arrival = stage.rows * stage.cols * stage.blocks[1] if case[0].in_flight == 1 else 0
     assert least <= after - before <= least + arrival

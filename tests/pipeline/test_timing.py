@@ -96,7 +96,7 @@ def plain_step(plan, table):
     def error(s, place):
         """When a stage can read the error of one of its pooled outputs."""
         if s == last:
-            return row[s]["errors"] + 2
+            return row[s]["errors"] + 1
         return sent(s + 1, raster(stages[s].pooled).index(place))[1]
 
     def errors(s, places):
@@ -129,7 +129,7 @@ def plain_step(plan, table):
         words, word = row[s]["wu"], row[s]["word"]
         if s > 0:
             count = int(np.prod(stages[s - 1].pooled))
-            return sent(s, count - 1)[0] + 2 + words * word + 8
+            return sent(s, count - 1)[0] + 1 + words * word + 8
         time = -np.inf
         for place in raster(shape_out(0)):
             time = max(time, errors(0, [place])) + 1
@@ -163,7 +163,7 @@ def plain_step(plan, table):
         return max(written + writes, done + lag + line["fp_last"], began + lag + writes)
 
     classes = plan.network.classes
-    return readable(last, (0, 0)) + classes + 28
+    return readable(last, (0, 0)) + classes + 16
 
 
 @settings(max_examples=60, deadline=None)
@@ -288,7 +288,7 @@ def train(plan, batch, batches=4):
     # The result follows the errors, that of squares not before their mean is there.
     squares = not isinstance(plan.network.loss, CrossEntropy)
     first_error = results[-2] - (
-        max(plan.network.classes, 22 - 7) if squares else plan.network.classes
+        max(plan.network.classes, 21 - 7) if squares else plan.network.classes
     )
     return paces, [times[-2] - first_error if times else 0 for times in pulses]
 

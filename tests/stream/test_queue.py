@@ -15,9 +15,11 @@ Q4_4 = Fixed(8, 4)
 
 @pytest.mark.parametrize("stall", [0.0, 0.5, {"i": 0.7}, {"o": 0.7}])
 @pytest.mark.parametrize("depth", [1, 2, 3, 8])
-def test_payloads_come_out_in_order(depth, stall):
+@pytest.mark.parametrize("lutram_depth", [0, 64])
+def test_payloads_come_out_in_order(depth, lutram_depth, stall):
     codes = random.Random(depth).choices(Q4_4.codes, k=60)
-    assert run_stream(Queue(Q4_4, depth), codes, 60, stall=stall) == codes
+    queue = Queue(Q4_4, depth, lutram_depth=lutram_depth)
+    assert run_stream(queue, codes, 60, stall=stall) == codes
 
 
 def test_structures_keep_their_members():
@@ -27,7 +29,8 @@ def test_structures_keep_their_members():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_level_counts_the_payloads_inside(depth):
+@pytest.mark.parametrize("lutram_depth", [0, 64])
+def test_level_counts_the_payloads_inside(depth, lutram_depth):
     async def count(ctx):
         inside, left, most = 0, 80, 0
         while left:
@@ -38,18 +41,19 @@ def test_level_counts_the_payloads_inside(depth):
             inside += moves[0] - moves[1]
             left -= moves[1]
             most = max(most, inside)
-        assert most == depth + 1  # it was full, with one more on its way out
+        assert most == depth + (lutram_depth == 0)  # it was full; from block RAM one more is on its way
 
-    queue = Queue(Q4_4, depth)
+    queue = Queue(Q4_4, depth, lutram_depth=lutram_depth)
     run = run_streams(queue, {"i": [1] * 80}, {"o": 80}, drive=count, stall={"o": 0.8})
     assert run.final == {"level": 0}
 
 
 @pytest.mark.parametrize("depth, period", [(1, 2), (2, 1), (8, 1)])
-def test_a_payload_is_offered_after_two_cycles_and_at_full_rate(depth, period):
-    run = run_streams(Queue(Q4_4, depth), {"i": [1] * 50}, {"o": 50})
+@pytest.mark.parametrize("lutram_depth, latency", [(0, 2), (64, 1)])
+def test_a_payload_is_offered_soon_and_at_full_rate(depth, period, lutram_depth, latency):
+    run = run_streams(Queue(Q4_4, depth, lutram_depth=lutram_depth), {"i": [1] * 50}, {"o": 50})
     assert run.times["i"] == [period * n for n in range(50)]
-    assert run.times["o"] == [period * n + 2 for n in range(50)]
+    assert run.times["o"] == [period * n + latency for n in range(50)]
 
 
 def test_small_memories_are_distributed():

@@ -29,6 +29,9 @@ model brings its weights. --check says what of a model is not supported, and wha
 
 exit status: 0 done, 1 a step failed (its log is OUT.failed.log) or --check refused, 2 bad input,
 130 interrupted
+
+A build that failed or was interrupted goes on after its last finished step when the same command is given
+again.
 """
 
 
@@ -50,7 +53,11 @@ def main(arguments=None):
         print(f"streamtrain.build: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"streamtrain.build: interrupted; {options.out} is as it was", file=sys.stderr)
+        print(
+            f"streamtrain.build: interrupted; {options.out} is as it was, and the same command goes on "
+            f"after the last step that was finished",
+            file=sys.stderr,
+        )
         return 130
     if options.json:
         print(dumps(result.summary, indent=2))
@@ -116,6 +123,20 @@ def _parser():
         "--seed", type=int, default=0, help="of the order of the images (default: %(default)s)"
     )
     parser.add_argument(
+        "--stream-bytes",
+        type=int,
+        default=4,
+        metavar="N",
+        help="width of the AXI streams (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--start",
+        metavar="STEP",
+        help="do this step and those after it anew, and take the others from the build that is there; "
+        f"{STEPS[0]} is all of them",
+    )
+    parser.add_argument("--stop", metavar="STEP", help="the last step to do")
+    parser.add_argument(
         "--json",
         action="store_true",
         help="print summary.json or the verdict, and nothing else, to standard output",
@@ -163,5 +184,8 @@ def _build(options):
         samples=options.samples,
         steps=options.steps,
         seed=options.seed,
+        stream_bytes=options.stream_bytes,
+        start=options.start,
+        stop=options.stop,
         progress=not options.quiet,
     )

@@ -6,7 +6,10 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["MANIFEST", "output_folder"]
+__all__ = ["BOOKKEEPING", "MANIFEST", "output_folder"]
+
+BOOKKEEPING = ".build"
+"""Folder in a build for what its steps leave to each other."""
 
 MANIFEST = "manifest.json"
 """File that lists what a build wrote; a folder with it may be replaced by the next build."""
@@ -47,28 +50,59 @@ def _check_replaceable(out):
         )
 
 
+def _claim(partial, out):
+    """Make the folder this process's own.
+
+    Raises :exc:`ValueError` if another process that is alive has it.
+    """
+    lock = partial.with_name(f"{partial.name}.pid")
+    try:
+        with open(lock, "x", encoding="utf-8") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        other = lock.read_text(encoding="utf-8").strip()
+        if other.isdecimal() and int(other) != os.getpid() and _alive(int(other)):
+            raise ValueError(
+                f"Another build (process {other}) is writing to {out}; name another folder, or wait"
+            ) from None
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+    return lock
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def output_folder(out):
     """A folder to fill that becomes ``out`` when the block ends.
 
-    Until then it is ``OUT.partial-PID`` beside it. When the block fails or is interrupted, it is
-    removed, and what was at ``out`` stays. An earlier build at ``out`` is replaced.
+    Until then it is ``OUT.partial`` beside it. When the block fails or is interrupted, what was at
+    ``out`` stays; so does what the block made, if a :class:`~streamtrain.build.state.BuildState` says that
+    something can go on from there: the next block finds it in its folder. An earlier build at ``out`` is
+    replaced.
 
     Raises
     ------
     ValueError
         Before the block, if ``out`` cannot be written, is a file, holds the current folder, or
-        holds files that no manifest of ours lists.
+        holds files that no manifest of ours lists; or another process is at it.
     """
     out = Path(out).resolve()
     try:
         _check_replaceable(out)
-        partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+        partial = out.with_name(f"{out.name}.partial")
         replaced = out.with_name(f"{out.name}.replaced-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"Cannot write to {out.parent}: {error.strerror}") from None
+    lock = _claim(partial, out)
     try:
         yield partial
         _check_replaceable(out)
@@ -78,5 +112,7 @@ def output_folder(out):
     finally:
         if replaced.exists() and not out.exists():
             replaced.rename(out)
-        shutil.rmtree(partial, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        if not (partial / BOOKKEEPING / "state.json").exists():
+            shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)

@@ -1,12 +1,16 @@
 """What a build was made with, and what it made."""
 
 import platform
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from json import dumps
 from shutil import which
 from subprocess import run
 
-__all__ = ["file_hashes", "versions"]
+from streamtrain.build.folder import MANIFEST
+
+__all__ = ["file_hashes", "made_now", "versions", "write_manifest"]
 
 _PACKAGES = (
     "streamtrain",
@@ -56,3 +60,24 @@ def file_hashes(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def made_now(configuration):
+    """What a manifest says of how a build was made."""
+    return {
+        "made_by": "streamtrain",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "configuration": configuration,
+        "versions": versions(),
+    }
+
+
+def write_manifest(folder, made):
+    """Write the manifest of all files below ``folder``; ``made`` is what :func:`made_now` gives.
+
+    Returns the number of files.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    hashes = file_hashes(folder)
+    (folder / MANIFEST).write_text(dumps({**made, "files": hashes}, indent=2) + "\n", encoding="utf-8")
+    return len(hashes)

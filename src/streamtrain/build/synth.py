@@ -18,7 +18,14 @@ from streamtrain.build.netlist import primitives_by_part
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.records import Record
 
-__all__ = ["SYNTHESISED", "Resources", "synthesise", "yosys_version"]
+__all__ = [
+    "SYNTHESISED",
+    "Resources",
+    "first_error",
+    "run_yosys",
+    "synthesise",
+    "yosys_version",
+]
 
 SYNTHESISED = ("xc7", "xcup")
 """Families that :func:`synthesise` maps to and whose primitives :class:`Resources` counts."""
@@ -164,12 +171,12 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
         # Yosys sees a /tmp of its own, so it is started in this folder and all names are relative.
         Path(work, "design.v").write_text(verilog)
         Path(work, "synthesise.ys").write_text(script)
-        output = _run_yosys(Path(work), progress)
+        output = run_yosys(Path(work), progress)
         keep(log, output)
         netlist = Path(work, "netlist.blif")
         if not netlist.exists():
             raise BuildError(
-                _first_error(output), step="synthesise", log=log if log.exists() else None
+                first_error(output), step="synthesise", log=log if log.exists() else None
             )
         stat = loads(Path(work, "stat.json").read_text())
         with netlist.open() as lines:
@@ -181,8 +188,8 @@ def synthesise(verilog, top, *, family="xc7", progress=None):
     return resources, log
 
 
-def _run_yosys(folder, progress):
-    """Run the script in ``folder``; returns the log and what went to standard error."""
+def run_yosys(folder, progress=None):
+    """Run ``synthesise.ys`` in ``folder``; returns the log and what went to standard error."""
     # The log is written to a file: in WebAssembly, standard output is silent after ABC has run.
     arguments = ["-l", "yosys.log", "synthesise.ys"]
     with (
@@ -205,7 +212,7 @@ def _run_yosys(folder, progress):
     return "".join(part.read_text(errors="replace") for part in parts if part.exists())
 
 
-def _first_error(output):
+def first_error(output):
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "ERROR" in line]
     return (errors or lines[-1:] or ["Yosys wrote nothing"])[0]

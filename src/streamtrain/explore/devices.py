@@ -18,6 +18,7 @@ __all__ = [
     "Board",
     "Dram",
     "Fpga",
+    "Ps",
     "boards_table",
     "known_boards",
     "known_devices",
@@ -209,6 +210,60 @@ class Dram(Record):
 
 
 @dataclass(frozen=True)
+class Ps(Record):
+    """Processor system of a Zynq board, as far as a block design must know it.
+
+    Parameters
+    ----------
+    type : :class:`str`
+        ``PS7`` (Zynq-7000) or ``PS8`` (Zynq UltraScale+).
+    board_part : :class:`str`, optional
+        The board in Vivado, as ``vendor:name:part0``, without the revision of its files. Where they
+        are installed, they configure clocks, DRAM and peripherals of the processor system.
+    crystal_mhz : :class:`float`, optional
+        What feeds the processor system's PLLs; without it, Vivado's default.
+    ddr_part, ddr_bits : :class:`str` and :class:`int`, optional
+        DRAM chip, by Vivado's name of it, and width of the data bus. Only for a PS7 whose board
+        files are not installed, so that the size is right; traces are not described.
+    dma_port : :class:`int`
+        Which high-performance slave port the DMA uses, 0 to 3.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a field is of the wrong kind or out of its range, or only one of the DDR's is there.
+    """
+
+    type: str
+    board_part: str | None = None
+    crystal_mhz: float | None = None
+    ddr_part: str | None = None
+    ddr_bits: int | None = None
+    dma_port: int = 0
+
+    def __post_init__(self):
+        if self.type not in ("PS7", "PS8"):
+            raise ValueError(f"type must be PS7 or PS8, not {self.type!r}")
+        if self.board_part is not None:
+            _text("board_part", self.board_part)
+            if self.board_part.count(":") != 2:
+                raise ValueError(
+                    f"board_part must be vendor:name:part0, without a revision, "
+                    f"not {self.board_part!r}"
+                )
+        if self.crystal_mhz is not None:
+            object.__setattr__(self, "crystal_mhz", _clock("crystal_mhz", self.crystal_mhz))
+        if (self.ddr_part is None) != (self.ddr_bits is None):
+            raise ValueError("ddr_part and ddr_bits go together")
+        if self.ddr_part is not None:
+            _text("ddr_part", self.ddr_part)
+            if self.type != "PS7" or self.ddr_bits not in (16, 32):
+                raise ValueError(f"ddr_bits must be 16 or 32, of a PS7, not {self.ddr_bits!r}")
+        if self.dma_port not in range(4):
+            raise ValueError(f"dma_port must be 0 to 3, not {self.dma_port!r}")
+
+
+@dataclass(frozen=True)
 class Board(Record):
     """A board, or a bare part to plan for.
 
@@ -225,6 +280,8 @@ class Board(Record):
         Clock of the core, unless a plan asks for another.
     memory : :class:`Dram`, optional
         What the FPGA, or the processor in it, can use as main memory.
+    ps : :class:`Ps`, optional
+        The processor system, if it has one.
 
     Raises
     ------
@@ -238,6 +295,7 @@ class Board(Record):
     part: str
     clock_mhz: float
     memory: Dram | None = None
+    ps: Ps | None = None
 
     def __post_init__(self):
         for field in ("name", "title", "part"):
@@ -246,6 +304,8 @@ class Board(Record):
             raise TypeError(f"device must be an Fpga, not {self.device!r}")
         if self.memory is not None and not isinstance(self.memory, Dram):
             raise TypeError(f"memory must be a Dram, not {self.memory!r}")
+        if self.ps is not None and not isinstance(self.ps, Ps):
+            raise TypeError(f"ps must be a Ps, not {self.ps!r}")
         object.__setattr__(self, "clock_mhz", _clock("clock_mhz", self.clock_mhz))
 
     def __str__(self):
@@ -458,6 +518,8 @@ def _inner(name, value):
     """The value of a field; if it describes a record, that record."""
     if name == "memory":
         return _member(Dram, name, value)
+    if name == "ps":
+        return _member(Ps, name, value)
     if name == "block_ram" and isinstance(value, list):
         return tuple(_member(BlockRam, f"{name}[{at}]", kind) for at, kind in enumerate(value))
     return value

@@ -1,7 +1,7 @@
 """Number formats and their arithmetic, in NumPy and in gates on the same page."""
 
 from streamtrain.numeric.fixed import Fixed
-from streamtrain.numeric.lfsr import Chain, Lfsr, lane_bits, lfsr_states, link
+from streamtrain.numeric.lfsr import Chain, Lfsr, lane_bits, lfsr_bit, lfsr_states, link
 from streamtrain.numeric.rounding import (
     Round,
     requantize,
@@ -16,6 +16,7 @@ __all__ = [
     "Lfsr",
     "Round",
     "lane_bits",
+    "lfsr_bit",
     "lfsr_states",
     "link",
     "requantize",

@@ -7,18 +7,23 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Chain", "Lfsr", "lane_bits", "lfsr_states", "link"]
+__all__ = ["Chain", "Lfsr", "lane_bits", "lfsr_bit", "lfsr_states", "link"]
 
 _TAPS = (32, 22, 2, 1)  # x^32 + x^22 + x^2 + x + 1 is primitive: the period is 2^32 - 1
 _STEPS = 16  # bits shifted at each advance, so that neighbouring numbers share few bits
 
 
+def lfsr_bit(state):
+    """The bit that moves into a shift register from below. Works on integers and Amaranth values."""
+    bit = 0
+    for tap in _TAPS:
+        bit ^= state >> tap - 1
+    return bit & 1
+
+
 def _advance(state):
     for _ in range(_STEPS):
-        bit = 0
-        for tap in _TAPS:
-            bit ^= state >> tap - 1
-        state = (state << 1 | bit & 1) & 0xFFFFFFFF
+        state = (state << 1 | lfsr_bit(state)) & 0xFFFFFFFF
     return state
 
 

@@ -5,7 +5,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.host.device import Op
-from streamtrain.network import CrossEntropy, MSELoss, SquaredHinge
 from streamtrain.numeric import link
 from streamtrain.pipeline.backprop import backpropagate, forward_links
 from streamtrain.pipeline.layouts import (
@@ -17,19 +16,12 @@ from streamtrain.pipeline.layouts import (
     token_layout,
     update_fields,
 )
+from streamtrain.pipeline.loss import ScoreLoss
 from streamtrain.pipeline.randomness import RandomScan
-from streamtrain.pipeline.softmax import SoftmaxCrossEntropy
-from streamtrain.pipeline.squares import MeanOfSquares
 from streamtrain.pipeline.stage import TrainingStage
 from streamtrain.stream import Queue, connect, fork
 
 __all__ = ["TrainingPipeline"]
-
-_LOSSES = {
-    CrossEntropy: SoftmaxCrossEntropy,
-    MSELoss: MeanOfSquares,
-    SquaredHinge: MeanOfSquares,
-}
 
 _COMMANDS = 2  # commands that wait, whole, in front of the stages
 
@@ -87,7 +79,7 @@ class TrainingPipeline(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         links, scores = forward_links(m, self.plan)
-        m.submodules.loss = loss = _LOSSES[type(self.plan.network.loss)](self.plan)
+        m.submodules.loss = loss = ScoreLoss(self.plan)
         connect(m, scores, loss.i)
         connect(m, loss.result, wiring.flipped(self.o))
         backpropagate(m, links, loss.o)

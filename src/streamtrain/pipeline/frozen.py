@@ -1,13 +1,55 @@
-"""Where the weights of a frozen stage live."""
+"""Where the weights of a frozen stage live, and what is the same for all stages' weights."""
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from streamtrain.stream import memory_style
+from streamtrain.pipeline.gates import word_memory
 
-__all__ = ["FrozenWeights"]
+__all__ = ["FrozenWeights", "weight_members"]
+
+
+def weight_members(stage, scanned):
+    """Members that all stores of a stage's weights have.
+
+    Parameters
+    ----------
+    stage : :class:`~streamtrain.pipeline.plan.Stage`
+    scanned : shape
+        Of what the host scans: the stored format, or wider.
+
+    Members
+    -------
+    read : :py:`In(1)`
+    word : :py:`In(range(words))`
+    w : :py:`Out(ArrayLayout(stage.weights, Pm * Pn * Pk))`
+        Operands, until the next ``read``.
+    bias_block : :py:`In(range(M / Pm))`
+    bias : :py:`Out(ArrayLayout(stage.weights, Pm))`
+    scan_word, scan_block, scan_bias : :py:`In(...)`
+        Word that is scanned, its group of output channels, and whether biases are stored with it.
+    scan_fetch, scan_store, scan_shift : :py:`In(1)`
+        Load the shift register from memory, store it, move it by one lane. A word's lanes are
+        followed by Pm biases.
+    scan_i, scan_o : :py:`In(scanned)`, :py:`Out(scanned)`
+        The last lane's next value; the first lane's value.
+    """
+    pm, _, _ = stage.folding
+    return {
+        "read": In(1),
+        "word": In(range(stage.words)),
+        "w": Out(data.ArrayLayout(stage.weights, stage.multipliers)),
+        "bias_block": In(range(stage.blocks[0])),
+        "bias": Out(data.ArrayLayout(stage.weights, pm)),
+        "scan_word": In(range(stage.words)),
+        "scan_block": In(range(stage.blocks[0])),
+        "scan_bias": In(1),
+        "scan_fetch": In(1),
+        "scan_store": In(1),
+        "scan_shift": In(1),
+        "scan_i": In(scanned),
+        "scan_o": Out(scanned),
+    }
 
 
 class FrozenWeights(wiring.Component):
@@ -24,19 +66,7 @@ class FrozenWeights(wiring.Component):
 
     Members
     -------
-    read : :py:`In(1)`
-    word : :py:`In(range(words))`
-    w : :py:`Out(ArrayLayout(stage.weights, Pm * Pn * Pk))`
-        Operands, until the next ``read``.
-    bias_block : :py:`In(range(M / Pm))`
-    bias : :py:`Out(ArrayLayout(stage.weights, Pm))`
-    scan_word, scan_block, scan_bias : :py:`In(...)`
-        Word that is scanned, its group of output channels, and whether biases are stored with it.
-    scan_fetch, scan_store, scan_shift : :py:`In(1)`
-        Load the shift register from memory, store it, move it by one lane. A word's lanes are
-        followed by Pm biases.
-    scan_i, scan_o : :py:`In(stage.stored)`, :py:`Out(stage.stored)`
-        The last lane's next value; the first lane's value.
+    Those of :func:`weight_members`.
 
     Timing
     ------
@@ -49,22 +79,7 @@ class FrozenWeights(wiring.Component):
     def __init__(self, plan, stage):
         self.plan = plan
         self.stage = stage
-        pm, pn, pk = stage.folding
-        super().__init__({
-            "read": In(1),
-            "word": In(range(stage.words)),
-            "w": Out(data.ArrayLayout(stage.weights, pm * pn * pk)),
-            "bias_block": In(range(stage.blocks[0])),
-            "bias": Out(data.ArrayLayout(stage.weights, pm)),
-            "scan_word": In(range(stage.words)),
-            "scan_block": In(range(stage.blocks[0])),
-            "scan_bias": In(1),
-            "scan_fetch": In(1),
-            "scan_store": In(1),
-            "scan_shift": In(1),
-            "scan_i": In(stage.stored),
-            "scan_o": Out(stage.stored),
-        })
+        super().__init__(weight_members(stage, stage.stored))
 
     def elaborate(self, platform):
         m = Module()
@@ -72,13 +87,7 @@ class FrozenWeights(wiring.Component):
         width, lanes = stage.stored.width, stage.multipliers
 
         def memory(name, width, depth):
-            memory = Memory(
-                shape=unsigned(width),
-                depth=depth,
-                init=[],
-                attrs=memory_style(depth, self.plan.lutram_depth),
-            )
-            m.submodules[name] = memory
+            memory = word_memory(m, name, width, depth, self.plan.lutram_depth)
             return memory.write_port(), memory.read_port()
 
         def loaded(name, count, read, en):

@@ -2,9 +2,12 @@
 
 from itertools import pairwise
 
-from amaranth import Signal
+from amaranth import Signal, unsigned
+from amaranth.lib.memory import Memory
 
-__all__ = ["balanced_sum", "delayed"]
+from streamtrain.stream import memory_style
+
+__all__ = ["balanced_sum", "delayed", "times_constant", "word_memory"]
 
 
 def balanced_sum(terms):
@@ -25,3 +28,25 @@ def delayed(m, value, registers, name, **options):
     line += [Signal.like(value, name=f"{name}{age}", **options) for age in range(1, registers + 1)]
     m.d.sync += [older.eq(newer) for newer, older in pairwise(line)]
     return line
+
+
+def times_constant(value, constant):
+    """Product with a constant, as few shifted sums: a multiplier is not worth it."""
+    total, place = None, 0
+    while constant:
+        digit = 0
+        if constant & 1:  # the next two bits decide between adding and subtracting
+            digit = 2 - (constant & 3)
+            constant -= digit
+            term = (value << place) if digit > 0 else -(value << place)
+            total = term if total is None else total + term
+        constant >>= 1
+        place += 1
+    return total
+
+
+def word_memory(m, name, width, depth, lutram_depth):
+    """A memory of words of ``width`` bits, in LUT RAM or in block RAM."""
+    attrs = memory_style(depth, lutram_depth)
+    m.submodules[name] = memory = Memory(shape=unsigned(width), depth=depth, init=[], attrs=attrs)
+    return memory

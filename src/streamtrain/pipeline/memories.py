@@ -114,7 +114,7 @@ class Mapping:
 
 
 @lru_cache(maxsize=1 << 16)
-def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False):
+def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False, held=True):
     """Map a memory with one write port.
 
     Parameters
@@ -129,6 +129,8 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False):
         For each read port, the bits of a lane that are used. Without it, one port reads all.
     single_port : :class:`bool`
         Whether it is read where it is written, in the same cycle. Only in distributed memory.
+    held : :class:`bool`
+        Whether registers hold what is read, without ``single_port``. In block RAM they always do.
 
     Returns
     -------
@@ -148,9 +150,9 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False):
         raise ValueError(f"Read ports must use some of a lane's {width} bits, not {ports!r}")
     if single_port and (block or len(ports) > 1):
         raise ValueError("What is read where it is written must be distributed, with one read port")
-    held = 0 if single_port else lanes * sum(high - low for low, high in ports)
+    registers = lanes * sum(high - low for low, high in ports) if held and not single_port else 0
     if depth == 1:
-        return Mapping("FF", lanes * width, ff=lanes * width + held)
+        return Mapping("FF", lanes * width, ff=lanes * width + registers)
     groups = _SINGLE_PORT if single_port else _BLOCK if block else _DISTRIBUTED
     _, primitive, ways = min(
         (_cheapest(group, lanes * width, depth, len(ports)) for group in groups),
@@ -162,7 +164,7 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False):
         cells,
         bram18=primitive.bram18 * cells,
         lut=primitive.lut * cells,
-        ff=ceil_log2(ways) if block else held,
+        ff=ceil_log2(ways) if block else registers,
         ways=ways,
     )
 

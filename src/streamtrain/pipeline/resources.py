@@ -468,12 +468,13 @@ class _Tally:
         copies=1,
         ports=None,
         single_port=False,
+        held=True,
         lutram_depth=DISTRIBUTED_DEPTH,
     ):
         """``copies`` memories of ``lanes`` times ``width`` bits; see :func:`map_memory`."""
         block = not single_port and memory_style(depth, lutram_depth)["ram_style"] == "block"
         mapping = map_memory(
-            width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port
+            width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port, held=held
         )
         self.memories.append((name, width, lanes, depth, copies, mapping))
         self.bram18 += copies * mapping.bram18
@@ -483,7 +484,7 @@ class _Tally:
 
     def queue(self, name, width, depth, **options):
         """A :class:`~streamtrain.stream.Queue`."""
-        self.memory(name, width, depth, **options)
+        self.memory(name, width, depth, held=False, **options)
         pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
         self.ff += pointers + 1
         self.luts["count"] += pointers
@@ -887,17 +888,17 @@ def _shell(plan):
 
 
 def _softmax(tally, plan):
-    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy`."""
+    """A :class:`~streamtrain.pipeline.softmax.SoftmaxCrossEntropy` in its loss."""
     last, classes = plan.stages[-1], plan.network.classes
     scores = last.output.width
-    tally.memory("loss.exp_table", 16, _TABLE)
-    tally.memory("loss.log_table", 12, _TABLE)
-    tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 237
-    tally.luts["loss"] += 300 + 12 * scores + 5 * classes
+    tally.memory("loss.rule.exp_table", 16, _TABLE)
+    tally.memory("loss.rule.log_table", 12, _TABLE)
+    tally.ff += classes * (scores + 16) + 5 * scores + last.errors.width + 217
+    tally.luts["loss"] += 345 + 12 * scores + 5 * classes
 
 
 def _squares(tally, plan):
-    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares`."""
+    """A :class:`~streamtrain.pipeline.squares.MeanOfSquares` in its loss."""
     last, classes = plan.stages[-1], plan.network.classes
     scores, errors = last.output.width, last.errors.width
     total = square_sum_width(last.output, classes)

@@ -8,14 +8,15 @@ recognition and machine learning", 2006, equation 4.109).
 """
 
 import numpy as np
-from amaranth import Cat, Const, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
-from streamtrain.host.device import LOSS_FRAC, Op
+from streamtrain.host.device import LOSS_FRAC
 from streamtrain.numeric import Round, round_value
-from streamtrain.pipeline.gates import delayed
-from streamtrain.pipeline.loss import ScoreLoss, times_constant
+from streamtrain.pipeline.gates import delayed, times_constant
 from streamtrain.pipeline.plan import ceil_log2
+from streamtrain.pipeline.rule import rule_members
 
 __all__ = [
     "EXP_TABLE",
@@ -48,39 +49,101 @@ LOG_TABLE = np.rint(2**LOSS_FRAC * np.log2(1 + _INDEX + 0.5 / 2**INDEX_BITS)).as
 """log2(1 + f) in the middle of each step of 2^-10, with 12 fractional bits."""
 
 _EXP_BITS = 16  # of a table entry
-_QUOTIENT_BITS = 17  # the sum is at least 2^15, its reciprocal at most 2^16
+_DIVISION_CYCLES = 9  # the sum is at least 2^15, so its reciprocal has at most 17 bits
 
 
-class SoftmaxCrossEntropy(ScoreLoss):
-    """Softmax cross-entropy: its loss, predicted class, and the errors of the class scores.
+class SoftmaxCrossEntropy(wiring.Component):
+    """Softmax cross-entropy, as a rule of :class:`~streamtrain.pipeline.loss.ScoreLoss`.
 
-    Parameters and members are those of :class:`~streamtrain.pipeline.loss.ScoreLoss`.
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+
+    Members
+    -------
+    Those of :func:`~streamtrain.pipeline.rule.rule_members`.
 
     Timing
     ------
-    With n classes, the first error follows the last score by n + 29 cycles, one more each cycle;
-    then the result.
+    With n classes, ``prepare`` takes n + 13 cycles, so that the first error follows the last score by
+    n + 17.
     """
 
-    begins = "powers"
+    def __init__(self, plan):
+        self.plan = plan
+        self.scores = plan.stages[-1].output
+        self.classes = plan.network.classes
+        self.frac = RECIPROCAL_BITS + 7
+        super().__init__(rule_members(plan))
 
-    def _lines(self, s):
-        s.powers = [Signal(_EXP_BITS, name=f"power{n}") for n in range(self.classes)]
-        s.turn_powers = Signal(name="turn_powers")
-        s.next_power = Signal(_EXP_BITS, name="next_power")
-        return [(s.turn_powers, s.powers, s.next_power)]
-
-    def _compute(self, m, s):
+    def elaborate(self, platform):
+        m = Module()
         # Powers: a pipeline of four registers, fed with one score per cycle.
-        s.feed = Signal()
-        s.below = below = Signal(
-            range(2**self.scores.width)
-        )  # how far a score is below the largest
-        m.d.comb += below.eq(s.largest - s.scores[0])
-        s.own_below = Signal.like(below)  # of the label
-        s.total = total = Signal(_EXP_BITS + ceil_log2(self.classes))
-        s.fed = fed = delayed(m, s.feed, 4, "fed")
-        below_held = Signal.like(below)
+        below = Signal(range(2**self.scores.width))  # how far a score is below the largest
+        own_below = Signal.like(below)  # of the label
+        m.d.comb += below.eq(self.largest - self.score)
+        fed = delayed(m, self.next, 4, "fed")
+        power = self._power(m, below)
+        powers = [Signal(_EXP_BITS, name=f"power{n}") for n in range(self.classes)]
+        total = Signal(_EXP_BITS + ceil_log2(self.classes))
+        arrives = fed[-1]
+        with m.If(arrives | (self.turn & ~self.collect & ~self.prepare)):
+            line = [*powers[1:], Mux(arrives, power, powers[0])]
+            m.d.sync += [to.eq(by) for to, by in zip(powers, line, strict=True)]
+        with m.If(self.collect):
+            m.d.sync += total.eq(0)
+        with m.Elif(arrives):
+            m.d.sync += total.eq(total + power)
+
+        # The norm, by long division, two bits in a cycle, and times the mantissa as its bits come;
+        # meanwhile the loss.
+        remainder, division = Signal(len(total) + 1), Signal(range(_DIVISION_CYCLES))
+        norm = Signal(24)
+        next_remainder, next_norm = remainder, norm
+        for _ in range(2):
+            doubled = Cat(Const(0, 1), next_remainder)
+            fits, left = Signal(), Signal.like(remainder)
+            m.d.comb += [fits.eq(doubled >= total), left.eq(Mux(fits, doubled - total, doubled))]
+            next_remainder = left
+            next_norm = Cat(Const(0, 1), next_norm) + Mux(fits, self.token.mantissa, 0)
+        self._log_loss(m, total, own_below)
+
+        with m.FSM():
+            with m.State("powers"), m.If(self.prepare):
+                m.d.comb += self.next.eq(1)
+                with m.If(self.own):
+                    m.d.sync += own_below.eq(below)
+                with m.If(self.last):
+                    m.next = "sum"
+            with m.State("sum"):
+                m.d.sync += [
+                    remainder.eq(1 << RECIPROCAL_BITS - 2 * _DIVISION_CYCLES),
+                    norm.eq(0),
+                    division.eq(0),
+                ]
+                with m.If(~Cat(fed[:-1]).any()):
+                    m.next = "divide"
+            with m.State("divide"):
+                m.d.sync += [
+                    remainder.eq(next_remainder),
+                    norm.eq(next_norm),
+                    division.eq(division + 1),
+                ]
+                with m.If(division == _DIVISION_CYCLES - 1):
+                    m.d.comb += self.ready.eq(1)
+                    m.next = "powers"
+
+        target = Cat(Const(0, RECIPROCAL_BITS), self.token.mantissa, Const(0, 1))
+        m.d.comb += [
+            self.a.eq(norm),
+            self.b.eq(powers[0]),
+            self.difference.eq(self.product - Mux(self.product_own, target, 0)),
+        ]
+        return m
+
+    def _power(self, m, below):
+        """2^-below of what ``below`` was four cycles ago."""
+        below_held, power = Signal.like(below), Signal(_EXP_BITS)
         scaled = round_value(
             Cat(times_constant(below_held, LOG2_E), Const(0, 1)).as_signed(),
             self.scores.frac + 12 - INDEX_BITS,
@@ -97,61 +160,11 @@ class SoftmaxCrossEntropy(ScoreLoss):
             below_held.eq(below),
             exponent.eq(scaled),
             halvings.eq(exponent[INDEX_BITS:]),
+            power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:4])),
         ]
-        power = Signal(_EXP_BITS)
-        m.d.sync += power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:4]))
-        m.d.comb += s.next_power.eq(Mux(fed[4], power, s.powers[0]))
-        with m.If(fed[4]):
-            m.d.comb += s.turn_powers.eq(1)
-            m.d.sync += total.eq(total + power)
+        return power
 
-        # The norm, by long division; meanwhile the loss.
-        s.remainder = remainder = Signal(len(total) + 1)
-        s.quotient = Signal(_QUOTIENT_BITS)
-        s.doubled = doubled = Cat(Const(0, 1), remainder)
-        s.fits = doubled >= total
-        s.division = Signal(range(_QUOTIENT_BITS))
-        self._log_loss(m, total, s.own_below, s.loss)
-
-        s.factor, s.operand, s.turn = s.quotient, s.powers[0], s.turn_powers
-        s.frac = RECIPROCAL_BITS + 7
-        s.done = None
-
-    def _difference(self, m, s):
-        target = Cat(Const(0, RECIPROCAL_BITS), s.token.mantissa, Const(0, 1))
-        return s.product - Mux(s.hits[1], target, 0)
-
-    def _during(self, m, s, state):
-        if state == "collect":
-            m.d.sync += s.total.eq(0)
-
-    def _states(self, m, s):
-        with m.State("powers"):
-            m.d.comb += [s.feed.eq(1), s.step.eq(1), s.turn_scores.eq(1)]
-            with m.If(s.number == s.token.label):
-                m.d.sync += s.own_below.eq(s.below)
-            with m.If(s.last):
-                m.next = "sum"
-        with m.State("sum"):
-            m.d.sync += [
-                s.remainder.eq(1 << RECIPROCAL_BITS - _QUOTIENT_BITS),
-                s.division.eq(0),
-            ]
-            with m.If(~Cat(s.fed).any()):
-                m.next = "divide"
-        with m.State("divide"):
-            m.d.sync += [
-                s.remainder.eq(Mux(s.fits, s.doubled - s.total, s.doubled)),
-                s.quotient.eq(Cat(s.fits, s.quotient)),
-                s.division.eq(s.division + 1),
-                s.wait.eq(0),
-            ]
-            with m.If(s.division == _QUOTIENT_BITS - 1):
-                m.next = "scale"
-                with m.If(s.token.op == Op.EVALUATE):
-                    m.next = "result"
-
-    def _log_loss(self, m, total, own_below, loss):
+    def _log_loss(self, m, total, own_below):
         """``ln(sum / 2^15) + d`` of the label, a few cycles after the sum is there."""
         m.submodules.log_table = log_table = Memory(
             shape=unsigned(LOSS_FRAC + 1), depth=2**INDEX_BITS, init=LOG_TABLE.tolist()
@@ -175,5 +188,4 @@ class SoftmaxCrossEntropy(ScoreLoss):
             log_sum.eq((whole_held << LOSS_FRAC) + log.data),
             natural.eq(times_constant(log_sum, LN_2) >> 12),
         ]
-        with m.If(total != 0):
-            m.d.sync += loss.eq(natural + own)
+        m.d.comb += [self.loss.eq(natural + own), self.loss_valid.eq(total != 0)]

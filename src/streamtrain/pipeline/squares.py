@@ -9,14 +9,15 @@ Source: Tang, "Deep learning using linear support vector machines", ICML 2013 wo
 5 and 11, for the hinge.
 """
 
-from amaranth import Cat, Const, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
 
 from streamtrain.host.device import LOSS_FRAC, Op
 from streamtrain.network import SquaredHinge
 from streamtrain.pipeline.gates import delayed
-from streamtrain.pipeline.loss import ScoreLoss
 from streamtrain.pipeline.numbers import DSP_WIDTHS
 from streamtrain.pipeline.plan import MEAN_BITS, ceil_log2
+from streamtrain.pipeline.rule import rule_members
 
 __all__ = ["MeanOfSquares", "square_sum_width"]
 
@@ -32,74 +33,87 @@ def square_sum_width(scores, classes):
     return (classes * most * ((most >> _spare(scores)) + 1)).bit_length()
 
 
-class MeanOfSquares(ScoreLoss):
-    """Mean squared error or squared hinge: its loss, predicted class, and the errors of the scores.
+class MeanOfSquares(wiring.Component):
+    """Mean squared error or squared hinge, as a rule of :class:`~streamtrain.pipeline.loss.ScoreLoss`.
 
-    Parameters and members are those of :class:`~streamtrain.pipeline.loss.ScoreLoss`. A loss that is
-    larger than 32 bits hold is the largest that they hold.
+    A loss that is larger than 32 bits hold is the largest that they hold.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+
+    Members
+    -------
+    Those of :func:`~streamtrain.pipeline.rule.rule_members`.
 
     Timing
     ------
-    The first error follows the last score by 7 cycles, one more each cycle; then the result, but not
-    before the 22nd cycle after the last score.
+    ``prepare`` takes 3 cycles, so that the first error follows the last score by 7; the loss is there
+    in the 21st cycle after the last score.
     """
 
-    def _compute(self, m, s):
-        mean, mean_frac = self.plan.mean_factor
+    def __init__(self, plan):
+        self.plan = plan
+        self.scores = plan.stages[-1].output
+        self.classes = plan.network.classes
+        self.mean, self.mean_frac = plan.mean_factor
+        self.frac = 7 + self.mean_frac + self.scores.frac
+        super().__init__(rule_members(plan))
+
+    def elaborate(self, platform):
+        m = Module()
         frac, spare = self.scores.frac, _spare(self.scores)
+        factor, wait = Signal(24), Signal(range(3))  # 2/n times the mantissa
 
         # Squares, as the scores arrive. The multiplier's narrow side lacks the spare bits.
-        s.distance = Signal(signed(self.scores.width + 1))
-        m.d.comb += s.distance.eq(self._distance(m, self.i.payload[0], s.onehot, 1 << frac))
-        s.narrow = s.distance[spare:].as_signed()
-        accepted = Signal()
-        m.d.comb += accepted.eq(self.i.valid & self.i.ready & (s.token.op != Op.INFER))
+        distance = Signal(signed(self.scores.width + 1))
+        m.d.comb += distance.eq(self._distance(m, self.score, self.own, 1 << frac))
+        with m.If(self.collect):
+            m.d.comb += [self.a.eq(distance), self.b.eq(distance[spare:].as_signed())]
+        with m.Elif(self.prepare):
+            m.d.comb += [self.a.eq(self.mean), self.b.eq(self.token.mantissa)]
+        with m.Else():
+            m.d.comb += [self.a.eq(factor), self.b.eq(self.score)]
+        accepted = self.collect & self.turn & (self.token.op != Op.INFER)
         arrived = delayed(m, accepted, 2, "accepted")
         squares = Signal(square_sum_width(self.scores, self.classes))
         with m.If(arrived[2]):
-            m.d.sync += squares.eq(squares + s.product[: len(squares)])
+            m.d.sync += squares.eq(squares + self.product[: len(squares)])
 
         # Their sum times 2/n, from the lowest bit of 2/n to its highest: what falls off is final.
-        drop = mean_frac + 1 + 2 * frac - spare - LOSS_FRAC
+        drop = self.mean_frac + 1 + 2 * frac - spare - LOSS_FRAC
         low = max(0, MEAN_BITS - drop)
-        s.place = place = Signal(range(MEAN_BITS + 2), init=MEAN_BITS + 1)
+        place = Signal(range(MEAN_BITS + 2), init=MEAN_BITS + 1)
         total = Signal(len(squares) + low)
-        digit = Const(mean, MEAN_BITS).bit_select(place[: ceil_log2(MEAN_BITS)], 1)
-        loss = total[drop + low - MEAN_BITS :]
-        with m.If(place < MEAN_BITS):
+        digit = Const(self.mean, MEAN_BITS).bit_select(place[: ceil_log2(MEAN_BITS)], 1)
+        loss, most = total[drop + low - MEAN_BITS :], 2 ** len(self.loss) - 1
+        m.d.comb += [
+            self.busy.eq(place != MEAN_BITS + 1),
+            self.loss.eq(Mux(loss[len(self.loss) :].any(), most, loss)),
+            self.loss_valid.eq(place == MEAN_BITS),
+        ]
+        with m.If(self.busy):
             m.d.sync += [
                 total.eq((total + Mux(digit, Cat(Const(0, low), squares), 0)) >> 1),
                 place.eq(place + 1),
             ]
-        with m.Elif(place == MEAN_BITS):
-            m.d.sync += [
-                s.loss.eq(Mux(loss[len(s.loss) :].any(), 2 ** len(s.loss) - 1, loss)),
-                total.eq(0),
-                squares.eq(0),
-                place.eq(place + 1),
-            ]
+        with m.If(self.loss_valid):
+            m.d.sync += [total.eq(0), squares.eq(0)]
 
-        s.factor, s.operand, s.turn = mean, s.scores[0], s.turn_scores
-        s.frac = 7 + mean_frac + frac
-        s.done = place == MEAN_BITS + 1
+        with m.If(self.prepare):
+            m.d.sync += [wait.eq(wait + 1), factor.eq(self.product)]
+            with m.If(wait == 2):
+                m.d.comb += self.ready.eq(1)
+                m.d.sync += [wait.eq(0), place.eq(0)]
+        one = Cat(Const(0, frac), factor, Const(0, 1)).as_signed()
+        m.d.comb += self.difference.eq(self._distance(m, self.product, self.product_own, one))
+        return m
 
-    def _distance(self, m, score, onehot, one):
+    def _distance(self, m, score, own, one):
         """``score`` less its target; 0 if that is beyond the margin."""
         if not isinstance(self.plan.network.loss, SquaredHinge):
-            return score - Mux(onehot, one, 0)
-        distance = score - Mux(onehot, one, -one)
+            return score - Mux(own, one, 0)
+        distance = score - Mux(own, one, -one)
         away = Signal(distance.shape())
         m.d.comb += away.eq(distance)
-        return Mux(onehot ^ away[-1], 0, away)
-
-    def _difference(self, m, s):
-        one = Cat(Const(0, self.scores.frac), s.scaled, Const(0, 1)).as_signed()
-        return self._distance(m, s.product, s.hits[1], one)
-
-    def _during(self, m, s, state):
-        if state == "collect":
-            m.d.comb += [s.a.eq(s.distance), s.b.eq(s.narrow)]
-            m.d.sync += s.wait.eq(0)
-        else:
-            with m.If(s.wait == 2):
-                m.d.sync += [s.place.eq(0), s.emitted.eq(s.token.op == Op.EVALUATE)]
+        return Mux(own ^ away[-1], 0, away)

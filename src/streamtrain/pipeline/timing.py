@@ -76,16 +76,16 @@ RESULTS = 32
 
 # Registers between an operation and what follows it, counted from the cycle after it.
 _TO_QUEUE = WindowStore.LATENCY + 1  # operands, sum
-_QUEUE = 2
+_QUEUE = 1
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
-_TOKEN = 2  # from the end of BP to the first operation of WU
+_TOKEN = 1  # from the end of BP to the first operation of WU
 _FREE = 1  # from FP's last operation in a frozen stage until its memory is free, and FP goes on
 _OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
-_COMMAND = 5  # from a command at the edge to the first operation of FP
-_SOFTMAX = 28  # from the last score to the first error, besides one cycle for each class
+_COMMAND = 3  # from a command at the edge to the first operation of FP
+_SOFTMAX = 16  # from the last score to the first error, besides one cycle for each class
 _SQUARES = 6  # likewise, with nothing besides
-_SQUARES_DONE = 22  # from the last score until it takes scores again, or later if errors still leave
+_SQUARES_DONE = 21  # from the last score until it takes scores again, or later if errors still leave
 
 
 class Geometry(NamedTuple):

@@ -1,12 +1,12 @@
 """Where a stage's weights live, and how gradients change them."""
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.numeric import Chain, Lfsr, Round, lane_bits, link, requantize, round_value
-from streamtrain.pipeline.gates import balanced_sum, delayed
+from streamtrain.pipeline.frozen import weight_members
+from streamtrain.pipeline.gates import balanced_sum, delayed, word_memory
 from streamtrain.pipeline.layouts import scan_width
 from streamtrain.pipeline.optimizer import (
     CLIP_BITS,
@@ -16,7 +16,6 @@ from streamtrain.pipeline.optimizer import (
     update_terms,
 )
 from streamtrain.pipeline.plan import ceil_log2
-from streamtrain.stream import memory_style
 
 __all__ = ["WeightStore"]
 
@@ -48,12 +47,8 @@ class WeightStore(wiring.Component):
 
     Members
     -------
-    read : :py:`In(1)`
-    word : :py:`In(range(words))`
-    w : :py:`Out(ArrayLayout(stage.weights, Pm * Pn * Pk))`
-        Operands, until the next ``read``.
-    bias_block : :py:`In(range(M / Pm))`
-    bias : :py:`Out(ArrayLayout(stage.weights, Pm))`
+    Those of :func:`~streamtrain.pipeline.frozen.weight_members`, and:
+
     finish : :py:`In(1)`
         A block's gradient is final in two cycles.
     finish_word, finish_block : :py:`In(...)`
@@ -83,16 +78,9 @@ class WeightStore(wiring.Component):
     fresh : :py:`In(1)`
         This sample begins a mini-batch.
     gradient, bias_gradient : :py:`In(ArrayLayout(signed(...), ...))`
-    scan_word, scan_block, scan_bias : :py:`In(...)`
-        Word that is scanned, its group of output channels, and whether biases are stored with it.
-    scan_fetch, scan_store, scan_shift : :py:`In(1)`
-        Load the shift register from memory, store it, move it by one lane. A word's lanes are
-        followed by Pm biases.
     scan_velocity : :py:`In(1)`
-        With momentum: velocities are scanned, not weights.
-    scan_i, scan_o : :py:`In(stage.stored)`, :py:`Out(stage.stored)`
-        The last lane's next value; the first lane's value. With momentum they are as wide as the wider
-        one of both formats.
+        With momentum: velocities are scanned, not weights. Then ``scan_i`` and ``scan_o`` are as wide as
+        the wider one of both formats.
     saturated : :py:`Out(32)`
         Weights and biases saturated since reset.
     saturated_velocity : :py:`Out(32)`
@@ -126,11 +114,7 @@ class WeightStore(wiring.Component):
         lanes = pm * pn * pk
         scanned = stage.stored if self.velocity is None else signed(scan_width(plan, stage))
         members = {
-            "read": In(1),
-            "word": In(range(stage.words)),
-            "w": Out(data.ArrayLayout(stage.weights, lanes)),
-            "bias_block": In(range(stage.blocks[0])),
-            "bias": Out(data.ArrayLayout(stage.weights, pm)),
+            **weight_members(stage, scanned),
             "finish": In(1),
             "finish_word": In(range(stage.words)),
             "finish_block": In(range(stage.blocks[0])),
@@ -139,14 +123,6 @@ class WeightStore(wiring.Component):
             "fresh": In(1),
             "gradient": In(data.ArrayLayout(signed(gradient_width), lanes)),
             "bias_gradient": In(data.ArrayLayout(signed(bias_gradient_width), pm)),
-            "scan_word": In(range(stage.words)),
-            "scan_block": In(range(stage.blocks[0])),
-            "scan_bias": In(1),
-            "scan_fetch": In(1),
-            "scan_store": In(1),
-            "scan_shift": In(1),
-            "scan_i": In(scanned),
-            "scan_o": Out(scanned),
             "saturated": Out(32),
         }
         if stage.round_weights is Round.STOCHASTIC:
@@ -180,14 +156,7 @@ class WeightStore(wiring.Component):
         lane_width = stored.width + (operand.width if wide else 0)
 
         def memory(name, width, depth):
-            memory = Memory(
-                shape=unsigned(width),
-                depth=depth,
-                init=[],
-                attrs=memory_style(depth, plan.lutram_depth),
-            )
-            m.submodules[name] = memory
-            return memory
+            return word_memory(m, name, width, depth, plan.lutram_depth)
 
         words = memory("words", lanes * lane_width, stage.words)
         write, read = words.write_port(), words.read_port()
@@ -338,18 +307,22 @@ class WeightStore(wiring.Component):
                     parts.append(narrowed[: operand.width])
             return Cat(parts)
 
-        m.d.comb += [
-            write.en.eq(store | scan_store),
-            write.addr.eq(Mux(self.scan_store, self.scan_word, storing.word)),
-            write.data.eq(packed(news[:lanes])),
-        ]
+        m.d.comb += write.data.eq(packed(news[:lanes]))
         if stage.bias:
-            m.d.comb += [
-                bias_write.en.eq((store & storing.bias) | (scan_store & self.scan_bias)),
-                bias_write.addr.eq(Mux(self.scan_store, self.scan_block, storing.block)),
-                bias_write.data.eq(packed(news[lanes:])),
-            ]
+            m.d.comb += bias_write.data.eq(packed(news[lanes:]))
+        self._store(m, write, bias_write if stage.bias else None, storing, store, scan_store)
         return m
+
+    def _store(self, m, write, bias_write, storing, store, scan_store):
+        """Write a word, and its biases if it has them, for an update or for the host."""
+        ports = [(write, self.scan_word, 1, storing.word, 1)]
+        if bias_write is not None:
+            ports.append((bias_write, self.scan_block, self.scan_bias, storing.block, storing.bias))
+        for port, scanned, scans, stored, stores in ports:
+            m.d.comb += [
+                port.en.eq((store & stores) | (scan_store & scans)),
+                port.addr.eq(Mux(self.scan_store, scanned, stored)),
+            ]
 
     def _accumulate(self, m, memory, line, gradients, shift, *, of_biases=False):
         """Add the mini-batch's gradient so far, and remember the sum unless it is applied."""
@@ -501,17 +474,10 @@ class WeightStore(wiring.Component):
             m.d.comb += self.scan_o.eq(news[0])
         m.d.sync += self.saturated_velocity.eq(self.saturated_velocity + balanced_sum(saturated))
         scan_store = self.scan_store & self.scan_velocity
-        m.d.comb += [
-            write.en.eq(store | scan_store),
-            write.addr.eq(Mux(self.scan_store, self.scan_word, storing.word)),
-            write.data.eq(Cat(news[:lanes])),
-        ]
+        m.d.comb += write.data.eq(Cat(news[:lanes]))
         if stage.bias:
-            m.d.comb += [
-                bias_write.en.eq((store & storing.bias) | (scan_store & self.scan_bias)),
-                bias_write.addr.eq(Mux(self.scan_store, self.scan_block, storing.block)),
-                bias_write.data.eq(Cat(news[lanes:])),
-            ]
+            m.d.comb += bias_write.data.eq(Cat(news[lanes:]))
+        self._store(m, write, bias_write if stage.bias else None, storing, store, scan_store)
 
     def _changed(self, old, gradient, drop, keep, random):
         """``old - round(gradient)``, or ``old``."""

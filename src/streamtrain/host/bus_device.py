@@ -1,0 +1,306 @@
+"""A trainer behind its registers and packets, wherever the bus to it goes."""
+
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+
+from streamtrain.bus.packets import PacketFormat
+from streamtrain.bus.receive import PACKET_BITS
+from streamtrain.bus.table import EVENTS, IDENTITY, SATURATIONS, WIDE, configuration, register_map
+from streamtrain.bus.window import Target, window_sizes
+from streamtrain.host.device import Commands, Op, Results, check_random
+from streamtrain.host.packing import pack_states, stage_weights, stage_words, unpack_states
+from streamtrain.pipeline.layouts import saturation_sites
+
+__all__ = ["Bus", "BusDevice", "BusError"]
+
+_PACKET_SAMPLES = (1 << PACKET_BITS) - 1
+_PACKET_BYTES = 1 << 22  # of one transfer
+_WAIT_SECONDS = 10.0
+_DAMAGE = tuple(event for event in EVENTS if event != "done")
+
+
+class BusError(RuntimeError):
+    """A trainer does not answer, refuses, or is not the one that was expected."""
+
+
+class Bus(Protocol):
+    """The way to a trainer's registers and streams.
+
+    Any method raises :exc:`BusError` if there is no answer, or SLVERR is the answer.
+    """
+
+    def read(self, address: int) -> int:
+        """The register at ``address``."""
+        ...
+
+    def write(self, address: int, value: int) -> None:
+        """Write the register at ``address``."""
+        ...
+
+    def read_all(self, address: int, count: int) -> np.ndarray:
+        """Read the same register so many times: uint32 (count,)."""
+        ...
+
+    def write_all(self, address: int, values: np.ndarray) -> None:
+        """Write ``values`` to the same register, one after the other."""
+        ...
+
+    def exchange(self, packet: np.ndarray, size: int) -> np.ndarray:
+        """Send one packet (uint8), and receive one of ``size`` bytes."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let some time pass, in which the trainer works."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the bus holds."""
+        ...
+
+
+class BusDevice:
+    """A trainer's hardware as a :class:`~streamtrain.host.device.Device`.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+        What the hardware was made from.
+    bus : :class:`Bus`
+
+    Attributes
+    ----------
+    table : :class:`~streamtrain.bus.RegisterMap`
+
+    Raises
+    ------
+    BusError
+        If there is no trainer at the bus, or one that was made from another plan.
+    """
+
+    def __init__(self, plan, bus):
+        self.plan = plan
+        self.bus = bus
+        self.format = fmt = PacketFormat(plan, self._bytes(bus))
+        self.table = register_map(fmt)
+        expected, found = configuration(plan, fmt.size), self.read("HASH") | self.read("HASH_HIGH") << 32
+        if found != expected:
+            raise BusError(
+                f"The trainer at the bus was made from another design: its hash is {found:016x}, that of "
+                f"this plan {expected:016x}. Take the plan that its build wrote"
+            )
+        self._kept = {}  # settings as they were written last
+        self._pending = 0  # samples of a mini-batch whose update has yet to come
+        self.reset()
+
+    @staticmethod
+    def _bytes(bus):
+        """Bytes of TDATA, by registers whose place never changes."""
+        identity = bus.read(0x000)
+        if identity != IDENTITY:
+            raise BusError(
+                f"There is no trainer at the bus: the register ID reads 0x{identity:08x}, not "
+                f"0x{IDENTITY:08x}. Check the address, and that the bitstream is loaded"
+            )
+        return bus.read(0x014) & 0xFF
+
+    # -- Registers ----------------------------------------------------------------------------------
+
+    def read(self, register, field=None):
+        """A register by name, or one of its fields."""
+        found = self.table[register]
+        value = self.bus.read(found.address)
+        if field is None:
+            return value
+        return (value & found[field].mask) >> found[field].low
+
+    def write(self, register, **fields):
+        """Write a register; fields that are not given are 0."""
+        found = self.table[register]
+        value = 0
+        for name, number in fields.items():
+            value |= int(number) << found[name].low & found[name].mask
+        self.bus.write(found.address, value)
+
+    def counters(self):
+        """All counters by their names in small letters, since they were cleared."""
+        names = ("SAMPLES", "CORRECT", "DROPPED", *WIDE)
+        return {
+            name.lower(): self.read(name) | (self.read(f"{name}_HIGH") << 32 if name in WIDE else 0)
+            for name in names
+        }
+
+    def reset(self):
+        """Forget samples and events, and set counters to 0. Weights and settings stay."""
+        self.write("CONTROL", reset=1, clear=1)
+        self.write("EVENTS", **dict.fromkeys(EVENTS, 1))
+        self._kept.pop("CONTROL", None)
+        self._pending = 0
+
+    # -- Samples ------------------------------------------------------------------------------------
+
+    def run(self, x, commands: Commands):
+        """Process samples; see :class:`~streamtrain.host.device.Device`."""
+        sizes, pending = self._batches(commands)
+        limit = min(_PACKET_SAMPLES, max(1, _PACKET_BYTES // self.format.sample_bytes))
+        done = []
+        for begin, end in _runs(commands, sizes, limit):
+            self._set(commands[begin:end], int(sizes[begin]))
+            packed = self.format.pack(x[begin:end], commands.label[begin:end])
+            size = (end - begin) * self.format.result_bytes
+            try:
+                received = self.bus.exchange(packed.ravel(), size)
+            finally:
+                self._check_events()
+            done.append(self.format.unpack(received)[0])
+        self._pending = pending
+        return Results(*(np.concatenate([getattr(part, name) for part in done]) for name in _RESULTS))
+
+    def _batches(self, commands):
+        """The size of each sample's mini-batch, 0 where there is none; and what is left of the last."""
+        training = commands.op == Op.TRAIN
+        ends = np.flatnonzero(training & (commands.update != 0))
+        counted = np.cumsum(training) + self._pending  # up to each sample, with it
+        sizes = np.diff(counted[ends], prepend=0)
+        left = int(counted[-1] - counted[ends[-1]]) if len(ends) else int(counted[-1])
+        sizes = np.append(sizes, left + 1)  # the last one's update is not among these samples
+        if training.any() and max(sizes[:-1].max(initial=0), left) > self.plan.max_batch:
+            raise ValueError(
+                f"A mini-batch has {max(sizes.max() - 1, left)} samples, but the design takes "
+                f"{self.plan.max_batch}; plan it with a larger max_batch"
+            )
+        number = np.searchsorted(ends, np.arange(len(commands)))
+        return np.where(training, np.minimum(sizes[number], self.plan.max_batch), 0), left
+
+    def _set(self, commands, batch):
+        """Write the settings that hold for all of these samples."""
+        first = {name: int(getattr(commands, name)[0]) for name in _SETTINGS}
+        self._update("PACKET", samples=len(commands))
+        self._update("CONTROL", run=1, mode=first["op"])
+        if first["op"] != Op.TRAIN:
+            return
+        self._update("BATCH", samples=batch)
+        self._update("RATE", mantissa=first["mantissa"], shift=first["shift"])
+        self._update("FROZEN", layers=first["frozen"])
+        for name in ("momentum", "decay", "clip"):
+            if name.upper() in self.table:
+                self._update(name.upper(), value=first[name])
+
+    def _update(self, register, **fields):
+        if self._kept.get(register) != fields:
+            self.write(register, **fields)
+            self._kept[register] = fields
+
+    def _check_events(self):
+        events = self.read("EVENTS")
+        raised = [name for name in _DAMAGE if events & self.table["EVENTS"][name].mask]
+        if raised:
+            self.write("EVENTS", **dict.fromkeys(raised, 1))
+            raise BusError(f"The trainer reports: {' '.join(EVENTS[name] for name in raised)}")
+
+    # -- State --------------------------------------------------------------------------------------
+
+    def read_weights(self):
+        """See :class:`~streamtrain.host.device.Device`."""
+        return self._read(Target.WEIGHTS, "")
+
+    def write_weights(self, weights):
+        """See :class:`~streamtrain.host.device.Device`."""
+        self._write(Target.WEIGHTS, weights, "")
+
+    def read_optimizer(self):
+        """See :class:`~streamtrain.host.device.Device`."""
+        return self._read(Target.VELOCITIES, ".velocity")
+
+    def write_optimizer(self, state):
+        """See :class:`~streamtrain.host.device.Device`."""
+        self._write(Target.VELOCITIES, state, ".velocity")
+
+    def read_random(self):
+        """See :class:`~streamtrain.host.device.Device`."""
+        if not self.plan.random_sites:
+            return {}
+        return unpack_states(self.plan, self._window(Target.RANDOM, 0) & 1)
+
+    def write_random(self, states):
+        """See :class:`~streamtrain.host.device.Device`."""
+        check_random(self.plan, states)
+        if states:
+            self._window(Target.RANDOM, 0, pack_states(self.plan, states))
+
+    def saturations(self):
+        """See :class:`~streamtrain.host.device.Device`."""
+        self._wait("STATUS", "busy", 0, "the samples to be worked off")
+        return {
+            stage.name: {
+                site: self.bus.read(SATURATIONS + 16 * number + 4 * place)
+                for place, site in enumerate(saturation_sites(self.plan))
+            }
+            for number, stage in enumerate(self.plan.stages)
+        }
+
+    def _stages(self, target):
+        """(number, stage) of those that have something behind the window."""
+        sizes = window_sizes(self.plan)
+        return [(n, stage) for n, stage in enumerate(self.plan.stages) if (target, n) in sizes]
+
+    def _read(self, target, what):
+        found = {}
+        for number, stage in self._stages(target):
+            lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
+            words = self._window(target, number).reshape(stage.words, lanes)
+            weight, bias = stage_weights(stage, words)
+            found[f"{stage.name}.weight{what}"] = weight
+            if bias is not None:
+                found[f"{stage.name}.bias{what}"] = bias
+        return found
+
+    def _write(self, target, tensors, what):
+        for number, stage in self._stages(target):
+            weight = tensors[f"{stage.name}.weight{what}"]
+            self._window(target, number, stage_words(stage, weight, tensors.get(f"{stage.name}.bias{what}")))
+
+    def _window(self, target, layer, numbers=None):
+        """Read all numbers behind the window, or write them."""
+        self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
+        self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
+        self._wait("STATUS", "window_open", 1, "the window to open")
+        data = self.table["WINDOW_DATA"].address
+        if numbers is None:
+            stage = len(self.plan.stages) if target is Target.RANDOM else layer
+            found = self.bus.read_all(data, window_sizes(self.plan)[target, stage])
+            return found.view(np.int32).astype(np.int64)
+        self.bus.write_all(data, numbers.ravel().astype(np.int32).view(np.uint32))
+        return None
+
+    def _wait(self, register, field, value, what):
+        waited = pause = 0.0
+        while self.read(register, field) != value:
+            if waited > _WAIT_SECONDS:
+                raise BusError(
+                    f"Waited {_WAIT_SECONDS:g} s for {what}, in vain: STATUS is "
+                    f"0x{self.read('STATUS'):08x}. Results that nobody takes hold samples up"
+                )
+            self.bus.pause(pause)
+            waited += pause
+            pause = min(0.01, pause + 0.0001)
+
+    def close(self):
+        """Stop taking packets, and give back the bus."""
+        self.write("CONTROL", run=0)
+        self.bus.close()
+
+
+_RESULTS = ("scores", "loss", "predicted")
+_SETTINGS = ("op", "mantissa", "shift", "frozen", "momentum", "decay", "clip")
+
+
+def _runs(commands, sizes, limit):
+    """``(begin, end)`` of samples that have all settings in common, at most ``limit`` of them each."""
+    settings = np.stack([*(getattr(commands, name) for name in _SETTINGS), sizes])
+    changes = np.flatnonzero((settings[:, 1:] != settings[:, :-1]).any(axis=0)) + 1
+    edges = [0, *changes.tolist(), len(commands)]
+    for begin, end in pairwise(edges):
+        for start in range(begin, end, limit):
+            yield start, min(start + limit, end)

@@ -1,0 +1,213 @@
+"""The compiled model of the whole IP as a :class:`~streamtrain.host.bus_device.Bus`."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_int, c_uint8, c_uint32, c_uint64
+
+import numpy as np
+
+from streamtrain.bus.axi import OKAY
+from streamtrain.bus.packets import PacketFormat
+from streamtrain.host.bus_device import BusError
+from streamtrain.simulate.compiled import compile_ip, patience_cycles
+
+__all__ = ["SimulatedBus"]
+
+_ACCESS_CYCLES = 1_000  # that a register access may take: more is a hang
+
+_PAUSE_CYCLES = 200
+
+
+class _Exchange(Structure):
+    _fields_ = [
+        ("sent", c_uint64),
+        ("data", POINTER(c_uint8)),
+        ("keep", POINTER(c_uint64)),
+        ("last", POINTER(c_uint8)),
+        ("expected", c_uint64),
+        ("result", POINTER(c_uint8)),
+        ("result_last", POINTER(c_uint8)),
+        ("result_cycle", POINTER(c_uint64)),
+        ("received", c_uint64),
+        ("accepted", c_uint64),
+        ("stall", c_uint32),
+        ("seed", c_uint64),
+        ("patience", c_uint64),
+    ]
+
+
+def _pointer(array):
+    return array.ctypes.data_as(POINTER(c_uint8 if array.dtype == np.uint8 else c_uint64))
+
+
+class SimulatedBus:
+    """A trainer's RTL with its buses, compiled and running; see :class:`~streamtrain.host.bus_device.Bus`.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    size : :class:`int`
+        Bytes of TDATA.
+    stall : :class:`float`
+        Probability that a stream pauses in a cycle.
+    seed : :class:`int`
+        Of the pauses.
+    trace : path, optional
+        Write waveforms (VCD) there; they are whole after :meth:`close`.
+    jobs : :class:`int`, optional
+        Processes that compile at once; as many as there are cores without.
+    report : callable
+        Gets a line of text as each step of compiling begins.
+
+    Raises
+    ------
+    CompileError
+        If a tool is missing or fails.
+    """
+
+    def __init__(
+        self, plan, size=4, *, stall=0.0, seed=1, trace=None, jobs=None, report=lambda text: None
+    ):
+        self._model = None
+        if not 0 <= stall < 1:
+            raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
+        self.format = PacketFormat(plan, size)
+        self.stall = stall
+        self._seed = seed
+        self._patience = patience_cycles(plan, stall)
+        self._library = library = compile_ip(
+            self.format, trace=trace is not None, jobs=jobs, report=report
+        )
+        library.st_new.restype = ctypes.c_void_p
+        library.st_cycle.restype = c_uint64
+        for name in ("st_free", "st_reset", "st_cycle", "st_irq"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+        library.st_trace.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        library.st_wait.argtypes = [ctypes.c_void_p, c_uint64]
+        library.st_exchange.argtypes = [ctypes.c_void_p, POINTER(_Exchange)]
+        library.st_access.argtypes = [
+            *(ctypes.c_void_p, c_int, c_uint32, POINTER(c_uint32), c_uint32, c_uint64)
+        ]
+        self._model = library.st_new()
+        if trace is not None and library.st_trace(self._model, str(trace).encode()):
+            raise OSError(f"Cannot write waveforms to {trace}")
+        self.reset()
+
+    def close(self):
+        """End the simulation and finish its waveforms."""
+        if self._model is not None:
+            self._library.st_trace(self._model, None)
+            self._library.st_free(self._model)
+            self._model = None
+
+    def __del__(self):
+        self.close()
+
+    @property
+    def cycle(self):
+        """Clock cycles since the start."""
+        return self._library.st_cycle(self._model)
+
+    @property
+    def irq(self):
+        """Level of the interrupt."""
+        return self._library.st_irq(self._model)
+
+    def reset(self):
+        """Pull ``aresetn``. Memories, the weights among them, keep their content."""
+        self._library.st_reset(self._model)
+
+    def wait(self, cycles):
+        """Let clock cycles pass."""
+        self._library.st_wait(self._model, cycles)
+
+    def access(self, address, value=None, strobe=0xF):
+        """Read a register, or write ``value``: ``(response, word)``.
+
+        Raises :exc:`BusError` if there is no response.
+        """
+        word = c_uint32(0 if value is None else int(value) & 0xFFFFFFFF)
+        response = self._library.st_access(
+            self._model, value is not None, address, ctypes.byref(word), strobe, _ACCESS_CYCLES
+        )
+        if response < 0:
+            raise BusError(f"No response from address 0x{address:03x} in {_ACCESS_CYCLES} cycles")
+        return response, word.value
+
+    def read(self, address):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        response, word = self.access(address)
+        if response != OKAY:
+            raise BusError(f"The trainer refuses that address 0x{address:03x} is read now")
+        return word
+
+    def write(self, address, value):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        response, _ = self.access(address, value)
+        if response != OKAY:
+            raise BusError(f"The trainer refuses 0x{value:08x} at address 0x{address:03x}")
+
+    def read_all(self, address, count):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        return np.array([self.read(address) for _ in range(count)], np.uint32)
+
+    def write_all(self, address, values):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        for value in values.tolist():
+            self.write(address, value)
+
+    def pause(self, seconds):
+        """Let some clock cycles pass, however long it is to be: simulated time is not ours."""
+        self.wait(_PAUSE_CYCLES)
+
+    def transfer(self, data, keep, last, expected, *, patience=None):
+        """Words into the one stream, and out of the other, as they come.
+
+        Parameters
+        ----------
+        data : uint8 array (words, bytes of TDATA)
+        keep, last : integer arrays (words,)
+        expected : :class:`int`
+            Words that are to come out.
+        patience : :class:`int`, optional
+            Cycles in which nothing moves, after which there is nothing more to wait for.
+
+        Returns ``(data, last, cycles)`` of the words that came out, and how many went in.
+        """
+        size = self.format.size
+        data = np.ascontiguousarray(data, np.uint8).reshape(-1, size)
+        keep = np.ascontiguousarray(keep, np.uint64)
+        last = np.ascontiguousarray(last, np.uint8)
+        result = np.zeros((expected, size), np.uint8)
+        result_last = np.zeros(expected, np.uint8)
+        cycles = np.zeros(expected, np.uint64)
+        job = _Exchange(
+            sent=len(data),
+            data=_pointer(data),
+            keep=_pointer(keep),
+            last=_pointer(last),
+            expected=expected,
+            result=_pointer(result),
+            result_last=_pointer(result_last),
+            result_cycle=_pointer(cycles),
+            stall=round(self.stall * 65536),
+            seed=self._seed,
+            patience=self._patience if patience is None else patience,
+        )
+        self._seed += 1
+        self._library.st_exchange(self._model, ctypes.byref(job))
+        got = job.received
+        return (result[:got], result_last[:got], cycles[:got].astype(np.int64)), job.accepted
+
+    def exchange(self, packet, size):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        width = self.format.size
+        words = len(packet) // width
+        keep = np.full(words, (1 << width) - 1, np.uint64)
+        last = np.arange(words) == words - 1
+        (data, _, _), accepted = self.transfer(packet, keep, last, size // width)
+        if data.size < size:
+            raise BusError(
+                f"The trainer stopped: {accepted} of {words} words went in, and {data.size} of {size} "
+                f"bytes came out"
+            )
+        return data.ravel()

@@ -1,0 +1,14 @@
+"""Vivado: packaging of the core as an IP, a block design for each board, runs, and reports."""
+
+from streamtrain.vivado.launch import VivadoRun, run
+from streamtrain.vivado.project import Ip, block_design, package_ip, scripts, write_project
+
+__all__ = [
+    "Ip",
+    "VivadoRun",
+    "block_design",
+    "package_ip",
+    "run",
+    "scripts",
+    "write_project",
+]
