@@ -99,7 +99,7 @@ def test_finds_what_brute_force_finds(name, in_flight, objectives, limited, ever
 
 @pytest.mark.parametrize("in_flight", [1, 2])
 @pytest.mark.parametrize("most", [0, 10, 100])
-@pytest.mark.parametrize("name", ["odd", "deep"])
+@pytest.mark.parametrize("name", ["odd", "deep", "optimiser", "frozen front", "frozen middle"])
 def test_finds_it_in_small_portions(name, most, in_flight, every_design, monkeypatch):
     """With few designs of the first stages, or none, that are tried together; and little room for others."""
     monkeypatch.setattr(heads, "_HEADS", most)

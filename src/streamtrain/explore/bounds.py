@@ -87,7 +87,7 @@ def corners(most, low, d_step, b_step):
 def portions(rows, places, most):
     """Rows in portions of up to ``most`` whose ``places`` (axes, all rows) are close to one another."""
     blocks = [rows]
-    while len(blocks[0]) > most:
+    while len(blocks[-1]) > most:
         blocks = [part for block in blocks for part in _halves(block, places)]
     return blocks
 
