@@ -418,8 +418,16 @@ def test_layers_can_be_frozen_from_call_to_call(trainer, device, samples):
     ("frozen", "error", "message"),
     [
         ("conv1", TypeError, r"^frozen must be a sequence of layer names, such as \['conv1'\]"),
-        (["conv3"], ValueError, r"^No layer with weights is named 'conv3' \(did you mean 'conv1'\?\)"),
-        (["linear1", "conv1"], ValueError, r"^With conv1, linear1 frozen, no layer is left to train"),
+        (
+            ["conv3"],
+            ValueError,
+            r"^No layer with weights is named 'conv3' \(did you mean 'conv1'\?\)",
+        ),
+        (
+            ["linear1", "conv1"],
+            ValueError,
+            r"^With conv1, linear1 frozen, no layer is left to train",
+        ),
     ],
 )
 def test_rejects_what_cannot_be_frozen(trainer, device, samples, frozen, error, message):

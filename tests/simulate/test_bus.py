@@ -107,6 +107,8 @@ def test_seed_fills_the_random_bits():
     assert trainer.device.read_random() == seeded_states(FULL.plan, 0x12345678)
     assert trainer.device.read("SEED") == 0x12345678
     with pytest.raises(BusError, match="refuses 0x00000000 at address 0x04c"):
+        trainer.device.bus.write(0x04C, 0)
+    with pytest.raises(ValueError, match=r"^SEED\.seed takes 1 to 4294967295, not 0$"):
         trainer.device.write("SEED", seed=0)
 
 
@@ -227,7 +229,7 @@ def test_reset_in_mid_sample(bus):
     device.write("CONTROL", run=1, mode=2)
     packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x[:1]), y[:1]).reshape(-1, 4)
     bus.transfer(packed[:5], np.full(5, 0xF), np.zeros(5), 0)
-    device.reset()
+    device.write("CONTROL", reset=1, clear=1)
     assert device.read("STATUS", "receiving") == 1  # the rest of the packet is yet to come
     bus.transfer(packed[5:], np.full(len(packed) - 5, 0xF), np.arange(len(packed) - 5) == len(packed) - 6, 0)
     assert device.read("STATUS", "receiving") == 0

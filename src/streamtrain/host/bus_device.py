@@ -1,5 +1,6 @@
 """A trainer behind its registers and packets, wherever the bus to it goes."""
 
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol
 
@@ -13,11 +14,15 @@ from streamtrain.host.device import Commands, Op, Results, check_random
 from streamtrain.host.packing import pack_states, stage_weights, stage_words, unpack_states
 from streamtrain.pipeline.layouts import saturation_sites
 
-__all__ = ["Bus", "BusDevice", "BusError"]
+__all__ = ["FEATURES", "RESULT_BYTES", "SAMPLES", "SAMPLE_BYTES", "Bus", "BusDevice", "BusError"]
+
+ID, FEATURES, SAMPLE_BYTES, RESULT_BYTES, SAMPLES = 0x000, 0x014, 0x018, 0x01C, 0x080
+"""Addresses of registers whose place is the same in all trainers."""
 
 _PACKET_SAMPLES = (1 << PACKET_BITS) - 1
-_PACKET_BYTES = 1 << 22  # of one transfer
 _WAIT_SECONDS = 10.0
+_SETTLE_SECONDS = 1.0  # for samples that a host has left behind
+_LOOK_SECONDS = 0.01
 _DAMAGE = tuple(event for event in EVENTS if event != "done")
 
 
@@ -28,8 +33,16 @@ class BusError(RuntimeError):
 class Bus(Protocol):
     """The way to a trainer's registers and streams.
 
-    Any method raises :exc:`BusError` if there is no answer, or SLVERR is the answer.
+    Any method raises :exc:`BusError` if there is no answer, or SLVERR is the answer; where the processor
+    itself accesses memory, SLVERR ends the process instead.
+
+    Attributes
+    ----------
+    capacity : :class:`int`
+        Bytes that a packet and its answer may have together.
     """
+
+    capacity: int
 
     def read(self, address: int) -> int:
         """The register at ``address``."""
@@ -48,7 +61,11 @@ class Bus(Protocol):
         ...
 
     def exchange(self, packet: np.ndarray, size: int) -> np.ndarray:
-        """Send one packet (uint8), and receive one of ``size`` bytes."""
+        """Send one packet (uint8), and receive one of ``size`` bytes; none if that is 0."""
+        ...
+
+    def flush(self) -> None:
+        """Give up what is under way, and drop what the trainer sends."""
         ...
 
     def pause(self, seconds: float) -> None:
@@ -76,20 +93,32 @@ class BusDevice:
     Raises
     ------
     BusError
-        If there is no trainer at the bus, or one that was made from another plan.
+        If there is no trainer at the bus, or one that was made from another plan; or the bus has no room
+        for a sample.
     """
 
     def __init__(self, plan, bus):
         self.plan = plan
         self.bus = bus
+        bus.flush()
         self.format = fmt = PacketFormat(plan, self._bytes(bus))
         self.table = register_map(fmt)
-        expected, found = configuration(plan, fmt.size), self.read("HASH") | self.read("HASH_HIGH") << 32
+        expected, found = (
+            configuration(plan, fmt.size),
+            self.read("HASH") | self.read("HASH_HIGH") << 32,
+        )
         if found != expected:
             raise BusError(
                 f"The trainer at the bus was made from another design: its hash is {found:016x}, that of "
                 f"this plan {expected:016x}. Take the plan that its build wrote"
             )
+        pair = fmt.sample_bytes + fmt.result_bytes
+        if pair > bus.capacity:
+            raise BusError(
+                f"A sample and its result take {pair:,} bytes, but the bus has room for {bus.capacity:,}; "
+                f"give it a larger buffer"
+            )
+        self._limit = min(_PACKET_SAMPLES, bus.capacity // pair)  # samples in a packet
         self._kept = {}  # settings as they were written last
         self._pending = 0  # samples of a mini-batch whose update has yet to come
         self.reset()
@@ -97,13 +126,13 @@ class BusDevice:
     @staticmethod
     def _bytes(bus):
         """Bytes of TDATA, by registers whose place never changes."""
-        identity = bus.read(0x000)
+        identity = bus.read(ID)
         if identity != IDENTITY:
             raise BusError(
                 f"There is no trainer at the bus: the register ID reads 0x{identity:08x}, not "
                 f"0x{IDENTITY:08x}. Check the address, and that the bitstream is loaded"
             )
-        return bus.read(0x014) & 0xFF
+        return bus.read(FEATURES) & 0xFF
 
     # -- Registers ----------------------------------------------------------------------------------
 
@@ -116,11 +145,19 @@ class BusDevice:
         return (value & found[field].mask) >> found[field].low
 
     def write(self, register, **fields):
-        """Write a register; fields that are not given are 0."""
+        """Write a register; fields that are not given are 0.
+
+        Raises :exc:`ValueError` for a value that the trainer would refuse.
+        """
         found = self.table[register]
         value = 0
         for name, number in fields.items():
-            value |= int(number) << found[name].low & found[name].mask
+            field = found[name]
+            if not field.minimum <= number <= field.maximum:
+                raise ValueError(
+                    f"{register}.{name} takes {field.minimum} to {field.maximum}, not {number}"
+                )
+            value |= int(number) << field.low
         self.bus.write(found.address, value)
 
     def counters(self):
@@ -131,31 +168,88 @@ class BusDevice:
             for name in names
         }
 
+    def work_cycles(self):
+        """Cycles since counters were cleared in which the trainer had a sample to work on."""
+        self._wait("STATUS", "busy", 0, "the samples to be worked off")
+        found = self.counters()
+        return found["cycles"] - found["starved"]
+
     def reset(self):
-        """Forget samples and events, and set counters to 0. Weights and settings stay."""
+        """Forget samples and events, and set counters to 0. Weights and settings stay.
+
+        Whole samples that another host has left inside are worked off first, so that no update is cut
+        short; their results are dropped.
+        """
+        waited = 0.0
+        self.bus.flush()
+        while self._leftover() and waited < _SETTLE_SECONDS:
+            self.bus.pause(_LOOK_SECONDS)
+            waited += _LOOK_SECONDS
+            self.bus.flush()  # results that nobody takes hold samples up
         self.write("CONTROL", reset=1, clear=1)
+        self.bus.flush()
+        if self.read("STATUS", "receiving"):
+            # The rest of a packet is dropped up to its end, but whoever sent it is gone.
+            self.bus.exchange(np.zeros(self.format.size, np.uint8), 0)
         self.write("EVENTS", **dict.fromkeys(EVENTS, 1))
         self._kept.pop("CONTROL", None)
         self._pending = 0
+
+    def _leftover(self):
+        """Whether samples are worked on; a window that is open waits for whoever opened it."""
+        status, fields = self.read("STATUS"), self.table["STATUS"]
+        return status & fields["busy"].mask and not status & fields["window_busy"].mask
+
+    @contextmanager
+    def _kept_in_step(self):
+        """Whatever ends the block, trainer and bus are ready for the next one."""
+        try:
+            yield
+        except BusError as error:
+            raise BusError(f"{error}. {self._recovered()}") from error
+        except BaseException:  # Ctrl-C may come within a packet
+            self._recovered()
+            raise
+
+    def _recovered(self):
+        """Reset everything. Returns what a message should say of it."""
+        try:
+            self.bus.flush()
+            raised = self._damage()
+            self.reset()
+        except BusError as error:
+            return f"Nor can it be reset ({error}): load the bitstream again, and connect anew"
+        why = "".join(f"The trainer reports: {EVENTS[name]} " for name in raised)
+        return (
+            f"{why}The trainer was reset; what its weights are now is not known: "
+            f"connect anew, and load a checkpoint or weights"
+        )
 
     # -- Samples ------------------------------------------------------------------------------------
 
     def run(self, x, commands: Commands):
         """Process samples; see :class:`~streamtrain.host.device.Device`."""
         sizes, pending = self._batches(commands)
-        limit = min(_PACKET_SAMPLES, max(1, _PACKET_BYTES // self.format.sample_bytes))
         done = []
-        for begin, end in _runs(commands, sizes, limit):
-            self._set(commands[begin:end], int(sizes[begin]))
-            packed = self.format.pack(x[begin:end], commands.label[begin:end])
-            size = (end - begin) * self.format.result_bytes
-            try:
-                received = self.bus.exchange(packed.ravel(), size)
-            finally:
-                self._check_events()
-            done.append(self.format.unpack(received)[0])
+        for begin, end in _runs(commands, sizes, self._limit):
+            with self._kept_in_step():
+                done.append(self._packet(x[begin:end], commands[begin:end], int(sizes[begin])))
         self._pending = pending
-        return Results(*(np.concatenate([getattr(part, name) for part in done]) for name in _RESULTS))
+        return Results(
+            *(np.concatenate([getattr(part, name) for part in done]) for name in _RESULTS)
+        )
+
+    def _packet(self, x, commands, batch):
+        """Send samples that have all settings in common, and wait for what comes of them."""
+        self._set(commands, batch)
+        packed = self.format.pack(x, commands.label)
+        received = self.bus.exchange(packed.ravel(), len(x) * self.format.result_bytes)
+        if self._damage():
+            raise BusError("Samples were not taken as they were sent")
+        results, labels = self.format.unpack(received)
+        if (labels != commands.label).any():
+            raise BusError("Results came that are of other samples")
+        return results
 
     def _batches(self, commands):
         """The size of each sample's mini-batch, 0 where there is none; and what is left of the last."""
@@ -192,12 +286,10 @@ class BusDevice:
             self.write(register, **fields)
             self._kept[register] = fields
 
-    def _check_events(self):
+    def _damage(self):
+        """Events since the last reset that should not be."""
         events = self.read("EVENTS")
-        raised = [name for name in _DAMAGE if events & self.table["EVENTS"][name].mask]
-        if raised:
-            self.write("EVENTS", **dict.fromkeys(raised, 1))
-            raise BusError(f"The trainer reports: {' '.join(EVENTS[name] for name in raised)}")
+        return [name for name in _DAMAGE if events & self.table["EVENTS"][name].mask]
 
     # -- State --------------------------------------------------------------------------------------
 
@@ -229,9 +321,10 @@ class BusDevice:
         if states:
             self._window(Target.RANDOM, 0, pack_states(self.plan, states))
 
-    def saturations(self):
-        """See :class:`~streamtrain.host.device.Device`."""
-        self._wait("STATUS", "busy", 0, "the samples to be worked off")
+    def saturations(self, *, settled=True):
+        """See :class:`~streamtrain.host.device.Device`; if not ``settled``, as far as it has come."""
+        if settled:
+            self._wait("STATUS", "busy", 0, "the samples to be worked off")
         return {
             stage.name: {
                 site: self.bus.read(SATURATIONS + 16 * number + 4 * place)
@@ -259,10 +352,16 @@ class BusDevice:
     def _write(self, target, tensors, what):
         for number, stage in self._stages(target):
             weight = tensors[f"{stage.name}.weight{what}"]
-            self._window(target, number, stage_words(stage, weight, tensors.get(f"{stage.name}.bias{what}")))
+            self._window(
+                target, number, stage_words(stage, weight, tensors.get(f"{stage.name}.bias{what}"))
+            )
 
     def _window(self, target, layer, numbers=None):
         """Read all numbers behind the window, or write them."""
+        with self._kept_in_step():
+            return self._scan(target, layer, numbers)
+
+    def _scan(self, target, layer, numbers):
         self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
         self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
         self._wait("STATUS", "window_open", 1, "the window to open")
@@ -288,8 +387,20 @@ class BusDevice:
 
     def close(self):
         """Stop taking packets, and give back the bus."""
-        self.write("CONTROL", run=0)
-        self.bus.close()
+        if isinstance(self.bus, _ClosedBus):
+            return
+        try:
+            self.write("CONTROL", run=0)
+        finally:
+            self.bus.close()
+            self.bus = _ClosedBus()
+
+
+class _ClosedBus:
+    """What is left of a bus."""
+
+    def __getattr__(self, name):
+        raise BusError("The trainer was closed; connect anew")
 
 
 _RESULTS = ("scores", "loss", "predicted")

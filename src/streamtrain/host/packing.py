@@ -79,9 +79,7 @@ def stage_words(stage, weight, bias):
     Returns an array (words, lanes): for each word Pm x Pn x Pk weights, then Pm biases.
     """
     (pm, pn, pk), (m_blocks, n_blocks, taps) = stage.folding, stage.blocks
-    blocks = _stream_order(stage, np.asarray(weight)).reshape(
-        m_blocks, pm, n_blocks, pn, taps, pk
-    )
+    blocks = _stream_order(stage, np.asarray(weight)).reshape(m_blocks, pm, n_blocks, pn, taps, pk)
     words = blocks.transpose(0, 2, 4, 1, 3, 5).reshape(stage.words, -1)
     if bias is None:
         return words
@@ -118,7 +116,9 @@ def pack_states(plan, states):
     """
     names = [f"{stage.name}.{site}" for _, stage, site in plan.random_sites]
     found = np.array([states[name] for name in reversed(names)], np.uint64)
-    return (found[:, None] >> np.arange(STATE_BITS - 1, -1, -1, dtype=np.uint64) & np.uint64(1)).ravel()
+    return (
+        found[:, None] >> np.arange(STATE_BITS - 1, -1, -1, dtype=np.uint64) & np.uint64(1)
+    ).ravel()
 
 
 def unpack_states(plan, bits):

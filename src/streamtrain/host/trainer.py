@@ -363,7 +363,10 @@ class Trainer:
         Returns a dictionary ``["conv1"]["output" | "errors" | "weights"]`` of counts; with momentum there is
         ``"velocity"``, too.
         """
-        counts = self.device.saturations()
+        return self._saturations(self.device.saturations())
+
+    def _saturations(self, counts):
+        """With those of before a checkpoint."""
         for name, sites in self._saturated_before.items():
             for site, count in sites.items():
                 counts[name][site] += count
@@ -639,7 +642,9 @@ def _rate(plan, lr, step):
 def _frozen_stages(plan, names):
     """Stages by their names, as bits."""
     if isinstance(names, str):
-        raise TypeError(f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}")
+        raise TypeError(
+            f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}"
+        )
     names = set(names)
     check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
     if all(stage.name in names or not stage.trainable for stage in plan.stages):

@@ -13,6 +13,7 @@ from streamtrain.simulate.compiled import compile_ip, patience_cycles
 __all__ = ["SimulatedBus"]
 
 _ACCESS_CYCLES = 1_000  # that a register access may take: more is a hang
+_QUIET_CYCLES = 1_000  # after which nothing more comes of itself
 
 _PAUSE_CYCLES = 200
 
@@ -63,6 +64,8 @@ class SimulatedBus:
     CompileError
         If a tool is missing or fails.
     """
+
+    capacity = 1 << 22
 
     def __init__(
         self, plan, size=4, *, stall=0.0, seed=1, trace=None, jobs=None, report=lambda text: None
@@ -211,3 +214,9 @@ class SimulatedBus:
                 f"bytes came out"
             )
         return data.ravel()
+
+    def flush(self):
+        """See :class:`~streamtrain.host.bus_device.Bus`."""
+        nothing = np.zeros(0, np.uint8)
+        while len(self.transfer(nothing, nothing, nothing, 64, patience=_QUIET_CYCLES)[0][1]) == 64:
+            pass

@@ -1,0 +1,141 @@
+"""A trainer on a board with PYNQ.
+
+Where PYNQ is installed, importing this binds a driver to the IP, so that an overlay has the verbs of a trainer::
+
+    import streamtrain.host.pynq
+    from pynq import Overlay
+
+    trainer = Overlay("trainer.bit").trainer
+    trainer.fit(x, y)
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from streamtrain.host.bus_device import BusError
+from streamtrain.host.connect import ConnectedTrainer, load_plan
+from streamtrain.host.dma import DmaBus
+
+__all__ = ["IP_NAME", "VLNV", "driver", "load_bus"]
+
+VLNV = "streamtrain.org:ip:streamtrain:" + ".".join(version("streamtrain").split(".")[:2])
+"""Vendor, library, name and version of the IP."""
+
+IP_NAME = "trainer"
+"""What it is called in a block design of ours."""
+
+_DMA_NAME, _DMA_TYPE = "dma", "xilinx.com:ip:axi_dma:"
+_BUFFER_BYTES = 1 << 22
+
+
+class _Buffer:
+    """Memory of :func:`pynq.allocate` as a :class:`~streamtrain.host.dma.DmaBuffer`."""
+
+    def __init__(self, pynq, device):
+        self._memory = pynq.allocate((_BUFFER_BYTES,), np.uint8, target=device)
+        self.array = self._memory.view(np.ndarray)
+        self.address = self._memory.device_address
+
+    def give(self, size):
+        self._memory[:size].flush()
+
+    def take(self, size):
+        self._memory[:size].invalidate()
+
+    def close(self):
+        self._memory.freebuffer()
+
+
+def _pynq():
+    try:
+        return import_module("pynq")
+    except ImportError:
+        raise ImportError(
+            "PYNQ is not installed; it comes with the boards' SD card images (pynq.io)"
+        ) from None
+
+
+def _bus(pynq, control, ip_dict, device):
+    """The bus to a trainer whose registers are ``control``."""
+    names = [name for name, ip in ip_dict.items() if ip["type"].startswith(_DMA_TYPE)]
+    if _DMA_NAME in names:
+        names = [_DMA_NAME]
+    if len(names) != 1:
+        raise BusError(
+            f"The overlay should have one AXI DMA, or one that is called {_DMA_NAME!r}, "
+            f"but it has {', '.join(names) or 'none'}"
+        )
+    found = ip_dict[names[0]]
+    dma = pynq.MMIO(found["phys_addr"], found["addr_range"], device=device)
+    return DmaBus(control, dma.array, _Buffer(pynq, device))
+
+
+def load_bus(path):
+    """Load a bitstream.
+
+    Parameters
+    ----------
+    path : path
+        Of the .bit file; the .hwh file has to be beside it.
+
+    Returns a :class:`~streamtrain.host.dma.DmaBus`.
+
+    Raises
+    ------
+    ImportError
+        If PYNQ is not installed.
+    BusError
+        If the bitstream has no trainer, or none with a DMA.
+    """
+    pynq = _pynq()
+    overlay = pynq.Overlay(str(path))
+    kind = VLNV.rpartition(":")[0]
+    names = [name for name, ip in overlay.ip_dict.items() if ip["type"].startswith(kind)]
+    if len(names) != 1:
+        raise BusError(f"{path} should have one trainer ({kind}), but it has {len(names)}")
+    found = overlay.ip_dict[names[0]]
+    control = pynq.MMIO(found["phys_addr"], found["addr_range"], device=overlay.device)
+    return _bus(pynq, control.array, overlay.ip_dict, overlay.device)
+
+
+@cache
+def driver():
+    """The class that PYNQ's overlays take for a trainer. Raises :exc:`ImportError` without PYNQ."""
+    pynq = _pynq()
+
+    class TrainerDriver(pynq.DefaultIP):
+        """A trainer in an overlay, with the verbs of :class:`~streamtrain.Trainer`.
+
+        The build's plan.json has to be beside the bitstream.
+
+        Attributes
+        ----------
+        trainer : :class:`~streamtrain.host.connect.ConnectedTrainer`
+        """
+
+        bindto = (VLNV,)
+
+        def __init__(self, description):
+            super().__init__(description)
+            plan = load_plan(Path(self.device.bitfile_name).parent)
+            bus = _bus(pynq, self.mmio.array, self.device.ip_dict, self.device)
+            self.trainer = ConnectedTrainer(plan, bus)
+
+        def __getattr__(self, name):
+            if name == "trainer":  # it could not be made
+                raise AttributeError(name)
+            return getattr(self.trainer, name)
+
+        def __dir__(self):
+            return sorted({*super().__dir__(), *dir(self.trainer)})
+
+    return TrainerDriver
+
+
+if find_spec("pynq"):
+    driver()
