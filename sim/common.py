@@ -2,7 +2,7 @@
 
 import random
 
-from trainer import TRAIN, Trainer
+from trainer import RANDOM, TRAIN, Trainer
 
 __all__ = ["agree", "begin", "check_end", "check_weights", "pauses"]
 
@@ -11,7 +11,7 @@ async def begin(dut, samples=1):
     """A trainer with the golden model's first weights, set to train."""
     trainer = Trainer(dut)
     await trainer.reset()
-    await trainer.load([trainer.golden[f"weights{layer}"][0] for layer in range(trainer.layers)])
+    await trainer.load(0)
     await trainer.rate(*map(int, trainer.golden["rate"]))
     await trainer.write("PACKET", samples=samples)
     await trainer.write("CONTROL", run=1, mode=TRAIN)
@@ -30,10 +30,13 @@ def agree(trainer, results, first=0):
         assert scores == golden["scores"][number].tolist(), f"sample {number}"
 
 
-async def check_weights(trainer, count):
-    """Weights are those after ``count`` samples."""
-    for layer, numbers in enumerate(await trainer.weights()):
-        assert numbers.tolist() == trainer.golden[f"weights{layer}"][count].tolist(), f"layer {layer}"
+async def check_weights(trainer, count, *, random=True):
+    """Weights, what the optimiser remembers, and random bits are those after ``count`` samples."""
+    for place in trainer.places:
+        if place[1] != RANDOM or random:
+            numbers = await trainer.read_window(*place)
+            expected = trainer.held(place, count)
+            assert numbers.tolist() == expected.tolist(), f"layer {place[0]}, target {place[1]}"
 
 
 async def check_end(trainer, count, dropped=0):

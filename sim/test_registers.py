@@ -45,7 +45,11 @@ async def _held(trainer):
 def _drawn(rng, register):
     """A word whose fields are within their limits."""
     return sum(
-        rng.choice([field["minimum"], field["maximum"], rng.randint(field["minimum"], field["maximum"])])
+        rng.choice([
+            field["minimum"],
+            field["maximum"],
+            rng.randint(field["minimum"], field["maximum"]),
+        ])
         << field["low"]
         for field in register["fields"]
     )
@@ -59,7 +63,9 @@ async def reset_values(dut):
         if register["external"]:
             continue
         expected = sum(
-            field["reset"] << field["low"] for field in register["fields"] if field["access"] != "pulse"
+            field["reset"] << field["low"]
+            for field in register["fields"]
+            if field["access"] != "pulse"
         )
         assert await trainer.read_at(register["address"]) == expected, register["name"]
     assert not dut.irq.value
@@ -92,7 +98,9 @@ async def limits_refuse_all_of_a_word(dut):
                 if not 0 <= value <= _mask(field):
                     continue
                 before = await _held(trainer)
-                word = _drawn(rng, register) & ~(_mask(field) << field["low"]) | value << field["low"]
+                word = (
+                    _drawn(rng, register) & ~(_mask(field) << field["low"]) | value << field["low"]
+                )
                 assert await _refused(trainer.write_at(register["address"], word)), field["name"]
                 assert await _held(trainer) == before, field["name"]
                 tried += 1
@@ -164,7 +172,9 @@ async def many_at_once(dut):
 async def interrupts_stay_until_cleared(dut):
     """irq is high while an event is set whose interrupt is enabled."""
     trainer = await _begin(dut)
-    refused = {field["name"]: 1 << field["low"] for field in trainer.table["EVENTS"]["fields"]}["refused"]
+    refused = {field["name"]: 1 << field["low"] for field in trainer.table["EVENTS"]["fields"]}[
+        "refused"
+    ]
     hole = max(register["address"] for register in trainer.table.values()) + 4
     assert await _refused(trainer.read_at(hole))
     assert await trainer.read("EVENTS") == refused

@@ -14,7 +14,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Lock
 from common import pauses
-from trainer import INFER, RANDOM, TRAIN, WEIGHTS, Refused, Trainer, handed_over
+from trainer import INFER, TRAIN, WEIGHTS, Refused, Trainer, handed_over
 
 _OPTIONAL = ("MOMENTUM", "DECAY", "CLIP")  # registers that not every trainer has
 
@@ -38,15 +38,16 @@ class _Sequences:
             if all(field["access"] == "ro" for field in one["fields"])
         ]
         self.readable = [one["address"] for one in table.values() if not one["external"]]
-        targets = {value["value"] for value in self.fields["WINDOW", "target"]["values"]}
-        self.targets = [
-            (layer, target) for target in sorted(targets - {RANDOM}) for layer in range(trainer.layers)
-        ] + [(0, RANDOM)] * (RANDOM in targets)
+        self.targets = trainer.places
         self.pool = {place: [] for place in self.targets}  # numbers that may be written there
         for layer in range(trainer.layers):
-            self.pool[layer, WEIGHTS] = list(self.golden[f"weights{layer}"])
+            self.pool[layer, WEIGHTS] = list(self.golden[f"held_{layer}_{WEIGHTS}"])
         self.samples = []  # of the era
-        self.counted = [0, 0, 0]  # samples, those right, and their loss, of earlier eras, since cleared
+        self.counted = [
+            0,
+            0,
+            0,
+        ]  # samples, those right, and their loss, of earlier eras, since cleared
         self.dropped = 0
         self.events = set()
 
@@ -220,7 +221,7 @@ class _Sequences:
         for drawn in packet[: taken // words]:
             self.counts(drawn, drawn is packet[-1])
         await trainer.write("CONTROL", run=0, mode=self.mode, reset=1)
-        self.dropped += 0 < taken and not whole
+        self.dropped += taken > 0 and not whole
         trainer.stop_after = None
         trainer.source.pause = False
         if taken:
@@ -338,11 +339,15 @@ class _Sequences:
         """Compare all that registers tell; write down all that the window shows."""
         trainer = self.trainer
         for name, values in self.held.items():
-            expected = sum(value << self.fields[name, field]["low"] for field, value in values.items())
+            expected = sum(
+                value << self.fields[name, field]["low"] for field, value in values.items()
+            )
             assert await trainer.read(name) == expected, name
         found = await trainer.read("EVENTS")
         events = {
-            field["name"] for field in trainer.table["EVENTS"]["fields"] if found >> field["low"] & 1
+            field["name"]
+            for field in trainer.table["EVENTS"]["fields"]
+            if found >> field["low"] & 1
         }
         assert events - {"done"} == self.events
         assert not await trainer.read("STATUS")
@@ -374,7 +379,7 @@ class _Sequences:
 async def sequences(dut):
     trainer = Trainer(dut)
     await trainer.reset()
-    await trainer.load([trainer.golden[f"weights{layer}"][0] for layer in range(trainer.layers)])
+    await trainer.load(0)
     with (handed_over() / "journal.jsonl").open("w") as journal:
         played = _Sequences(trainer, journal)
         await played.defaults()

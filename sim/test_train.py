@@ -28,7 +28,8 @@ async def packets_hold_samples(dut):
     golden = trainer.golden
     count = len(golden["x"]) // 3 * 3
     samples = [
-        trainer.sample(*both) for both in zip(golden["x"][:count], golden["labels"][:count], strict=True)
+        trainer.sample(*both)
+        for both in zip(golden["x"][:count], golden["labels"][:count], strict=True)
     ]
     for start in range(0, count, 3):
         trainer.send(b"".join(samples[start : start + 3]))

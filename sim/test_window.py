@@ -1,19 +1,17 @@
 """Weights through the window, while samples come and go; and the interrupt when they are done."""
 
 import cocotb
-from common import agree, begin, check_end
-from trainer import Refused
+from common import agree, begin, check_end, check_weights
+from trainer import WEIGHTS, Refused
 
 
 @cocotb.test()
 async def weights_read_back(dut):
     """Weights that were written are those that are read."""
     trainer = await begin(dut)
-    for row in (3, 0, len(trainer.golden["x"])):
-        weights = [trainer.golden[f"weights{layer}"][row] for layer in range(trainer.layers)]
-        await trainer.load(weights)
-        for layer, numbers in enumerate(await trainer.weights()):
-            assert numbers.tolist() == weights[layer].tolist()
+    for count in (3, 0, len(trainer.golden["x"])):
+        await trainer.load(count)
+        await check_weights(trainer, count)
 
 
 @cocotb.test()
@@ -26,12 +24,14 @@ async def weights_read_between_samples(dut):
         trainer.send(trainer.sample(pixels, label))
     reads = 0
     while len(trainer.results) < count - 2:
-        layer = reads % trainer.layers
-        await trainer.open_window(layer)
+        place = trainer.places[reads % len(trainer.places)]
+        await trainer.open_window(*place)
         before = await trainer.read("SAMPLES")
-        numbers = [await trainer.read("WINDOW_DATA") for _ in range(await trainer.read("WINDOW_LEFT"))]
-        expected = golden[f"weights{layer}"][before].astype("u4").tolist()
-        assert numbers == expected, f"layer {layer} after {before} samples"
+        numbers = [
+            await trainer.read("WINDOW_DATA") for _ in range(await trainer.read("WINDOW_LEFT"))
+        ]
+        expected = trainer.held(place, before).astype("u4").tolist()
+        assert numbers == expected, f"layer, target {place} after {before} samples"
         reads += 1
     assert reads > 3
     agree(trainer, await trainer.have(count))
@@ -48,7 +48,7 @@ async def weights_written_between_samples(dut):
     for sample in samples[:half]:
         trainer.send(sample)
     await trainer.sent()  # the last one is still worked on
-    await trainer.load([golden[f"weights{layer}"][2] for layer in range(trainer.layers)])
+    await trainer.load(2)
     assert len(trainer.results) == half
     for sample in samples[2:half]:
         trainer.send(sample)
@@ -56,15 +56,13 @@ async def weights_written_between_samples(dut):
     agree(trainer, results[:half])
     agree(trainer, results[half:], first=2)
     await trainer.idle()
-    for layer, numbers in enumerate(await trainer.weights()):
-        assert numbers.tolist() == golden[f"weights{layer}"][half].tolist()
+    await check_weights(trainer, half)
 
 
 @cocotb.test()
 async def window_is_one_way_and_one_at_a_time(dut):
     """The wrong direction, and a second opening, are refused; what is under way goes on."""
     trainer = await begin(dut)
-    before = await trainer.weights()
     await trainer.open_window(0)
     left = await trainer.read("WINDOW_LEFT")
     numbers = []
@@ -83,9 +81,8 @@ async def window_is_one_way_and_one_at_a_time(dut):
         assert await trainer.read("WINDOW_LEFT") == left - len(numbers)
     while len(numbers) < left:
         numbers.append(await trainer.read("WINDOW_DATA"))
-    assert numbers == before[0].astype("u4").tolist()
-    for layer, found in enumerate(await trainer.weights()):
-        assert found.tolist() == before[layer].tolist()
+    assert numbers == trainer.held((0, WEIGHTS), 0).astype("u4").tolist()
+    await check_weights(trainer, 0)
 
 
 @cocotb.test()
@@ -95,7 +92,7 @@ async def irq_says_when_samples_are_done(dut):
     golden = trainer.golden
     await trainer.write("EVENTS", done=1)
     await trainer.write("INTERRUPTS", done=1)
-    await trainer.weights()
+    await check_weights(trainer, 0)
     assert not dut.irq.value, "The window raised the interrupt"
     for count in (1, 3):
         start = len(trainer.results)

@@ -5,7 +5,6 @@ import logging
 import os
 from pathlib import Path
 
-import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge, with_timeout
@@ -56,6 +55,11 @@ class Trainer:
         self.golden = np.load(handed_over() / "golden.npz")
         self.pixel_bytes = self.golden["x"].dtype.itemsize
         self.score_bytes = self.golden["scores"].dtype.itemsize
+        self.places = sorted(  # (layer, target) of all that the window shows
+            tuple(map(int, name.split("_")[1:]))
+            for name in self.golden.files
+            if name.startswith("held_")
+        )
         self.words_taken = 0  # of the input stream, since the start
         self.stop_after = None  # so many of them, if not None
         self.output = []  # (cycle, data, keep, last) of each word
@@ -67,8 +71,9 @@ class Trainer:
         self.sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, "m_axis"), *port, **stream)
         self.bus = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi_ctrl"), *port, **stream)
         self.input_rules = StreamRules(dut, "s_axis", self._took, valid_is_output=False)
-        StreamRules(dut, "m_axis", self._gave, valid_is_output=True)
-        LiteRules(dut, "s_axi_ctrl")
+        self.input_rules.start()
+        StreamRules(dut, "m_axis", self._gave, valid_is_output=True).start()
+        LiteRules(dut, "s_axi_ctrl").start()
 
     def _took(self, cycle, data, keep, last):
         self.words_taken += 1
@@ -176,13 +181,16 @@ class Trainer:
             await self.write("WINDOW_DATA", number=int(number) & 0xFFFFFFFF)
         assert not await self.get("STATUS", "window_busy")
 
-    async def weights(self):
-        """Weights of all layers."""
-        return [await self.read_window(layer) for layer in range(self.layers)]
+    def held(self, place, samples):
+        """What the golden model holds in a place of the window after so many samples."""
+        layer, target = place
+        return self.golden[f"held_{layer}_{target}"][samples]
 
-    async def load(self, weights):
-        for layer, numbers in enumerate(weights):
-            await self.write_window(layer, numbers)
+    async def load(self, samples):
+        """Write all that the golden model holds after so many samples."""
+        for place in self.places:
+            layer, target = place
+            await self.write_window(layer, self.held(place, samples), target)
 
     # Samples and results.
 

@@ -18,7 +18,10 @@ from streamtrain.design import Design, plan
 from streamtrain.explore import load_board
 from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
+from streamtrain.host.bus_device import BusError
 from streamtrain.host.checkpoint import CheckpointError, load_checkpoint
+from streamtrain.host.connect import connect
+from streamtrain.host.live import LiveView
 from streamtrain.host.replay import Replay
 from streamtrain.host.schedules import CosineLR, StepLR
 from streamtrain.host.trainer import Trainer
@@ -45,6 +48,7 @@ from streamtrain.pipeline.numbers import Numbers
 
 __all__ = [
     "SGD",
+    "BusError",
     "CheckpointError",
     "Conv2d",
     "CosineLR",
@@ -53,6 +57,7 @@ __all__ = [
     "Fixed",
     "Flatten",
     "Linear",
+    "LiveView",
     "MSELoss",
     "MaxPool2d",
     "ModelError",
@@ -65,6 +70,7 @@ __all__ = [
     "SquaredHinge",
     "StepLR",
     "Trainer",
+    "connect",
     "data",
     "explore",
     "from_onnx",

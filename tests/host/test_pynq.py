@@ -81,9 +81,7 @@ def test_an_overlay_has_the_verbs_of_a_trainer(install, tmp_path):
 def test_an_overlay_needs_its_plan(install, tmp_path):
     pynq = install(blocks())
     st_pynq.driver()
-    with pytest.raises(
-        ValueError, match=r"has no plan\.json or design\.json; is it the folder of a build\?$"
-    ):
+    with pytest.raises(ValueError, match=r"has no plan\.json; is it the folder of a build\?$"):
         assert not pynq.Overlay(str(tmp_path / "trainer.bit")).trainer
 
 

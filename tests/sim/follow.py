@@ -3,12 +3,12 @@
 import json
 
 import numpy as np
-from handover import window_numbers
+from handover import held_by
 
 from streamtrain.bus.window import Target
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.host.packing import pack_states, stage_weights, unpack_states
+from streamtrain.host.packing import stage_weights, unpack_states
 
 __all__ = ["Follower", "follow"]
 
@@ -87,9 +87,11 @@ class Follower:
 
     def _read(self, layer, target, count, numbers):
         self._advance(count)
-        expected = self._held(layer, target).tolist()
+        expected = held_by(self.plan, self.golden)[layer, target].tolist()
         if numbers != expected:
-            wrong = next(n for n, both in enumerate(zip(numbers, expected, strict=True)) if len({*both}) > 1)
+            wrong = next(
+                n for n, both in enumerate(zip(numbers, expected, strict=True)) if len({*both}) > 1
+            )
             raise AssertionError(
                 f"Sequence {self.sequence}, after {count} samples: number {wrong} of layer {layer}, "
                 f"{Target(target).name}, is {numbers[wrong]}, the golden model's {expected[wrong]}"
@@ -119,14 +121,6 @@ class Follower:
                 for site, count in sites.items()
             }
             assert saturated == expected, f"Sequence {self.sequence}"
-
-    def _held(self, layer, target):
-        """Golden numbers in the window's order."""
-        if target == Target.RANDOM:
-            return pack_states(self.plan, self.golden.read_random()).astype(np.int64)
-        if target == Target.VELOCITIES:
-            return window_numbers(self.plan, self.golden.read_optimizer(), ".velocity", only=layer)
-        return window_numbers(self.plan, self.golden.read_weights(), only=layer)
 
     def _put(self, held):
         """Give the golden model what the window wrote."""

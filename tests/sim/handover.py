@@ -3,12 +3,14 @@
 import numpy as np
 
 from streamtrain.bus import PacketFormat, TrainerIP, register_map
+from streamtrain.bus.window import Target
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op
-from streamtrain.host.packing import stage_words
+from streamtrain.host.packing import pack_states, stage_words
 from streamtrain.pipeline.generate import verilog_of
+from streamtrain.pipeline.optimizer import velocity
 
-__all__ = ["element_dtype", "hand_over", "in_stream_order", "window_numbers"]
+__all__ = ["element_dtype", "hand_over", "held_by", "in_stream_order"]
 
 
 def element_dtype(fmt):
@@ -21,18 +23,23 @@ def in_stream_order(plan, x):
     return np.moveaxis(x, 1, -1).reshape(len(x), -1).astype(element_dtype(plan.stages[0].input))
 
 
-def window_numbers(plan, weights, suffix="", *, only=None):
-    """Weights, or velocities, of each layer in the window's order; or of one of them."""
-    found = [
-        stage_words(
-            stage,
-            weights[f"{stage.name}.weight{suffix}"],
-            weights[f"{stage.name}.bias{suffix}"] if stage.bias else None,
-        ).ravel()
-        for number, stage in enumerate(plan.stages)
-        if only in {None, number}
-    ]
-    return found if only is None else found[0]
+def held_by(plan, golden):
+    """All that the window shows of a golden model: numbers by (layer, target)."""
+    found = {}
+    for number, stage in enumerate(plan.stages):
+        found[number, int(Target.WEIGHTS)] = _numbers(stage, golden.read_weights(), "")
+        if velocity(plan, stage):
+            found[number, int(Target.VELOCITIES)] = _numbers(
+                stage, golden.read_optimizer(), ".velocity"
+            )
+    if plan.random_sites:
+        found[0, int(Target.RANDOM)] = pack_states(plan, golden.read_random()).astype(np.int64)
+    return found
+
+
+def _numbers(stage, tensors, suffix):
+    bias = tensors[f"{stage.name}.bias{suffix}"] if stage.bias else None
+    return stage_words(stage, tensors[f"{stage.name}.weight{suffix}"], bias).ravel()
 
 
 def hand_over(plan, size, folder, x, y, cycles=0.0):
@@ -55,13 +62,13 @@ def hand_over(plan, size, folder, x, y, cycles=0.0):
     (folder / "registers.json").write_text(register_map(fmt).to_json())
     rate = plan.rate_code(plan.network.optimizer.lr)
     golden = Golden(plan)
-    held = [window_numbers(plan, golden.read_weights())]
+    held = [held_by(plan, golden)]
     found = []
     for number in range(len(x)):
         one = np.ones(1, np.int64)
         command = Commands(one * Op.TRAIN, one * y[number], one, one * rate[0], one * rate[1])
         found.append(golden.run(x[number : number + 1], command))
-        held.append(window_numbers(plan, golden.read_weights()))
+        held.append(held_by(plan, golden))
     np.savez(
         folder / "golden.npz",
         x=in_stream_order(plan, x),
@@ -74,7 +81,7 @@ def hand_over(plan, size, folder, x, y, cycles=0.0):
         predicted=np.concatenate([one.predicted for one in found]),
         cycles=cycles,
         **{
-            f"weights{layer}": np.array([weights[layer] for weights in held])
-            for layer in range(len(plan.stages))
+            f"held_{layer}_{target}": np.array([now[layer, target] for now in held])
+            for layer, target in held[0]
         },
     )

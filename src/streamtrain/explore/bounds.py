@@ -8,7 +8,8 @@ stages behind have decided on the Pm of the stage that comes next, so there is a
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from streamtrain.jit import njit
 
 __all__ = ["Corners", "corners", "least", "least_by_lanes", "portions", "walk"]
 

@@ -10,7 +10,6 @@ be of several foldings at once, come from Kelley's method (Journal of SIAM 8, 19
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
 from streamtrain.pipeline import timing
 
@@ -139,6 +138,8 @@ class Cuts:
 
         Returns a weight for each cut, or None if nothing fits.
         """
+        from scipy.optimize import linprog  # late: small boards train without it
+
         space = self.space
         counts = [len(own) for own in self.own]
         total, ends = sum(counts), np.cumsum(counts)

@@ -50,7 +50,12 @@ _FOUND = {"simulate": "simulated", "synthesise": "synthesised"}
 
 # The code that decides what is found, besides the Verilog and the tools.
 _DECIDING = {
-    "simulate": ("simulate/simulation.h", "simulate/harness.cpp", "simulate/device.py", "simulate/cycles.py"),
+    "simulate": (
+        "simulate/simulation.h",
+        "simulate/harness.cpp",
+        "simulate/device.py",
+        "simulate/cycles.py",
+    ),
     "synthesise": ("build/synth.py", "build/netlist.py"),
 }
 

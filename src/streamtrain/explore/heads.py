@@ -10,9 +10,9 @@ sooner than if all its units are worked through.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from streamtrain.explore.partial import NEVER, pace, update
+from streamtrain.jit import njit
 from streamtrain.pipeline import timing
 
 __all__ = ["FirstStages", "completed", "first_stages"]

@@ -9,8 +9,8 @@ partial designs, and :func:`undominated` drops those that another one is no wors
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from streamtrain.jit import njit
 from streamtrain.pipeline import timing
 
 __all__ = ["NEVER", "Partial", "Stage", "extended", "pace", "undominated", "update"]

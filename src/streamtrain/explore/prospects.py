@@ -8,7 +8,8 @@ When a stage is put before partial designs, :func:`candidates` finds the folding
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from streamtrain.jit import njit
 
 __all__ = [
     "Bound", "Heads", "candidates", "completions", "most_to_be_better", "reaching", "refine",

@@ -26,7 +26,8 @@ Python calls, and in no other.
 from math import exp, log
 
 import numpy as np
-from numba import njit
+
+from streamtrain.jit import njit
 
 __all__ = [
     "COMMAND",

@@ -178,27 +178,33 @@ class BusDevice:
         """Forget samples and events, and set counters to 0. Weights and settings stay.
 
         Whole samples that another host has left inside are worked off first, so that no update is cut
-        short; their results are dropped.
+        short; their results are dropped. If that takes too long, or a host has left the window open, random
+        bits begin with the plan's seed again.
         """
         waited = 0.0
         self.bus.flush()
-        while self._leftover() and waited < _SETTLE_SECONDS:
+        while (left := self._leftover()) == {"busy"} and waited < _SETTLE_SECONDS:
             self.bus.pause(_LOOK_SECONDS)
             waited += _LOOK_SECONDS
             self.bus.flush()  # results that nobody takes hold samples up
+        random = None
+        if self.plan.random_sites and not left:
+            random = self._scan(Target.RANDOM, 0)
         self.write("CONTROL", reset=1, clear=1)
         self.bus.flush()
         if self.read("STATUS", "receiving"):
             # The rest of a packet is dropped up to its end, but whoever sent it is gone.
             self.bus.exchange(np.zeros(self.format.size, np.uint8), 0)
+        if random is not None:
+            self._scan(Target.RANDOM, 0, random)
         self.write("EVENTS", **dict.fromkeys(EVENTS, 1))
         self._kept.pop("CONTROL", None)
         self._pending = 0
 
     def _leftover(self):
-        """Whether samples are worked on; a window that is open waits for whoever opened it."""
+        """What is going on inside. A window that is open waits for whoever opened it."""
         status, fields = self.read("STATUS"), self.table["STATUS"]
-        return status & fields["busy"].mask and not status & fields["window_busy"].mask
+        return {name for name in ("busy", "window_busy") if status & fields[name].mask}
 
     @contextmanager
     def _kept_in_step(self):
@@ -206,6 +212,8 @@ class BusDevice:
         try:
             yield
         except BusError as error:
+            if isinstance(self.bus, _ClosedBus):
+                raise
             raise BusError(f"{error}. {self._recovered()}") from error
         except BaseException:  # Ctrl-C may come within a packet
             self._recovered()
@@ -361,7 +369,7 @@ class BusDevice:
         with self._kept_in_step():
             return self._scan(target, layer, numbers)
 
-    def _scan(self, target, layer, numbers):
+    def _scan(self, target, layer, numbers=None):
         self._wait("STATUS", "window_busy", 0, "the window to close")  # random bits may be seeded
         self.write("WINDOW", layer=layer, target=target, write=numbers is not None)
         self._wait("STATUS", "window_open", 1, "the window to open")

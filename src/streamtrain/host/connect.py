@@ -19,7 +19,11 @@ __all__ = ["PLAN_FILE", "ConnectedTrainer", "connect", "load_plan"]
 PLAN_FILE = "plan.json"
 """What a build calls the plan of its hardware."""
 
-_FILES = (PLAN_FILE, "design.json")  # of a build's folder, the first one that is there
+_FILES = (
+    PLAN_FILE,
+    f"driver/{PLAN_FILE}",
+    "design.json",
+)  # of a folder, the first one that is there
 
 
 class ConnectedTrainer(Trainer):
@@ -143,9 +147,7 @@ def load_plan(design):
         if path.is_dir():
             found = [path / name for name in _FILES if (path / name).exists()]
             if not found:
-                raise ValueError(
-                    f"{path} has no {' or '.join(_FILES)}; is it the folder of a build?"
-                )
+                raise ValueError(f"{path} has no {PLAN_FILE}; is it the folder of a build?")
             path = found[0]
         design = Record.from_json(path.read_text(encoding="utf-8"))
         if not isinstance(design, Plan | Design):

@@ -17,6 +17,7 @@ from streamtrain.host.checkpoint import (
 )
 from streamtrain.host.device import LOSS_FRAC, Commands, Op, check_random
 from streamtrain.host.keeper import Keeper
+from streamtrain.host.live import LiveView
 from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Done, Evaluation, History, Step
@@ -105,7 +106,7 @@ class Trainer:
             Whether to show a progress bar.
         callback : callable, optional
             Is given the :class:`~streamtrain.host.results.History` so far after each chunk. What it
-            raises ends the training.
+            raises ends the training. A :class:`~streamtrain.LiveView` takes the place of the progress bar.
         replay : :class:`~streamtrain.host.replay.Replay`, optional
             Past samples, which are trained with between the new ones. The new ones are put into it.
         checkpoint : path, optional
@@ -169,6 +170,7 @@ class Trainer:
             between = len(y) if every is None else _positive("every", every)
             keeper = Keeper(self, checkpoint, between, settings, order, commands)
 
+        progress = progress and not isinstance(callback, LiveView)
         began = perf_counter()
         reached = 0
 

@@ -55,7 +55,7 @@ class ReLU(wiring.Component):
         ]
         for lane in range(self.lanes):
             x = self.i.payload.data[lane]
-            m.d.comb += self.o.payload.data[lane].eq(Mux(x > 0, x, 0))
+            m.d.comb += self.o.payload.data[lane].eq(Mux(x[-1], 0, x))
             if self.records:
                 m.d.comb += self.mask.payload[lane].eq(x > 0)
         return m
@@ -92,5 +92,7 @@ class ReLUGrad(wiring.Component):
         m = Module()
         join(m, self.o, self.i, self.mask)
         for lane in range(self.lanes):
-            m.d.comb += self.o.payload[lane].eq(Mux(self.mask.payload[lane], self.i.payload[lane], 0))
+            m.d.comb += self.o.payload[lane].eq(
+                Mux(self.mask.payload[lane], self.i.payload[lane], 0)
+            )
         return m

@@ -21,8 +21,8 @@ from math import ceil, gcd, prod
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from streamtrain.jit import njit
 from streamtrain.network import CrossEntropy
 from streamtrain.pipeline.array import MultiplierArray, tree_latency
 from streamtrain.stream import DISTRIBUTED_DEPTH, WindowStore
@@ -85,7 +85,9 @@ _OPEN = 1  # from the cycle in which a sample's memory is free to the next opera
 _COMMAND = 3  # from a command at the edge to the first operation of FP
 _SOFTMAX = 16  # from the last score to the first error, besides one cycle for each class
 _SQUARES = 6  # likewise, with nothing besides
-_SQUARES_DONE = 21  # from the last score until it takes scores again, or later if errors still leave
+_SQUARES_DONE = (
+    21  # from the last score until it takes scores again, or later if errors still leave
+)
 
 
 class Geometry(NamedTuple):

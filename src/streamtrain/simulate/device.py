@@ -147,7 +147,15 @@ class SimulatedDevice:
         )
         library.st_new.restype = ctypes.c_void_p
         library.st_cycle.restype = c_uint64
-        for name in ("st_free", "st_reset", "st_cycle", "st_memory", "st_saturations", "st_run", "st_trace"):
+        for name in (
+            "st_free",
+            "st_reset",
+            "st_cycle",
+            "st_memory",
+            "st_saturations",
+            "st_run",
+            "st_trace",
+        ):
             getattr(library, name).argtypes = [ctypes.c_void_p]
         library.st_trace.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         library.st_memory.argtypes = [ctypes.c_void_p, ctypes.c_int, POINTER(c_uint32)]
@@ -325,7 +333,9 @@ class SimulatedDevice:
         """Replace the states of the random bits, through the hardware's own write commands."""
         check_random(self.plan, states)
         if states:
-            words = np.zeros((STATE_BITS * len(states), words32(stored_width(self.plan))), np.uint32)
+            words = np.zeros(
+                (STATE_BITS * len(states), words32(stored_width(self.plan))), np.uint32
+            )
             words[:, 0] = pack_states(self.plan, states)
             self._run(self._scan_random(Op.WRITE), weight_in=words)
 
