@@ -5,8 +5,8 @@ import numpy as np
 from streamtrain.bus import PacketFormat, TrainerIP, register_map
 from streamtrain.bus.window import Target
 from streamtrain.golden import Golden
-from streamtrain.host.device import Commands, Op
 from streamtrain.host.packing import pack_states, stage_words
+from streamtrain.host.trainer import training_commands
 from streamtrain.pipeline.generate import verilog_of
 from streamtrain.pipeline.optimizer import velocity
 
@@ -64,10 +64,10 @@ def hand_over(plan, size, folder, x, y, cycles=0.0):
     golden = Golden(plan)
     held = [held_by(plan, golden)]
     found = []
+    commands = training_commands(plan, y, 1)
     for number in range(len(x)):
-        one = np.ones(1, np.int64)
-        command = Commands(one * Op.TRAIN, one * y[number], one, one * rate[0], one * rate[1])
-        found.append(golden.run(x[number : number + 1], command))
+        this = slice(number, number + 1)
+        found.append(golden.run(x[this], commands[this]))
         held.append(held_by(plan, golden))
     np.savez(
         folder / "golden.npz",
