@@ -23,6 +23,14 @@ def pytest_addoption(parser):
         help="draw N times new random designs, instead of the same ones as always",
     )
 
+    parser.addoption(
+        "--sequences",
+        type=int,
+        metavar="N",
+        default=20,
+        help="play N random sequences of faults on the digits design in cocotb",
+    )
+
 
 def pytest_generate_tests(metafunc):
     """``draw_seed``: of random designs; a design is found again by the seed in its test's name."""

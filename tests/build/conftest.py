@@ -97,7 +97,7 @@ def quick(monkeypatch, tmp_path):
     )
     monkeypatch.setattr("streamtrain.build.steps.Steps._verify_buses", lambda steps, x, y: None)
     monkeypatch.setattr(
-        "streamtrain.build.steps.synthesise",
+        "streamtrain.build.parts.synthesise",
         lambda verilog, top, family, progress: (Resources.from_cells(CELLS), log),
     )
 

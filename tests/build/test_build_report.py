@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_said(quick, design, images, tmp_path, monkeypatch)
     from streamtrain.build.synth import Resources
 
     resources = Resources.from_cells({"LUT6": 60_000, "DSP48E1": design.dsp})
-    monkeypatch.setattr("streamtrain.build.steps.synthesise", lambda *_, **__: (resources, None))
+    monkeypatch.setattr("streamtrain.build.parts.synthesise", lambda *_, **__: (resources, None))
     build(design, tmp_path / "out", data=images, samples=2, steps=1, progress=False)
     parsed = Page((tmp_path / "out" / "report" / "report.html").read_text())
     assert parsed.row("LUT")[3].strip() == "113% does not fit"

@@ -100,7 +100,7 @@ def test_failed_step_has_status_1(capsys, tmp_path, monkeypatch, planned):
     def fail(*_, **__):
         raise BuildError("ERROR: no", step="synthesise")
 
-    monkeypatch.setattr("streamtrain.build.steps.synthesise", fail)
+    monkeypatch.setattr("streamtrain.build.parts.synthesise", fail)
     status, out, error = run(
         capsys, "--out", tmp_path / "out", "--samples", 50, "--quiet", "--json"
     )
@@ -114,7 +114,7 @@ def test_interrupt_has_status_130(capsys, tmp_path, monkeypatch, planned):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("streamtrain.build.steps.synthesise", interrupt)
+    monkeypatch.setattr("streamtrain.build.parts.synthesise", interrupt)
     status, out, error = run(capsys, "--out", tmp_path / "out", "--samples", 50, "--quiet")
     assert (status, out) == (130, "")
     assert "interrupted; " in error

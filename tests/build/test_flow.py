@@ -112,7 +112,7 @@ def test_progress_has_a_line_for_each_step(design, images, tmp_path, capsys):
     ("step", "target"),
     [
         ("generate", "streamtrain.build.steps.generate_ip"),
-        ("synthesise", "streamtrain.build.steps.synthesise"),
+        ("synthesise", "streamtrain.build.parts.synthesise"),
         ("report", "streamtrain.build.steps.render"),
     ],
 )
@@ -140,7 +140,7 @@ def test_failed_tool_adds_its_log(design, images, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise BuildError("ERROR: x", step="synthesise", log=tmp_path / "tool.log")
 
-    monkeypatch.setattr("streamtrain.build.steps.synthesise", fail)
+    monkeypatch.setattr("streamtrain.build.parts.synthesise", fail)
     with pytest.raises(BuildError, match=r"^synthesise failed: ERROR: x \(log: .*out\.failed\.log"):
         make(design, images, tmp_path / "out")
     assert "the tool's story" in (tmp_path / "out.failed.log").read_text()
@@ -190,7 +190,7 @@ def test_interrupted_build_goes_on(design, images, tmp_path, monkeypatch, counte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("streamtrain.build.steps.synthesise", interrupt)
+        patch.setattr("streamtrain.build.parts.synthesise", interrupt)
         make(design, images, out, seed=1)
     assert content(out) == before
     counted.clear()
@@ -211,7 +211,7 @@ def test_another_build_does_not_go_on(design, images, tmp_path, monkeypatch, cou
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("streamtrain.build.steps.synthesise", interrupt)
+        patch.setattr("streamtrain.build.parts.synthesise", interrupt)
         make(design, images, tmp_path / "out", seed=1)
     counted.clear()
     make(design, images, tmp_path / "out", seed=2)
@@ -268,13 +268,11 @@ def test_unwritable_out_is_refused_before_anything_else(design, tmp_path):
         build(design, tmp_path / "file" / "out", data="mnist:nowhere")
 
 
-def test_a_part_that_cannot_be_synthesised_is_refused_before_anything_else(
-    design, images, tmp_path
-):
-    design.board = "ulx3s_85f"
+def test_a_board_whose_pins_are_not_known_is_refused_before_anything_else(design, images, tmp_path):
+    design.board = "lfe5u_85f"
     message = (
-        r"^Builds are for parts of the families xc7, xcup, "
-        r"but ulx3s_85f has a part of ecp5 \(lfe5u_85f\)$"
+        r"^lfe5u_85f names no platform of amaranth-boards, so its pins are not known: builds are for "
+        r"boards such as ulx3s_85f$"
     )
     with pytest.raises(ValueError, match=message):
         make(design, images, tmp_path / "out")
@@ -302,7 +300,7 @@ def test_missing_yosys_is_known_before_the_long_steps(design, images, tmp_path, 
     def missing():
         raise BuildError("Yosys for synthesis is not installed", step="synthesise")
 
-    monkeypatch.setattr("streamtrain.build.steps.yosys_version", missing)
+    monkeypatch.setattr("streamtrain.build.parts.yosys_version", missing)
     monkeypatch.setattr("streamtrain.build.steps.generate_ip", None)
     with pytest.raises(BuildError, match=r"^plan failed: Yosys for synthesis is not installed"):
         make(design, images, tmp_path / "out")

@@ -151,16 +151,16 @@ def test_samples_between_that_are_not_trained_with_do_not_count():
     assert updates(samples) == [0, 0, 0, 0, 0, 1, 0, 0]
 
 
-def test_a_command_is_offered_two_cycles_after_its_sample():
+def test_a_command_is_offered_on_the_cycle_after_its_sample():
     samples = drawn(BATCHED, 1)
     run, _, (committed,) = dispatch(BATCHED, samples)
-    assert run.times["command"] == [committed + 2]
+    assert run.times["command"] == [committed + 1]
 
 
 def test_samples_may_come_every_cycle():
     run, _, committed = dispatch(BATCHED, drawn(BATCHED, 20), pause=0)
     assert committed == list(range(20))
-    assert run.times["command"] == [n + 2 for n in range(20)]
+    assert run.times["command"] == [n + 1 for n in range(20)]
 
 
 def test_no_room_while_two_commands_wait():

@@ -69,7 +69,8 @@ class Line:
 
     async def listen(self, ctx):
         while True:
-            await ctx.tick().until(~self.dut.tx)
+            while ctx.get(self.dut.tx):
+                await ctx.tick()
             await ctx.tick().repeat(DIVISOR // 2)
             byte = 0
             for place in range(8):

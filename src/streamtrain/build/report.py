@@ -159,22 +159,26 @@ def _layers(s):
 
 def _resources(s):
     used, available = s["resources"]["synthesised"], s["resources"]["available"]
+    routed = s["resources"].get("routed")
     rows = []
     for key, name in RESOURCES.items():
         share = used[key] / available[key]
         verdict = "" if share <= 1 else ' <span class="bad">does not fit</span>'
         rows.append(
-            f"<td>{name}</td>{_number(used[key])}{_number(available[key])}"
+            f"<td>{name}</td>{_number(used[key])}"
+            f"{_number(routed[key]) if routed else ''}{_number(available[key])}"
             f"<td>{_bar(share)} {share:.0%}{verdict}</td>"
         )
     announced = s["resources"]["announced_dsp"]
     planned = f"The plan announced {announced:,} DSP slices."
     if announced != used["dsp"]:
         planned = f'<span class="bad">{planned}</span>'
-    head = '<th></th><th class="n">synthesised</th><th class="n">on the part</th><th>share</th>'
+    head = '<th></th><th class="n">synthesised</th>'
+    head += '<th class="n">routed</th>' if routed else ""
+    head += '<th class="n">on the part</th><th>share</th>'
     return (
         f"{_table(head, rows)}<p>Synthesised by Yosys, before place and route. {planned} "
-        f"A LUT is counted for each function of up to six inputs and each shift register, and as "
+        f"{escape(s.get('implemented', ''))} A LUT is counted for each function of up to six inputs and each shift register, and as "
         f"many as it takes for a LUT RAM.</p>"
     )
 

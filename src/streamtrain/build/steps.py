@@ -2,10 +2,9 @@
 
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version as package_version
 from json import dumps
 from pathlib import Path
-from shutil import copyfile, rmtree
+from shutil import rmtree
 
 import numpy as np
 
@@ -13,8 +12,8 @@ import streamtrain
 from streamtrain import data as datasets
 from streamtrain.build.errors import BuildError
 from streamtrain.build.manifest import made_now
+from streamtrain.build.parts import TOP, part_build
 from streamtrain.build.report import RESOURCES, render
-from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.exports import write_registers
 from streamtrain.bus.generate import generate_ip
@@ -22,21 +21,17 @@ from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
 from streamtrain.host.bus_device import BusDevice
+from streamtrain.host.connect import PLAN_FILE
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import network_text
 from streamtrain.simulate import SimulatedBus
-from streamtrain.vivado import Ip, write_project
-from streamtrain.vivado import run as run_vivado
 
-__all__ = ["SEARCH_STEP", "STEPS", "TOP", "Steps"]
+__all__ = ["SEARCH_STEP", "STEPS", "Steps"]
 
 STEPS = ("plan", "generate", "verify", "train", "package", "synthesise", "implement", "report")
 
 SEARCH_STEP = "explore"
 """The step before them, if a search finds the design."""
-
-TOP = "streamtrain"
-"""Name of the top module."""
 
 _BASIS = {
     "bound_cycles": "calculated: multiply-accumulates of a step / multipliers",
@@ -46,6 +41,9 @@ _BASIS = {
     "utilisation": "bound_cycles / cycles_per_step.simulated",
     "samples_per_second": "simulated cycles at the planned clock, which was not placed and routed",
     "resources.synthesised": "synthesised by Yosys, before place and route",
+    "resources.routed": "placed and routed",
+    "timing": "placed and routed",
+    "power": "estimated by Vivado for the routed design",
     "resources.available": "data sheet of the part",
     "verify": "simulated RTL against the golden model",
     "accuracy.online_train": "simulated RTL: each training image before it is learnt",
@@ -122,6 +120,8 @@ class Steps:
             self.design = Design.from_json(text)
         self.board = self._check(self.design.network, self.design.board)
         self.format = PacketFormat(self.design.plan, self.stream_bytes)
+        self.tools = part_build(self.board, self.format, self.design.clock_mhz)
+        self.tools.check()
         estimate = self.design.estimate()
         (self.folder / "design.json").write_text(self.design.to_json() + "\n", encoding="utf-8")
         bound = self.design.bound_cycles
@@ -174,15 +174,7 @@ class Steps:
 
     def _check(self, network, board):
         """What is better known before the long steps than after them. Returns the board."""
-        yosys_version()
-        if isinstance(self.data, str):
-            self.data = datasets.load(self.data)
         board = load_board(board)
-        if board.device.family not in SYNTHESISED:
-            raise ValueError(
-                f"Builds are for parts of the families {', '.join(SYNTHESISED)}, but "
-                f"{board.name} has a part of {board.device.family} ({board.device.name})"
-            )
         if self.data.shape != network.input_shape:
             raise ValueError(
                 f"The network takes images of {network.input_shape}, but {self.data.source} has "
@@ -273,29 +265,20 @@ class Steps:
         )
 
     def package(self):
-        for name in ("regs", "driver", "deploy", "vivado"):
+        for name in ("regs", "driver", "deploy", "vivado", "ecp5"):
             rmtree(self.folder / name, ignore_errors=True)
         write_registers(self.folder, register_map(self.format))
         plan = self.design.plan.to_json() + "\n"
-        (self._folder("driver") / "plan.json").write_text(plan, encoding="utf-8")
-        if self.board.device.family in SYNTHESISED:
-            write_project(self.folder, self.verilog, self._ip(), self.board)
-        parts = ("ip", "regs", "driver", "vivado")
+        (self._folder("driver") / PLAN_FILE).write_text(plan, encoding="utf-8")
+        self.tools.package(self.folder, self.verilog)
+        parts = ("ip", "regs", "driver", "vivado", "ecp5")
         return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
-
-    def _ip(self):
-        version = ".".join(package_version("streamtrain").split(".")[:2])
-        return Ip(TOP, version, self.stream_bytes, self.design.clock_mhz)
 
     def synthesise(self):
         with self.console.status("synthesise") as status:
-            resources, _ = synthesise(
-                self.verilog,
-                TOP,
-                family=self.board.device.family,
-                progress=lambda text: status.update(f"synthesise: Yosys {text}"),
+            used = self.tools.synthesise(
+                self.folder, lambda text: status.update(f"synthesise: Yosys {text}")
             )
-        used = {name: getattr(resources, name) for name in RESOURCES}
         self.summary["resources"] = {
             "synthesised": used,
             "available": {name: getattr(self.board.device, name) for name in RESOURCES},
@@ -304,13 +287,14 @@ class Steps:
         return ", ".join(f"{used[key]:,} {name}" for key, name in RESOURCES.items())
 
     def implement(self):
-        with self.console.status("implement"):
-            done = run_vivado(self.folder)
-        if done.ran:
-            self.summary["resources"]["routed"] = done.summary["resources"]
-            self.summary |= {name: done.summary[name] for name in ("timing", "power")}
-            for product in done.products:
-                copyfile(product, self._folder("deploy") / product.name)
+        with self.console.status("implement") as status:
+            done = self.tools.implement(
+                self.folder, lambda text: status.update(f"implement: {text}")
+            )
+        found = dict(done.summary)
+        if "routed" in found:
+            self.summary["resources"]["routed"] = found.pop("routed")
+        self.summary |= found
         self.summary["implemented"] = done.note
         return done.note
 

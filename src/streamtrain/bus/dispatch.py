@@ -52,7 +52,7 @@ class Dispatch(wiring.Component):
 
     Timing
     ------
-    A command is offered two cycles after its sample was committed. Results pass in the same cycle.
+    A command is offered on the cycle after its sample was committed. Results pass in the same cycle.
     """
 
     def __init__(self, plan):

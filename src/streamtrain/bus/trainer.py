@@ -77,14 +77,20 @@ class BusTrainer(wiring.Component):
         connect(m, window.command, dispatch.window)
         connect(m, window.weights_i, core.weights_i)
         connect(m, core.weights_o, window.weights_o)
-        self._control(m, registers, receiver, dispatch, supply, core)
+        self._control(m, registers, receiver, dispatch, supply, core, window)
         self._settings(m, registers, dispatch)
         self._window(m, registers, window)
         self._counters(m, registers, receiver, dispatch, sender, core)
         return m
 
-    def _control(self, m, registers, receiver, dispatch, supply, core):
-        busy, was_busy = Signal(), Signal()
+    def _control(self, m, registers, receiver, dispatch, supply, core, window):
+        training, worked_off = Signal(), Signal()
+        # The window opens once no sample is inside, and then it is what the core is at.
+        m.d.comb += worked_off.eq(training & ~dispatch.waiting & (core.idle | window.opened))
+        with m.If(dispatch.waiting):
+            m.d.sync += training.eq(1)
+        with m.If(worked_off | registers.control_reset):
+            m.d.sync += training.eq(0)
         m.d.comb += [
             receiver.open.eq(registers.control_run),
             receiver.room.eq(dispatch.room),
@@ -96,15 +102,14 @@ class BusTrainer(wiring.Component):
             dispatch.commit.eq(receiver.commit),
             dispatch.label.eq(receiver.label),
             dispatch.last.eq(receiver.last),
-            busy.eq(dispatch.waiting | ~core.idle),
-            registers.status_busy.eq(busy),
+            registers.status_busy.eq(dispatch.waiting | training),
             registers.status_receiving.eq(receiver.receiving),
             registers.set_events_short.eq(receiver.short),
             registers.set_events_long.eq(receiver.long),
             registers.set_events_keep.eq(receiver.keep),
             registers.set_events_label.eq(receiver.class_unknown),
             registers.set_events_refused.eq(registers.refused),
-            registers.set_events_done.eq(was_busy & ~busy),
+            registers.set_events_done.eq(worked_off & ~registers.control_reset),
             self.irq.eq(
                 Cat(
                     getattr(registers, f"events_{name}") & getattr(registers, f"interrupts_{name}")
@@ -112,7 +117,6 @@ class BusTrainer(wiring.Component):
                 ).any()
             ),
         ]
-        m.d.sync += was_busy.eq(busy)
 
     def _settings(self, m, registers, dispatch):
         sources = {

@@ -282,6 +282,9 @@ class Board(Record):
         What the FPGA, or the processor in it, can use as main memory.
     ps : :class:`Ps`, optional
         The processor system, if it has one.
+    platform : :class:`str`
+        Module and class that describe it in amaranth-boards, such as ``"ulx3s:ULX3S_85F_Platform"``;
+        empty where none is needed.
 
     Raises
     ------
@@ -296,10 +299,13 @@ class Board(Record):
     clock_mhz: float
     memory: Dram | None = None
     ps: Ps | None = None
+    platform: str = ""
 
     def __post_init__(self):
         for field in ("name", "title", "part"):
             _text(field, getattr(self, field))
+        if not isinstance(self.platform, str):
+            raise TypeError(f"platform must be text, not {self.platform!r}")
         if not isinstance(self.device, Fpga):
             raise TypeError(f"device must be an Fpga, not {self.device!r}")
         if self.memory is not None and not isinstance(self.memory, Dram):

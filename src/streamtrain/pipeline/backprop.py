@@ -117,15 +117,13 @@ def forward_links(m: Module, plan):
                 ),
             )
             connect(m, source, pool.i)
-            source = pool.o
+            # Every second row of the map gives a row of squares, at twice the mean rate.
+            burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
+            source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst)
         if stage.relu:
             relu = add(f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors))
             connect(m, source, relu.i)
             source = relu.o
-        if stage.pool > 1:
-            # Every second row of the map gives a row of squares, at twice the mean rate.
-            burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
-            source = _queued(m, f"{links[-1].name}_queue", source, burst)
         last = number == len(plan.stages) - 1
         following = 1 if last else plan.stages[number + 1].folding[1]
         resize = add(f"{stage.name}_lanes", Resize(stage.output, lanes, following))

@@ -72,15 +72,13 @@ class MaxPool(wiring.Component):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         block = Signal(range(self.blocks))
         col, row = Signal(range(self.cols)), Signal(range(2))
-        base = Signal(range(depth))  # of the square
-        address = Signal(range(depth))
+        base, address = Signal(range(depth)), Signal(range(depth))  # of the square, of its block
         corner = row & col[0]
         train = self.i.payload.train
         branches = [(self.o, 1)] + ([(self.route, train)] if self.records else [])
         forked = fork(m, self.i.valid & corner, branches)
         accept = self.i.valid & self.i.ready
         m.d.comb += [
-            address.eq(base + block),
             read.addr.eq(address),
             write.addr.eq(address),
             write.en.eq(accept),
@@ -105,13 +103,15 @@ class MaxPool(wiring.Component):
                     write.data[low + self.fmt.width : low + lane_width].eq(best_place),
                 ]
         with m.If(accept):
-            m.d.sync += block.eq(block + 1)
+            m.d.sync += [block.eq(block + 1), address.eq(address + 1)]
             with m.If(block == self.blocks - 1):
                 m.d.sync += [block.eq(0), col.eq(col + 1)]
                 with m.If(col[0]):
-                    m.d.sync += base.eq(base + self.blocks)
+                    m.d.sync += base.eq(address + 1)
+                with m.Else():
+                    m.d.sync += address.eq(base)
                 with m.If(col == self.cols - 1):
-                    m.d.sync += [col.eq(0), base.eq(0), row.eq(row + 1)]
+                    m.d.sync += [col.eq(0), base.eq(0), address.eq(0), row.eq(row + 1)]
         return m
 
 

@@ -55,7 +55,7 @@ class ReLU(wiring.Component):
         ]
         for lane in range(self.lanes):
             x = self.i.payload.data[lane]
-            m.d.comb += self.o.payload.data[lane].eq(Mux(x > 0, x, 0))
+            m.d.comb += self.o.payload.data[lane].eq(Mux(x[-1], 0, x))
             if self.records:
                 m.d.comb += self.mask.payload[lane].eq(x > 0)
         return m

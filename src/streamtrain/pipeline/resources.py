@@ -510,6 +510,7 @@ class _Tally:
             bits += _stepping(shape.slot_stride, shape.col_stride)
         self.counters(bits)
         adders = (rows > 1) + (cols > 1)
+        self.ff += adders  # whether it is the last row, or column
         self.luts["address"] += adders * (ceil_log2(shape.depth) + shape.kernel + 2)
 
     def windows(self, name, width, shape):
@@ -763,6 +764,12 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     bits += (1 + stage.takes_errors) * ceil_log2(plan.in_flight + 1)
     bits += ceil_log2(_RESULTS + 1) * (1 + back)
     tally.counters(bits)
+    # Flags ahead of time: a loop's last pass, those of all loops inside, the sample's last operation.
+    loops = sum(size > 1 for size in (groups, n_blocks, m_blocks))
+    tally.ff += phases * 2 * loops + (1 + back) * (loops > 0)
+    tally.ff += 2 * ((n_blocks * groups > 1) + (m_blocks > 1)) + 1 + back
+    for shape in [x, dz] if back else [x]:
+        tally.ff += sum(ceil_log2(size) for size in shape.squares)
     # What goes along: word, block and bias to the update, the others to where the sums are.
     forward, backward = latencies
     last = max(forward, backward)
@@ -830,9 +837,8 @@ def _link(plan, before, after):
         tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, single_port=True)
         if place:
             tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
-        last = "relu" if before.relu else "pool"
-        tally.queue(f"{name}_{last}_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
-        tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + ceil_log2(row) + 3)
+        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
+        tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + 2 * ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 2 + place)
     if before.relu:

@@ -167,7 +167,7 @@ class SoftmaxCrossEntropy(wiring.Component):
     def _log_loss(self, m, total, own_below):
         """``ln(sum / 2^15) + d`` of the label, a few cycles after the sum is there."""
         m.submodules.log_table = log_table = Memory(
-            shape=unsigned(LOSS_FRAC + 1), depth=2**INDEX_BITS, init=LOG_TABLE.tolist()
+            shape=unsigned(LOSS_FRAC), depth=2**INDEX_BITS, init=LOG_TABLE.tolist()
         )
         log = log_table.read_port()
         whole, whole_held = Signal(range(len(total))), Signal(range(len(total)))

@@ -72,21 +72,38 @@ class _Counter:
     last: Signal
 
 
-def _nest(m, step, sizes, name):
+def _nest(m, step, sizes, name, *, outer=1):
     """Count through nested loops, the innermost first, one pass each time ``step`` is high.
 
-    Returns a counter for each loop, and whether this is the last pass of all.
+    ``step`` comes late in a cycle, so all that it is combined with is in registers.
+
+    Returns a counter for each loop; whether this is the last pass of all; and whether it is and
+    ``outer`` holds, which may only change after such a last pass.
     """
     counters = []
+    done, following = Const(1), Const(1)  # all loops inside are in their last pass, now and next
     for number, size in enumerate(sizes):
         value = Signal(range(size), name=f"{name}{number}")
-        last = Signal(name=f"{name}{number}_last")
-        m.d.comb += last.eq(value == size - 1)
-        with m.If(step):
-            m.d.sync += value.eq(Mux(last, 0, value + 1))
+        last = Signal(init=size == 1, name=f"{name}{number}_last")
+        with m.If(step & done):
+            m.d.sync += [
+                value.eq(Mux(last, 0, value + 1)),
+                last.eq(Mux(last, size == 1, value == size - 2)),
+            ]
         counters.append(_Counter(value, last))
-        step = step & last
-    return counters, Cat(counter.last for counter in counters).all()
+        if size == 1:
+            continue
+        # The innermost loop reaches its last pass while those around it stay where they are.
+        following = (value == size - 2) if isinstance(done, Const) else following & last
+        done = Signal(name=f"{name}{number}_done")
+        with m.If(step):
+            m.d.sync += done.eq(following)
+    if isinstance(done, Const):
+        return counters, done, outer
+    all_done = Signal(name=f"{name}_done")
+    with m.If(step):
+        m.d.sync += all_done.eq(following & outer)
+    return counters, done, all_done
 
 
 class TrainingStage(wiring.Component):
@@ -231,9 +248,7 @@ class TrainingStage(wiring.Component):
 
         def arrived(store, cursor, ahead):
             """Whether the cursor's window is complete; ``ahead`` counts whole maps before it."""
-            here = (store.row > cursor.need_row) | (
-                (store.row == cursor.need_row) & (store.col > cursor.need_col)
-            )
+            here = Cat(store.col, store.row) > Cat(cursor.need_col, cursor.need_row)
             if ahead.shape().signed:
                 return (ahead > 0) | ((ahead == 0) & here)
             return (ahead != 0) | here
@@ -247,8 +262,8 @@ class TrainingStage(wiring.Component):
         # FP: for each output pixel, for each group of its channels, all input channels and taps.
         m.submodules.fp_x = fp_x = Cursor(x_windows)
         fp_busy = Signal()
-        (fp_tap, fp_n, fp_m), fp_pixel_done = _nest(
-            m, issue_fp, (tap_groups, n_blocks, m_blocks), "fp"
+        (fp_tap, fp_n, fp_m), fp_pixel_done, fp_sample_done = _nest(
+            m, issue_fp, (tap_groups, n_blocks, m_blocks), "fp", outer=fp_x.last
         )
         fp_first = (fp_tap.value == 0) & (fp_n.value == 0)
         fp_last = fp_tap.last & fp_n.last
@@ -260,7 +275,7 @@ class TrainingStage(wiring.Component):
         x_ahead = count("x_ahead", x.complete, fp_x.slot_step, in_flight, least)
         m.d.comb += [
             fp_x.step.eq(issue_fp & fp_pixel_done),
-            fp_x.slot_step.eq(fp_x.step & fp_x.last),
+            fp_x.slot_step.eq(issue_fp & fp_sample_done),
         ]
         with m.If(~fp_busy):
             is_sample = self.token.valid & ~self.token.payload.read & ~self.token.payload.write
@@ -284,8 +299,8 @@ class TrainingStage(wiring.Component):
         bp_want = Const(0)
         if stage.back:
             m.submodules.bp_dz = bp_dz = Cursor(dz_windows)
-            (bp_tap, bp_m, bp_n), bp_pixel_done = _nest(
-                m, issue_bp, (tap_groups, m_blocks, n_blocks), "bp"
+            (bp_tap, bp_m, bp_n), bp_pixel_done, bp_sample_done = _nest(
+                m, issue_bp, (tap_groups, m_blocks, n_blocks), "bp", outer=bp_dz.last
             )
             bp_first = (bp_tap.value == 0) & (bp_m.value == 0)
             bp_last = bp_tap.last & bp_m.last
@@ -302,7 +317,7 @@ class TrainingStage(wiring.Component):
             bp_train = bp_tokens.o.valid & bp_tokens.o.payload.train
             m.d.comb += [
                 bp_dz.step.eq(issue_bp & bp_pixel_done),
-                bp_dz.slot_step.eq(bp_dz.step & bp_dz.last),
+                bp_dz.slot_step.eq(issue_bp & bp_sample_done),
                 bp_done.eq(bp_dz.slot_step | (bp_tokens.o.valid & ~bp_tokens.o.payload.train)),
                 bp_tokens.o.ready.eq(bp_done),
             ]
@@ -336,7 +351,7 @@ class TrainingStage(wiring.Component):
             if terms.count:
                 m.submodules.part = part = WordOperations(terms, bias=stage.bias, apart=clips)
                 wu_last = part.last
-            (wu_tap, wu_n, wu_m), wu_all = _nest(
+            (wu_tap, wu_n, wu_m), wu_all, _ = _nest(
                 m, issue_wu & wu_last, (tap_groups, n_blocks, m_blocks), "wu"
             )
             wu_word = Signal(range(stage.words))
@@ -353,7 +368,7 @@ class TrainingStage(wiring.Component):
                 wu_first_pixel, wu_pixel = part.first, issue_wu & part.pixel
             m.d.comb += [
                 wu_block_done.eq(issue_wu & wu_last),
-                wu_issued.eq(wu_block_done & wu_all),
+                wu_issued.eq(issue_wu & (wu_last & wu_all)),
                 wu_x.step.eq(wu_pixel),
                 wu_dz.step.eq(wu_pixel),
             ]
@@ -606,9 +621,15 @@ class TrainingStage(wiring.Component):
 
     def _room(self, m, queue, issued, name):
         """Whether a result that is issued now finds a place in the queue."""
+        taken = queue.o.valid & queue.o.ready
         promised = Signal(range(queue.depth + 1), name=f"{name}_promised")
-        m.d.sync += promised.eq(promised + issued - (queue.o.valid & queue.o.ready))
-        return promised != queue.depth
+        room = Signal(init=1, name=f"{name}_room")
+        m.d.sync += promised.eq(promised + issued - taken)
+        with m.If(taken):
+            m.d.sync += room.eq(room | ~issued)
+        with m.Elif(issued):
+            m.d.sync += room.eq(promised != queue.depth - 1)
+        return room
 
     def _terms(self, m, array, weights, token, reading, reading_bias, operands):
         """Bring the array the operands of what the optimiser adds: of weights, or of biases.
@@ -726,7 +747,9 @@ class TrainingStage(wiring.Component):
         lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
         lane = Signal(range(lanes))
         word_step = Signal()
-        (inner, block), words_done = _nest(m, word_step, (n_blocks * tap_groups, m_blocks), "scan")
+        (inner, block), words_done, _ = _nest(
+            m, word_step, (n_blocks * tap_groups, m_blocks), "scan"
+        )
         word = weights.scan_word
         with m.If(word_step):
             m.d.sync += word.eq(Mux(words_done, 0, word + 1))

@@ -65,14 +65,13 @@ class Queue(wiring.Component):
         )
         block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
-        stored, left = (Signal(range(self.depth + 1)) for _ in range(2))  # in memory, now and next
+        stored = Signal(range(self.depth + 1))  # in memory
         fetch = Signal()  # the oldest one leaves the memory
 
         m.d.comb += [
             self.i.ready.eq(stored != self.depth),
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
-            left.eq(stored + write.en - fetch),
             self.o.payload.eq(read.data),
         ]
         for port, moved in ((write, write.en), (read, fetch)):
@@ -80,7 +79,7 @@ class Queue(wiring.Component):
                 m.d.sync += port.addr.eq(port.addr + 1)
                 with m.If(port.addr == self.depth - 1):
                     m.d.sync += port.addr.eq(0)
-        m.d.sync += stored.eq(left)
+        m.d.sync += stored.eq(stored + write.en - fetch)
         if block:
             # What is read waits in the memory's own register: it is free, or becomes so.
             m.d.comb += [
@@ -94,5 +93,8 @@ class Queue(wiring.Component):
                 m.d.sync += self.o.valid.eq(0)
         else:
             m.d.comb += [fetch.eq(self.o.valid & self.o.ready), self.level.eq(stored)]
-            m.d.sync += self.o.valid.eq(left != 0)
+            with m.If(write.en):
+                m.d.sync += self.o.valid.eq(1)
+            with m.Elif(fetch):
+                m.d.sync += self.o.valid.eq(stored != 1)
         return m

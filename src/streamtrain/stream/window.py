@@ -114,6 +114,10 @@ class WindowShape:
             for last, size in zip(self.places, (self.rows, self.cols), strict=True)
         )
 
+    def needs_first(self, size):
+        """The row, or column, of squares that the first window waits for, in a map of that size."""
+        return min(self.kernel - 1 - self.pad, size - 1) // self.square
+
     @property
     def squares(self):
         """(rows, columns) of the squares in which pixels arrive."""
@@ -163,8 +167,8 @@ class Cursor(wiring.Component):
             "slot_step": In(1),
             "at": Out(shape.at),
             "last": Out(1),
-            "need_row": Out(range(rows)),
-            "need_col": Out(range(cols)),
+            "need_row": Out(range(rows), init=shape.needs_first(shape.rows)),
+            "need_col": Out(range(cols), init=shape.needs_first(shape.cols)),
         })
 
     def elaborate(self, platform):
@@ -184,27 +188,26 @@ class Cursor(wiring.Component):
             place = Signal(range(places), name=name)
             bank = Signal(range(banks), name=f"{name}_bank")
             base = Signal(range(shape.slot_stride), name=f"{name}_base")
-            first, last = Signal(name=f"{name}_first"), Signal(name=f"{name}_last")
+            last = Signal(init=places == 1, name=f"{name}_last")
             forward = Signal(name=f"{name}_forward")
+            # The window's last tap inside of the map decides whether it has arrived. Whoever waits
+            # for that decides on much in the same cycle: it is in a register, as is `last`.
+            reach = shape.kernel - 1 - shape.pad
+            first_need = shape.needs_first(size)
+            final = Signal(range(size), name=f"{name}_final")  # of the next place
+            end = place + (1 + reach)
+            m.d.comb += final.eq(Mux(end < size, end, size - 1))
             with m.If(forward):
                 with m.If(last):
                     m.d.sync += [place.eq(0), bank.eq(0), base.eq(0)]
+                    m.d.sync += [last.eq(places == 1), need.eq(first_need)]
                 with m.Else():
-                    m.d.sync += place.eq(place + 1)
+                    m.d.sync += [place.eq(place + 1), last.eq(place == places - 2)]
+                    m.d.sync += need.eq(final // shape.square)
                     with m.If(bank == banks - 1):
                         m.d.sync += [bank.eq(0), base.eq(base + stride)]
                     with m.Else():
                         m.d.sync += bank.eq(bank + 1)
-            # The window's last tap inside of the map decides whether it has arrived.
-            final = Signal(range(size))
-            reach = shape.kernel - 1 - shape.pad
-            end = place + reach
-            m.d.comb += [
-                last.eq(place == places - 1),
-                first.eq(place == 0),
-                final.eq(Mux(end < size, end, size - 1) if reach + places > size else end),
-                need.eq(final // shape.square),
-            ]
             inside = [
                 (place + tap >= shape.pad) & (place + tap < size + shape.pad)
                 for tap in range(shape.kernel)

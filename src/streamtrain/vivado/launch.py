@@ -10,7 +10,6 @@ from shlex import quote
 
 from amaranth.build.run import BuildPlan
 
-from streamtrain.build.errors import BuildError
 from streamtrain.vivado.reports import read_reports
 
 __all__ = ["VivadoRun", "run"]
@@ -101,7 +100,7 @@ def run(folder, *, script=None, host=None, root="streamtrain-vivado"):
     try:
         summary = read_reports(folder / reports)
     except (OSError, ValueError) as error:
-        raise BuildError(str(error), step=STEP, log=log) from None
+        raise _failed(str(error), log) from None
     timing = summary["timing"]
     met = "met" if timing["met"] else f"missed by {-min(timing['wns_ns'], timing['whs_ns']):g} ns"
     return VivadoRun(
@@ -136,7 +135,7 @@ def _run_here(folder, script):
     if not log.exists():  # it did not get so far
         log.write_text(done.stdout, encoding="utf-8")
     if done.returncode:
-        raise BuildError(_first_error(log), step=STEP, log=log)
+        raise _failed(_first_error(log), log)
     return _version(log), None
 
 
@@ -160,24 +159,28 @@ def _run_there(folder, script, host, root):
             products = plan.execute_remote_ssh(connect_to=host, root=root)
         code = int(products.get(f"vivado/{status}", "t"))
     except ImportError:
-        raise BuildError(
-            "paramiko is not installed: pip install 'streamtrain[remote]'", step=STEP
-        ) from None
+        raise _failed("paramiko is not installed: pip install 'streamtrain[remote]'") from None
     except Exception as error:  # paramiko's own and the network's
-        raise BuildError(f"no run on {name}: {error or type(error).__name__}", step=STEP) from error
+        raise _failed(f"no run on {name}: {error or type(error).__name__}") from error
     if code == _NOT_FOUND:
         return None, f"not run: vivado is not on the PATH of {name}"
     log = folder / _LOG
     log.write_bytes(_fetch(products, _LOG) or _fetch(products, "output.log") or b"")
     if code:
-        raise BuildError(_first_error(log), step=STEP, log=log)
+        raise _failed(_first_error(log), log)
     for file in (*_reports_of(script), *_SCRIPTS[script][1]):
         content = _fetch(products, file)
         if content is None:
-            raise BuildError(f"{name} has no {root}/vivado/{file}", step=STEP, log=log)
+            raise _failed(f"{name} has no {root}/vivado/{file}", log)
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     return _version(log), None
+
+
+def _failed(reason, log=None):
+    from streamtrain.build.errors import BuildError  # late: a build imports this module
+
+    return BuildError(reason, step=STEP, log=log)
 
 
 def _reports_of(script):
