@@ -5,6 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from streamtrain.explore import heads, slices
+from streamtrain.explore.cuts import Cuts
 from streamtrain.explore.exact import exact_front
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.space import FIGURES, Space
@@ -93,6 +95,37 @@ def test_finds_what_brute_force_finds(name, in_flight, objectives, limited, ever
     assert set(map(tuple, found[:, columns])) == wanted
     assert len(found) == len(wanted)  # of designs that are alike, one
     np.testing.assert_array_equal(own.figures(designs), found)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("most", [0, 10, 100])
+@pytest.mark.parametrize("name", ["odd", "deep", "optimiser", "frozen front", "frozen middle"])
+def test_finds_it_in_small_portions(name, most, in_flight, every_design, monkeypatch):
+    """With few designs of the first stages, or none, that are tried together; and little room for others."""
+    monkeypatch.setattr(heads, "_HEADS", most)
+    monkeypatch.setattr(slices, "_ROOM", 20)
+    monkeypatch.setattr(slices, "_BYTES", 2**12)
+    monkeypatch.setattr(slices, "_BLOCK", 3)
+    monkeypatch.setattr(slices, "_LEVELS", (20, 5))
+    columns = [FIGURES.index(figure) for figure in ("cycles", "dsp", "bram18")]
+    wanted = every_design(name, in_flight)[:, columns]
+    wanted = set(map(tuple, wanted[non_dominated(wanted)]))
+    _, found, _ = exact_front(space(name, in_flight), ("cycles", "dsp", "bram18"), {})
+    assert set(map(tuple, found[:, columns])) == wanted
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("name", NETS)
+def test_no_cut_is_above_the_cycles_of_any_design(name, in_flight, every_design):
+    own = space(name, in_flight)
+    designs = np.array(list(product(*(range(len(f)) for f in own.foldings))))
+    cuts = Cuts(own)
+    some = np.random.default_rng(0).permutation(len(designs))[:20]
+    budgets = [(dsp, bram) for dsp in (10, 40, 100) for bram in (4, np.inf)]
+    mixed = [cut for _, cut in cuts.mixed(np.full(4, np.inf), budgets)]
+    said = cuts.values(cuts.of_designs(designs[some]) + mixed, designs)
+    cycles = every_design(name, in_flight)[:, FIGURES.index("cycles")]
+    assert (said.max(axis=1) <= cycles + 1e-6).all()
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])

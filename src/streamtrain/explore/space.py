@@ -52,6 +52,8 @@ class Space:
         Likewise, what two neighbours decide. Behind the last stage there is one Pn.
     shell : array (:data:`RESOURCES`,)
         Resources that no folding changes.
+    options : dict
+        Of :func:`timing.step`.
     """
 
     def __init__(self, plan):
@@ -86,6 +88,7 @@ class Space:
                 np.array([[_usage(link_usage(plan, a, b)) for a, b in row] for row in pairs])
             )
         self.shell = np.array(_usage(shell_usage(plan)))
+        self.options = {"in_flight": plan.in_flight, "accumulates": plan.late}
 
     @property
     def size(self):
@@ -117,21 +120,26 @@ class Space:
                 tables[:, s + 1, _LINK + 2 :] = link[:, 2:]
         return tables
 
+    def cycles(self, designs):
+        """Cycles of designs at batch 1, an array (designs,)."""
+        chunks = [designs[first : first + _CHUNK] for first in range(0, len(designs), _CHUNK)]
+        found = [timing.step(self.geometry, self.tables(own), **self.options)[0] for own in chunks]
+        return np.concatenate([np.empty(0), *found])
+
     def figures(self, designs, batch=1):
         """What designs cost: an array (designs, :data:`FIGURES`) of whole numbers."""
         designs = np.asarray(designs, np.int64).reshape(-1, len(self.own))
         found = np.empty((len(designs), len(FIGURES)))
-        options = {"in_flight": self.plan.in_flight, "accumulates": self.plan.late}
         decays = bool(self.plan.network.optimizer.weight_decay)
         for first in range(0, len(designs), _CHUNK):
             chunk = designs[first : first + _CHUNK]
             part = found[first : first + _CHUNK]
             tables = self.tables(chunk)
             if batch == 1:
-                part[:, 0], _ = timing.step(self.geometry, tables, **options)
+                part[:, 0], _ = timing.step(self.geometry, tables, **self.options)
             else:
                 part[:, 0] = [
-                    timing.flow(self.geometry, table, batch=batch, decays=decays, **options)[0]
+                    timing.flow(self.geometry, table, batch=batch, decays=decays, **self.options)[0]
                     for table in tables
                 ]
             part[:, 1] = timing.latency(self.geometry, tables)

@@ -1,0 +1,432 @@
+"""Prospects: which partial designs may become better than all that are known, compiled.
+
+When a stage is put before partial designs, :func:`candidates` finds the foldings that the bounds allow, and
+:func:`reaching` those that some designs of the first stages complete. When only the first stages are missing,
+:func:`completions` tries all their designs, the *heads*: each has to be good enough by all cuts at once.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from streamtrain.jit import njit
+
+__all__ = [
+    "Bound", "Heads", "candidates", "completions", "most_to_be_better", "reaching", "refine",
+]  # fmt: skip
+
+_TIGHT = 1e-6  # relative error of sums of float32
+_WHOLE = 0.99  # cycles are whole: to be better, they have to be a cycle less
+
+
+def most_to_be_better(cycles):
+    """What the cuts of a design may say, if it is to have fewer cycles than so many."""
+    return cycles * (1 + _TIGHT) - _WHOLE
+
+
+class Bound(NamedTuple):
+    """What stages that are missing add at least, and what they may take.
+
+    Parameters
+    ----------
+    tables : array (Pm, cuts, levels, levels)
+        For a stage: without the link to it.
+    linked : array (Pn, cuts, levels, levels)
+        With the link that is the best.
+    shares : array (resources, levels, cuts)
+        By what the third resource and those after it allow.
+    free : integer array (resources,)
+        The level of ``shares`` from which on they are what any amount allows.
+    steps : array (resources,)
+        Of a level of ``shares``.
+    rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
+        What all stages together may take of each resource; finite.
+    """
+
+    tables: np.ndarray
+    linked: np.ndarray
+    shares: np.ndarray
+    free: np.ndarray
+    steps: np.ndarray
+    rest: np.ndarray
+
+
+class Heads(NamedTuple):
+    """All designs of the first stages, in blocks of those that are much alike.
+
+    Parameters
+    ----------
+    by_pm : integer array (Pm + 1,)
+        Where the blocks of each Pm of their last stage begin.
+    begins : integer array (blocks + 1,)
+        Where the heads of each block begin.
+    cost, parts : arrays (heads, ...)
+        As for :class:`Partial`.
+    taken : integer array (heads, 2)
+        DSP slices and block RAM, again.
+    least_parts, least_taken : arrays (blocks, ...)
+        The least of each block.
+    numbers : integer array (heads,)
+        Of the heads among :class:`~streamtrain.explore.heads.FirstStages`.
+    most : array (DSP slices + 1, block RAM + 1)
+        What the cuts of a design that takes so much may say, if it is better than those that are known.
+        The last column is for any amount of block RAM.
+    low : :class:`int`
+        A design takes more DSP slices than these.
+    rest : array (:data:`~streamtrain.explore.space.RESOURCES`,)
+        What all stages together may take of each resource; finite.
+    """
+
+    by_pm: np.ndarray
+    begins: np.ndarray
+    cost: np.ndarray
+    parts: np.ndarray
+    taken: np.ndarray
+    least_parts: np.ndarray
+    least_taken: np.ndarray
+    numbers: np.ndarray
+    most: np.ndarray
+    low: int
+    rest: np.ndarray
+
+
+@njit(cache=True)
+def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, every):
+    """The blocks of corners at which partial designs may become better than all that are known.
+
+    It takes several at once because a call counts references to all arrays, which takes longer than one of
+    them.
+
+    Parameters
+    ----------
+    rows : :class:`int`
+        How many partial designs.
+    parts, cost : arrays (rows, ...)
+        Of the partial designs.
+    tables, which : array (tables, cuts, levels, levels), and integer array (rows,)
+        The least that the missing stages add, and the number of the table for each.
+    bound : :class:`Bound`
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    killer : integer array (blocks,)
+        Remembers the cut that last said no.
+    blocks : array (rows,) of :class:`numpy.uint64`
+        The blocks to look at, as bits. Becomes those at which a partial design may become better.
+    every : :class:`bool`
+        Whether to find all of them, not only one.
+    """
+    # Fields are looked up here, not in loops: each look-up counts a reference.
+    rest, steps, shares, free = bound.rest, bound.steps, bound.shares, bound.free
+    ends, corner_most, corner_levels = corners.ends, corners.most, corners.levels
+    block_most, block_levels = corners.block_most, corners.block_levels
+    d_step, b_step, any_b = corners.grid
+    _, cuts, levels, _ = tables.shape
+    floor = np.empty(cuts, np.float32)
+    for row in range(rows):
+        table, wanted, found = which[row], blocks[row], np.uint64(0)
+        fits = cost[row, 1] <= rest[1]
+        floor[:] = -np.inf
+        for r in range(2, len(rest)):
+            left = rest[r] - cost[row, r]
+            fits &= left >= 0
+            share = min(int(max(left, 0.0) / steps[r - 2]), shares.shape[1] - 1)
+            if share < free[r - 2]:
+                for k in range(cuts):
+                    floor[k] = max(floor[k], shares[r - 2, share, k])
+        # A level of what is left, besides that of a corner.
+        d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
+        b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
+        for block in range(len(block_most) if fits else 0):
+            bit = np.uint64(1) << np.uint64(block)
+            if not wanted & bit:
+                continue
+            # First all corners of the block at once.
+            i, j = block_levels[block, 0], block_levels[block, 1]
+            i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+            k, most = killer[block], block_most[block]
+            if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                continue
+            good = False
+            for number in range(ends[block], ends[block + 1]):
+                i, j = corner_levels[number, 0], corner_levels[number, 1]
+                i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
+                most = corner_most[number]
+                if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                    continue
+                good = True
+                for other in range(cuts):
+                    if parts[row, other] + max(tables[table, other, i, j], floor[other]) > most:
+                        killer[block] = k = other
+                        good = False
+                        break
+                if good:
+                    break
+            if good:
+                found |= bit
+                if not every:
+                    break
+        blocks[row] = found
+
+
+@njit(cache=True)
+def refine(partial, bound, corners):
+    """Work out the blocks of corners of partial designs, given the bound of what comes next."""
+    killer = np.zeros(len(corners.block_most), np.int64)
+    _worth(
+        len(partial.lanes), partial.parts, partial.cost, bound.tables, partial.lanes, bound, corners,
+        killer, partial.blocks, True,
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _foldings(number, group, partial, parts, stage, bound, corners, killer, blocks, work):
+    """Put each folding of a stage, with each link, before a partial design.
+
+    Parameters
+    ----------
+    number, group : :class:`int`
+        Of the partial design and of its lanes.
+    partial : :class:`Partial`
+    parts : array (partial designs, cuts)
+        Of which the first ones are those of the tables.
+    stage, bound, corners, killer
+        As for :func:`_worth`.
+    blocks : :class:`numpy.uint64`
+        Of the partial design.
+    work : tuple of arrays (rows, ...)
+        ``cost``, ``parts``, ``lanes``, ``foldings`` and ``blocks`` of what is put together.
+
+    Returns how many there are that the bounds allow: the first rows of ``cost``, ``lanes`` and ``foldings``.
+    """
+    cost, own, lanes, foldings, alive = work
+    own_cost, link_cost, own_parts, link_parts = (
+        stage.cost, stage.link_cost, stage.parts, stage.link_parts,
+    )  # fmt: skip
+    all_cost, pns, cuts, resources = partial.cost, stage.pn, own.shape[1], cost.shape[1]
+    begin, end = stage.by_pm[group], stage.by_pm[group + 1]
+    for o in range(begin, end):
+        row = o - begin
+        for r in range(resources):
+            cost[row, r] = all_cost[number, r] + own_cost[o, r]
+        for k in range(cuts):
+            own[row, k] = parts[number, k] + own_parts[o, k]
+        lanes[row], alive[row] = pns[o], blocks
+    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, alive, False)
+    rows = 0
+    for o in range(begin, end):  # to rows behind, and then to the front
+        if not alive[o - begin]:
+            continue
+        pn = pns[o]
+        for a in range(len(link_cost)):
+            row = end - begin + rows
+            for r in range(resources):
+                cost[row, r] = all_cost[number, r] + own_cost[o, r] + link_cost[a, pn, r]
+            for k in range(cuts):
+                own[row, k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
+            lanes[row], foldings[row] = a, o
+            alive[row] = blocks & ~(alive[o - begin] - np.uint64(1))  # none before the first one
+            rows += 1
+    first = end - begin
+    _worth(
+        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer,
+        alive[first:], False,
+    )  # fmt: skip
+    count = 0
+    for row in range(first, first + rows):
+        if alive[row]:
+            for r in range(resources):
+                cost[count, r] = cost[row, r]
+            lanes[count], foldings[count] = lanes[row], foldings[row]
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def _room(stage, cuts):
+    """The arrays that :func:`_foldings` works with."""
+    most = 0
+    for group in range(len(stage.by_pm) - 1):
+        most = max(most, stage.by_pm[group + 1] - stage.by_pm[group])
+    rows = most * (1 + len(stage.link))
+    return (
+        np.empty((rows, stage.cost.shape[1])), np.empty((rows, cuts), np.float32),
+        np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows, np.uint64),
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def candidates(stage, partial, bound, corners, first, found):
+    """Which foldings of a stage, and lanes of the one before it, bounds allow to come next.
+
+    Parameters
+    ----------
+    stage : :class:`Stage`
+    partial : :class:`Partial`
+    bound : :class:`Bound`
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    first : :class:`int`
+        Partial design to begin with.
+    found : integer array (room, 3)
+        Becomes numbers of a partial design, a folding, and lanes.
+
+    Returns
+    -------
+    (count, next)
+        How many there are, and the first partial design that there was no room for.
+    """
+    killer, count = np.zeros(len(corners.block_most), np.int64), 0
+    work = _room(stage, bound.tables.shape[1])
+    _, _, lanes, foldings, _ = work
+    for number in range(first, len(partial.lanes)):
+        if count + len(lanes) > len(found):
+            return count, number
+        alive = _foldings(
+            number, partial.lanes[number], partial, partial.parts, stage, bound, corners, killer,
+            partial.blocks[number], work,
+        )  # fmt: skip
+        for row in range(alive):
+            found[count, 0], found[count, 1], found[count, 2] = number, foldings[row], lanes[row]
+            count += 1
+    return count, len(partial.lanes)
+
+
+@njit(cache=True)
+def _good_heads(heads, pm, cost, parts, killer, every, good):
+    """Heads with which a partial design may be better than all that are known.
+
+    Parameters
+    ----------
+    heads : :class:`Heads`
+    pm : :class:`int`
+        Number of the Pm of their last stage.
+    cost, parts : arrays (:data:`~streamtrain.explore.space.RESOURCES`,) and (cuts,)
+        Of the partial design.
+    killer : integer array (1,)
+        Remembers the cut that last said no.
+    every : :class:`bool`
+        Whether to find all of them, not only one.
+    good : integer array (heads,)
+        Becomes their numbers.
+
+    Returns how many there are.
+    """
+    all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
+    begins, block_taken, block_parts = heads.begins, heads.least_taken, heads.least_parts
+    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
+    d_own, b_own, k, count = int(cost[0]), int(cost[1]), killer[0], 0
+    for block in range(heads.by_pm[pm], heads.by_pm[pm + 1]):
+        d, b = d_own + block_taken[block, 0], b_own + block_taken[block, 1]
+        if d >= levels or b > rest[1]:
+            continue
+        most = all_most[d, min(b, any_b)]
+        if parts[k] + block_parts[block, k] > most:
+            continue
+        worth = True
+        for other in range(len(parts)):
+            if parts[other] + block_parts[block, other] > most:
+                killer[0] = k = other
+                worth = False
+                break
+        for number in range(begins[block], begins[block + 1] if worth else 0):
+            d, b = d_own + taken[number, 0], b_own + taken[number, 1]
+            if d >= levels or d <= low or b > rest[1]:
+                continue
+            most = all_most[d, min(b, any_b)]
+            if parts[k] + head_parts[number, k] > most:
+                continue
+            fits = True
+            for r in range(2, len(cost)):
+                fits &= cost[r] + head_cost[number, r] <= rest[r]
+            for other in range(len(parts) if fits else 0):
+                if parts[other] + head_parts[number, other] > most:
+                    killer[0] = k = other
+                    fits = False
+                    break
+            if fits:
+                good[count] = number
+                count += 1
+                if not every:
+                    return count
+    return count
+
+
+@njit(cache=True)
+def completions(stage, partial, parts, found, heads, first, hits):
+    """Heads with which candidates may be better than all known designs.
+
+    Parameters
+    ----------
+    stage, partial, found
+        As for :func:`candidates`.
+    parts : array (partial designs, cuts)
+        What they are worth by the cuts of ``heads``.
+    heads : :class:`Heads`
+        Of the stages before ``stage``.
+    first : :class:`int`
+        Candidate to begin with.
+    hits : integer array (room, 2)
+        Becomes numbers of a candidate and a head.
+
+    Returns
+    -------
+    (count, next)
+        As :func:`candidates`.
+    """
+    pns, stage_cost, stage_parts = stage.pn, stage.cost, stage.parts
+    link_cost, link_parts, all_cost = stage.link_cost, stage.link_parts, partial.cost
+    cost, own = np.empty(all_cost.shape[1]), np.empty(parts.shape[1], np.float32)
+    killer, count, good = np.zeros(1, np.int64), 0, np.empty(len(heads.cost), np.int64)
+    for number in range(first, len(found)):
+        if count + len(good) > len(hits):
+            return count, number
+        row, o, a = found[number, 0], found[number, 1], found[number, 2]
+        pn = pns[o]
+        for r in range(len(cost)):
+            cost[r] = all_cost[row, r] + stage_cost[o, r] + link_cost[a, pn, r]
+        for k in range(len(own)):
+            own[k] = parts[row, k] + stage_parts[o, k] + link_parts[a, pn, k]
+        for at in range(_good_heads(heads, a, cost, own, killer, True, good)):
+            hits[count, 0], hits[count, 1] = number, good[at]
+            count += 1
+    return count, len(found)
+
+
+@njit(cache=True)
+def reaching(partial, parts, stage, bound, corners, heads):
+    """Those partial designs that some folding of the next stage and some head complete.
+
+    Parameters
+    ----------
+    partial : :class:`Partial`
+        Times do not matter.
+    parts : array (partial designs, cuts)
+        What they are worth by the cuts of ``heads``.
+    stage, bound
+        The stage that comes next, and the :class:`Bound` of those before it.
+    corners : :class:`~streamtrain.explore.bounds.Corners`
+    heads : :class:`Heads`
+        Of the stages before ``stage``.
+
+    Returns an array of :class:`bool`.
+    """
+    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
+    good = np.empty(len(heads.cost), np.int64)
+    work = _room(stage, bound.tables.shape[1])
+    cost, _, lanes, foldings, _ = work
+    every_part = np.empty(parts.shape[1], np.float32)
+    all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
+    own_parts, link_parts = stage.parts, stage.link_parts
+    alive = np.zeros(len(groups), np.bool_)
+    for number in range(len(alive)):
+        rows = _foldings(
+            number, groups[number], partial, parts, stage, bound, corners, killer,
+            all_blocks[number], work,
+        )  # fmt: skip
+        for row in range(rows):
+            o, a = foldings[row], lanes[row]
+            pn = pns[o]
+            for k in range(len(every_part)):
+                every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
+            if _good_heads(heads, a, cost[row], every_part, last_killer, False, good):
+                alive[number] = True
+                break
+    return alive
