@@ -111,7 +111,7 @@ def run(runner, folder, benches=BENCHES, seed=1, **environment):
                 test_module=list(benches),
                 seed=seed,
                 timescale=("1ns", "1ps"),
-                test_args=[f"+verilator+seed+{seed}", "+verilator+rand+reset+2"],
+                plusargs=[f"+verilator+seed+{seed}", "+verilator+rand+reset+2"],
                 results_xml=str(found),
                 log_file=log,
             )
