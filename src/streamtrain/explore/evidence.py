@@ -54,6 +54,7 @@ _DECIDING = {
         "simulate/simulation.h",
         "simulate/harness.cpp",
         "simulate/device.py",
+        "simulate/model.py",
         "simulate/cycles.py",
     ),
     "synthesise": ("build/synth.py", "build/netlist.py"),

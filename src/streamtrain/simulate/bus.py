@@ -9,6 +9,7 @@ from streamtrain.bus.axi import OKAY
 from streamtrain.bus.packets import PacketFormat
 from streamtrain.host.bus_device import BusError
 from streamtrain.simulate.compiled import compile_ip, patience_cycles
+from streamtrain.simulate.model import RunningModel
 
 __all__ = ["SimulatedBus"]
 
@@ -40,7 +41,7 @@ def _pointer(array):
     return array.ctypes.data_as(POINTER(c_uint8 if array.dtype == np.uint8 else c_uint64))
 
 
-class SimulatedBus:
+class SimulatedBus(RunningModel):
     """A trainer's RTL with its buses, compiled and running; see :class:`~streamtrain.host.bus_device.Bus`.
 
     Parameters
@@ -70,54 +71,25 @@ class SimulatedBus:
     def __init__(
         self, plan, size=4, *, stall=0.0, seed=1, trace=None, jobs=None, report=lambda text: None
     ):
-        self._model = None
         if not 0 <= stall < 1:
             raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
         self.format = PacketFormat(plan, size)
         self.stall = stall
         self._seed = seed
         self._patience = patience_cycles(plan, stall)
-        self._library = library = compile_ip(
-            self.format, trace=trace is not None, jobs=jobs, report=report
-        )
-        library.st_new.restype = ctypes.c_void_p
-        library.st_cycle.restype = c_uint64
-        for name in ("st_free", "st_reset", "st_cycle", "st_irq"):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-        library.st_trace.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-        library.st_wait.argtypes = [ctypes.c_void_p, c_uint64]
-        library.st_exchange.argtypes = [ctypes.c_void_p, POINTER(_Exchange)]
-        library.st_access.argtypes = [
-            *(ctypes.c_void_p, c_int, c_uint32, POINTER(c_uint32), c_uint32, c_uint64)
-        ]
-        self._model = library.st_new()
-        if trace is not None and library.st_trace(self._model, str(trace).encode()):
-            raise OSError(f"Cannot write waveforms to {trace}")
-        self.reset()
-
-    def close(self):
-        """End the simulation and finish its waveforms."""
-        if self._model is not None:
-            self._library.st_trace(self._model, None)
-            self._library.st_free(self._model)
-            self._model = None
-
-    def __del__(self):
-        self.close()
-
-    @property
-    def cycle(self):
-        """Clock cycles since the start."""
-        return self._library.st_cycle(self._model)
+        library = compile_ip(self.format, trace=trace is not None, jobs=jobs, report=report)
+        functions = {
+            "st_irq": (),
+            "st_wait": (c_uint64,),
+            "st_exchange": (POINTER(_Exchange),),
+            "st_access": (c_int, c_uint32, POINTER(c_uint32), c_uint32, c_uint64),
+        }
+        super().__init__(library, functions, trace)
 
     @property
     def irq(self):
         """Level of the interrupt."""
         return self._library.st_irq(self._model)
-
-    def reset(self):
-        """Pull ``aresetn``. Memories, the weights among them, keep their content."""
-        self._library.st_reset(self._model)
 
     def wait(self, cycles):
         """Let clock cycles pass."""

@@ -32,6 +32,7 @@ from streamtrain.simulate.compiled import (
     patience_cycles,
     snapshot_words,
 )
+from streamtrain.simulate.model import RunningModel
 
 __all__ = ["HangError", "SimulatedDevice"]
 
@@ -105,14 +106,7 @@ class _Updates:
         return self
 
 
-class _Closed:
-    """In place of the library once the simulation is closed, for it would follow a null pointer."""
-
-    def __getattr__(self, name):
-        raise RuntimeError("The simulation is closed")
-
-
-class SimulatedDevice:
+class SimulatedDevice(RunningModel):
     """A design's RTL, compiled and running.
 
     Parameters
@@ -136,58 +130,23 @@ class SimulatedDevice:
     """
 
     def __init__(self, plan, *, stall=0.0, seed=1, trace=None, jobs=None, report=lambda text: None):
-        self._model = None
         if not 0 <= stall < 1:
             raise ValueError(f"Stall must be a probability below 1, not {stall!r}")
         self.plan = plan
         self.stall = stall
         self._seed = seed
-        self._library = library = compile_design(
-            plan, trace=trace is not None, jobs=jobs, report=report
-        )
-        library.st_new.restype = ctypes.c_void_p
-        library.st_cycle.restype = c_uint64
-        for name in (
-            "st_free",
-            "st_reset",
-            "st_cycle",
-            "st_memory",
-            "st_saturations",
-            "st_run",
-            "st_trace",
-        ):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-        library.st_trace.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-        library.st_memory.argtypes = [ctypes.c_void_p, ctypes.c_int, POINTER(c_uint32)]
-        library.st_saturations.argtypes = [ctypes.c_void_p, POINTER(c_uint32)]
-        library.st_run.argtypes = [ctypes.c_void_p, POINTER(_Job)]
+        library = compile_design(plan, trace=trace is not None, jobs=jobs, report=report)
+        words = POINTER(c_uint32)
+        functions = {
+            "st_memory": (ctypes.c_int, words),
+            "st_saturations": (words,),
+            "st_run": (POINTER(_Job),),
+        }
         self.memories = memories(plan)
         self._command = command_layout(plan)
         self._result = result_layout(plan)
-        self._model = library.st_new()
-        if trace is not None and library.st_trace(self._model, str(trace).encode()):
-            raise OSError(f"Cannot write waveforms to {trace}")
-        self.reset()
+        super().__init__(library, functions, trace)
         self.write_weights(plan.encode_weights(plan.network.initial_weights()))
-
-    def close(self):
-        """End the simulation and finish its waveforms. Using it afterwards is a :exc:`RuntimeError`."""
-        if self._model is not None:
-            self._library.st_trace(self._model, None)
-            self._library.st_free(self._model)
-            self._model, self._library = None, _Closed()
-
-    def __del__(self):
-        self.close()
-
-    @property
-    def cycle(self):
-        """Clock cycles since the start."""
-        return self._library.st_cycle(self._model)
-
-    def reset(self):
-        """Reset the hardware. Memories, the weights among them, keep their content."""
-        self._library.st_reset(self._model)
 
     def run(self, x, commands):
         """Process samples; see :class:`~streamtrain.host.device.Device`."""
