@@ -1,11 +1,22 @@
-"""Loops that Numba compiles; without Numba, all that does not call them works."""
+"""Loops that Numba compiles; without Numba, all that does not call them works.
 
-from functools import wraps
+Numba keeps what it has compiled until the function's own file changes. But it compiles in what the function
+calls, and constants of other files, too. So here compiled code is kept by the content of all files
+that have any: after a change of one, everything is compiled anew.
+"""
+
+from functools import cache, partial, wraps
+from pathlib import Path
+
+from streamtrain.cache import cache_dir, content_key
 
 __all__ = ["njit"]
 
+_COMPILED = ("jit.py", "golden/*.py", "numeric/*.py", "pipeline/*.py", "explore/*.py")
+
 try:
-    from numba import njit
+    import numba
+    from numba.core import config
 except ImportError:  # such as on a 32-bit ARM, for which there are no wheels
 
     def njit(function=None, **options):
@@ -22,3 +33,27 @@ except ImportError:  # such as on a 32-bit ARM, for which there are no wheels
             )
 
         return missing
+
+else:
+
+    def njit(function=None, **options):
+        """Numba's decorator, with a cache that knows what is compiled in."""
+        if function is None:
+            return partial(njit, **options)
+        before, config.CACHE_DIR = config.CACHE_DIR, _folder() or config.CACHE_DIR
+        try:
+            return numba.njit(**options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+
+@cache
+def _folder():
+    """Where compiled code of these sources is kept; None if there is no such place."""
+    root = Path(__file__).parent
+    files = [path for pattern in _COMPILED for path in sorted(root.glob(pattern))]
+    key = content_key(*(part for path in files for part in (path.name, path.read_bytes())))
+    try:
+        return str(cache_dir("numba", key[:16]))
+    except OSError:  # Numba finds another one, or none
+        return None
