@@ -7,16 +7,18 @@ BIN    := $(VENV)/bin
 OUT    ?= out
 JOBS   ?= 2
 FRESH  ?= 20
+SEQUENCES ?= 500
 # The newest torch that pyproject.toml admits; with an open range, pip would look for a newer one.
 TORCH  := 2.13.0
 
-.PHONY: help demo test fuzz lint setup check clean
+.PHONY: help demo test fuzz sim lint setup check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   describe, plan, generate, verify, train, synthesise and report a default design into $(OUT)/"
 	@echo "make test   lint, type check and all tests"
 	@echo "make fuzz   random designs that no run has seen: RTL against the golden model, FRESH=20 times six"
+	@echo "make sim    the Verilog in cocotb, as in a project of your own: SEQUENCES=500 random sequences of faults"
 	@echo "make lint   lint and type check only"
 	@echo "make setup  a virtual environment in $(VENV)/ with everything installed"
 	@echo "make check  whether this machine has what set-up needs"
@@ -30,6 +32,9 @@ test: lint
 
 fuzz: setup
 	$(BIN)/python -m pytest -n $(JOBS) -v tests/simulate/test_random_designs.py --fresh $(FRESH)
+
+sim: setup
+	$(BIN)/python -m pytest -v -s tests/sim --sequences $(SEQUENCES)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ def pytest_addoption(parser):
         "--sequences",
         type=int,
         metavar="N",
-        default=20,
+        default=5,
         help="play N random sequences of faults on the digits design in cocotb",
     )
 

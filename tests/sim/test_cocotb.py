@@ -81,8 +81,8 @@ def test_small_net(small, module):
 
 
 def test_random_sequences_of_the_small_net(small):
-    seen = _play(small, 20)
-    assert seen.sequence == 19
+    seen = _play(small, 40)
+    assert seen.sequence == 39
     assert min(seen.results, seen.reads) > 60
     assert seen.writes
     assert seen.resets > 3
