@@ -82,7 +82,7 @@ def test_manifest_lists_every_file(design, images, tmp_path):
     }
     assert manifest["files"] == there
     assert there.keys() >= {
-        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "driver/plan.json",
+        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "driver/plan.json", "driver/streamtrain.c",
         "regs/streamtrain.svd", "report/summary.json", "report/report.html",
     }  # fmt: skip
     configuration = manifest["configuration"]

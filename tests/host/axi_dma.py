@@ -62,6 +62,7 @@ class DmaModel:
         self.silent = False  # results get lost on their way
         self.limit = None  # bytes that are sent before everything stops, up to a reset
         self.stuck = False  # no clock
+        self.wait = 500  # cycles that pass while the host looks at the status
 
     def _channel(self, index):
         return (self.mm2s, 4 * index) if 4 * index < 0x30 else (self.s2mm, 4 * index - 0x30)
@@ -128,7 +129,7 @@ class DmaModel:
             last[-1] = 1
         keep = np.full(words, (1 << size) - 1, np.uint64)
         (came, ends, _), accepted = self.bus.transfer(
-            data, keep, last, max(0, room - len(self.fifo)), patience=20_000 if words else 500
+            data, keep, last, max(0, room - len(self.fifo)), patience=20_000 if words else self.wait
         )
         if sent.left:
             sent.left -= accepted * size

@@ -132,6 +132,22 @@ def test_results_that_nobody_took_are_dropped():
     assert_trains_alike(board.connect(), DESIGN.golden())
 
 
+def test_samples_whose_results_nobody_took_are_learnt():
+    """All of them, and each update as a whole."""
+    board = Board()
+    first = board.connect()
+    x, y = samples(8)
+    first.step(x[:4], y[:4])  # what follows has its settings
+    first.device.write("PACKET", samples=4)
+    codes = DESIGN.plan.stages[0].input.encode(x[4:])
+    first.device.bus.exchange(first.device.format.pack(codes, y[4:]).ravel(), 0)
+    board.dma.wait = 5  # so that some are still inside when the next host comes
+    golden = DESIGN.golden()
+    golden.step(x[:4], y[:4])
+    golden.step(x[4:], y[4:])
+    assert_same_state(board.connect(weights="keep"), golden)
+
+
 def test_a_window_that_was_left_open_is_closed():
     board = Board()
     first = board.connect()

@@ -87,7 +87,7 @@ def test_addresses_are_those_that_drivers_rely_on(board, make_project):
     model = built(make_project(board))
     expected = ADDRESSES[st.load_board(board).ps.type]
     assert model.assigned["/ps/Data", "/axi_dma/S_AXI_LITE/Reg"] == (expected["axi_dma"], 65536)
-    assert model.assigned["/ps/Data", "/streamtrain/s_axi_ctrl/reg0"] == (expected["core"], 4096)
+    assert model.assigned["/ps/Data", "/trainer/s_axi_ctrl/reg0"] == (expected["core"], 4096)
     memory = [segment for space, segment in model.assigned if space == "/axi_dma/Data_S2MM"]
     assert len(memory) == 1 and "HP0_DDR_LOW" in memory[0]
 
@@ -111,7 +111,7 @@ def test_interrupts_reach_the_processor_in_order(board, pin, make_project):
     for position, source in enumerate((
         "axi_dma/mm2s_introut",
         "axi_dma/s2mm_introut",
-        "streamtrain/irq",
+        "trainer/irq",
     )):
         assert {source, f"interrupts/In{position}"} in nets
 
@@ -119,10 +119,10 @@ def test_interrupts_reach_the_processor_in_order(board, pin, make_project):
 @pytest.mark.parametrize("board", ["pynq_z2", "zcu102"])
 def test_one_clock_and_one_reset_drive_everything(board, make_project):
     model = built(make_project(board, clock_mhz=62.5))
-    clocks = [net for net in model.nets if "streamtrain/aclk" in net]
+    clocks = [net for net in model.nets if "trainer/aclk" in net]
     assert len(clocks) == 1 and len(clocks[0]) == 1 + 2 + 1 + 2 + 3 + 1
-    assert {"resets/peripheral_aresetn", "streamtrain/aresetn", "axi_dma/axi_resetn"} <= next(
-        net for net in model.nets if "streamtrain/aresetn" in net
+    assert {"resets/peripheral_aresetn", "trainer/aresetn", "axi_dma/axi_resetn"} <= next(
+        net for net in model.nets if "trainer/aresetn" in net
     )
     assert "62.5" in model.cells["ps"]["parameters"].values()
 
@@ -178,7 +178,7 @@ SPELT_WRONG = [
     ("PS7 parameter", "vivado/processor.tcl", "CONFIG.PCW_IRQ_F2P_INTR", "CONFIG.PCW_IRQ_F2P", "processing_system7:5.5 has no parameter CONFIG.PCW_IRQ_F2P"),
     ("interface", "vivado/block_design.tcl", "axi_dma/M_AXIS_MM2S", "axi_dma/M_AXIS_MMS2", "xilinx.com:ip:axi_dma:7.1 has no interface M_AXIS_MMS2"),
     ("pin", "vivado/block_design.tcl", "axi_dma/mm2s_introut", "axi_dma/mm2s_intr_out", "xilinx.com:ip:axi_dma:7.1 has no pin mm2s_intr_out"),
-    ("core's pin", "vivado/block_design.tcl", "$ip_name/irq", "$ip_name/interrupt", "streamtrain.org:ip:streamtrain:1.0 has no pin interrupt"),
+    ("core's pin", "vivado/block_design.tcl", "trainer/irq", "trainer/interrupt", "streamtrain.org:ip:streamtrain:1.0 has no pin interrupt"),
     ("cell", "vivado/block_design.tcl", "resets/slowest_sync_clk", "reset/slowest_sync_clk", "there is no cell reset"),
     ("rule", "vivado/processor.tcl", "bd_rule:processing_system7", "bd_rule:processing_system", "has no rule xilinx.com:bd_rule:processing_system"),
     ("space", "vivado/block_design.tcl", "axi_dma/Data_S2MM}", "axi_dma/Data_SMM2}", "there is no address space axi_dma/Data_SMM2"),
@@ -205,20 +205,20 @@ def test_misspelt(file, right, wrong, said, make_project):
 
 
 WRONG_DESIGN = [
-    ("clock left out", "vivado/block_design.tcl", "axi_dma/m_axi_s2mm_aclk $ip_name/aclk", "$ip_name/aclk", "nothing drives axi_dma/m_axi_s2mm_aclk"),
+    ("clock left out", "vivado/block_design.tcl", "axi_dma/m_axi_s2mm_aclk trainer/aclk", "trainer/aclk", "nothing drives axi_dma/m_axi_s2mm_aclk"),
     ("reset left out", "vivado/block_design.tcl", " axi_dma/axi_resetn", "", "nothing drives axi_dma/axi_resetn"),
-    ("interrupt left out", "vivado/block_design.tcl", "wire $ip_name/irq interrupts/In2", "", "nothing drives interrupts/In2"),
-    ("stream left out", "vivado/block_design.tcl", "link $ip_name/m_axis axi_dma/S_AXIS_S2MM", "", "axi_dma/S_AXIS_S2MM is not joined"),
+    ("interrupt left out", "vivado/block_design.tcl", "wire trainer/irq interrupts/In2", "", "nothing drives interrupts/In2"),
+    ("stream left out", "vivado/block_design.tcl", "link trainer/m_axis axi_dma/S_AXIS_S2MM", "", "axi_dma/S_AXIS_S2MM is not joined"),
     ("ports not external", "vivado/processor.tcl", '"FIXED_IO, DDR"', '"DDR"', "ps/FIXED_IO is not joined"),
     ("scatter-gather on", "vivado/block_design.tcl", "c_include_sg 0", "c_include_sg 1", "nothing drives axi_dma/m_axi_sg_aclk"),
     ("too many ports", "vivado/block_design.tcl", "CONFIG.NUM_SI 2", "CONFIG.NUM_SI 3", "memory/S02_AXI is not joined"),
-    ("two masters", "vivado/block_design.tcl", "link axi_dma/M_AXIS_MM2S $ip_name/s_axis", "link axi_dma/M_AXIS_MM2S $ip_name/m_axis", "are both masters"),
-    ("stream at a bus", "vivado/block_design.tcl", "link axi_dma/M_AXIS_MM2S $ip_name/s_axis", "link axi_dma/M_AXIS_MM2S $ip_name/s_axi_ctrl", "axi_dma/M_AXIS_MM2S is axis, but"),
+    ("two masters", "vivado/block_design.tcl", "link axi_dma/M_AXIS_MM2S trainer/s_axis", "link axi_dma/M_AXIS_MM2S trainer/m_axis", "are both masters"),
+    ("stream at a bus", "vivado/block_design.tcl", "link axi_dma/M_AXIS_MM2S trainer/s_axis", "link axi_dma/M_AXIS_MM2S trainer/s_axi_ctrl", "axi_dma/M_AXIS_MM2S is axis, but"),
     ("joined twice", "vivado/block_design.tcl", "memory/S01_AXI", "memory/S00_AXI", "memory/S00_AXI is joined to something else already"),
-    ("two drivers", "vivado/block_design.tcl", "wire $ip_name/irq interrupts/In2", "wire $ip_name/irq interrupts/In1", "drive the same net"),
-    ("other width", "vivado/settings.tcl", "set stream_bits {32}", "set stream_bits {64}", "axi_dma/M_AXIS_MM2S has 64 bits, but streamtrain/s_axis has 32"),
+    ("two drivers", "vivado/block_design.tcl", "wire trainer/irq interrupts/In2", "wire trainer/irq interrupts/In1", "drive the same net"),
+    ("other width", "vivado/settings.tcl", "set stream_bits {32}", "set stream_bits {64}", "axi_dma/M_AXIS_MM2S has 64 bits, but trainer/s_axis has 32"),
     ("addresses overlap", "vivado/settings.tcl", "{0x43C00000}", "{0x40401000}", "overlap in /ps/Data"),
-    ("address outside", "vivado/settings.tcl", "{0x43C00000}", "{0x83C00000}", "/streamtrain/s_axi_ctrl/reg0 at 0x83c00000 is outside of M_AXI_GP0"),
+    ("address outside", "vivado/settings.tcl", "{0x43C00000}", "{0x83C00000}", "/trainer/s_axi_ctrl/reg0 at 0x83c00000 is outside of M_AXI_GP0"),
     ("address not aligned", "vivado/settings.tcl", "{0x40400000}", "{0x40401000}", "is not aligned"),
     ("direction", "ip/package_ip.tcl", "m_axis xilinx.com:interface:axis master", "m_axis xilinx.com:interface:axis slave", "has the wrong direction"),
     ("port in no bus", "ip/package_ip.tcl", "{TDATA TKEEP TLAST TVALID TREADY}", "{TDATA TLAST TVALID TREADY}", "no bus has the ports m_axis_tkeep, s_axis_tkeep"),

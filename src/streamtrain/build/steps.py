@@ -21,6 +21,7 @@ from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
 from streamtrain.host.bus_device import BusDevice
+from streamtrain.host.c_driver import write_c_driver
 from streamtrain.host.connect import PLAN_FILE
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import network_text
@@ -268,11 +269,15 @@ class Steps:
         for name in ("regs", "driver", "deploy", "vivado", "ecp5"):
             rmtree(self.folder / name, ignore_errors=True)
         write_registers(self.folder, register_map(self.format))
-        plan = self.design.plan.to_json() + "\n"
-        (self._folder("driver") / PLAN_FILE).write_text(plan, encoding="utf-8")
+        self._write_plan("driver")
+        write_c_driver(self._folder("driver"))
         self.tools.package(self.folder, self.verilog)
         parts = ("ip", "regs", "driver", "vivado", "ecp5")
         return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
+
+    def _write_plan(self, part):
+        plan = self.design.plan.to_json() + "\n"
+        (self._folder(part) / PLAN_FILE).write_text(plan, encoding="utf-8")
 
     def synthesise(self):
         with self.console.status("synthesise") as status:
@@ -291,6 +296,8 @@ class Steps:
             done = self.tools.implement(
                 self.folder, lambda text: status.update(f"implement: {text}")
             )
+        if (self.folder / "deploy").exists():
+            self._write_plan("deploy")  # beside the bitstream, where PYNQ's driver looks for it
         found = dict(done.summary)
         if "routed" in found:
             self.summary["resources"]["routed"] = found.pop("routed")
@@ -327,5 +334,5 @@ _MANIFESTED = ("search", "data", "data_sha256", "samples", "steps", "seed", "str
 def _code():
     """Hash of streamtrain's own code: a build does not go on with another one."""
     root = Path(streamtrain.__file__).parent
-    files = sorted(path for path in root.rglob("*") if path.suffix in {".py", ".cpp", ".h", ".tcl"})
+    files = sorted(path for path in root.rglob("*") if path.suffix in {".py", ".c", ".cpp", ".h", ".tcl"})
     return content_key(*(part for path in files for part in (path.name, path.read_bytes())))

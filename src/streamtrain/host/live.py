@@ -58,7 +58,7 @@ class LiveView:
 
     def __init__(self, trainer, *, console=None):
         self.trainer = trainer
-        self._console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True)
         self._notebook = None  # what is shown there
         self._lines = 0  # of the terminal that are overwritten next
         self._told = -float("inf")  # when the last line was written, where nothing is overwritten
@@ -174,19 +174,19 @@ class LiveView:
     # -- Showing it ---------------------------------------------------------------------------------
 
     def _draw(self, frame):
-        if self._console.is_jupyter:
+        if self.console.is_jupyter:
             self._draw_html(frame)
-        elif self._console.is_terminal:
+        elif self.console.is_terminal:
             self._overwrite(_text(frame))
         elif perf_counter() - self._told >= _LINE_SECONDS:
             self._told = perf_counter()
-            print(_line(frame), file=self._console.file or sys.stderr, flush=True)
+            print(_line(frame), file=self.console.file or sys.stderr, flush=True)
 
     def _overwrite(self, lines):
         up = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
-        self._console.control(Control(*up * self._lines))
+        self.console.control(Control(*up * self._lines))
         for line in lines:
-            self._console.print(line, no_wrap=True, overflow="crop", highlight=False, markup=False)
+            self.console.print(line, no_wrap=True, overflow="crop", highlight=False, markup=False)
         self._lines = len(lines)
 
     def _draw_html(self, frame):

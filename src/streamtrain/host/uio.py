@@ -131,7 +131,7 @@ def uio_overlay(
     control_address,
     dma_address,
     *,
-    firmware="trainer.bit.bin",
+    firmware="streamtrain.bit.bin",
     name=NAME,
     control_bytes=0x1000,
     dma_bytes=0x1_0000,
@@ -143,11 +143,11 @@ def uio_overlay(
 
     To install it, with the bitstream as ``bootgen`` or ``fpgautil`` want it, and u-dma-buf's module there::
 
-        dtc -@ -I dts -O dtb -o trainer.dtbo trainer.dts
-        cp trainer.bit.bin trainer.dtbo /lib/firmware/
+        dtc -@ -I dts -O dtb -o streamtrain.dtbo streamtrain.dts
+        cp streamtrain.bit.bin streamtrain.dtbo /lib/firmware/
         modprobe uio_pdrv_genirq of_id=generic-uio
         modprobe u-dma-buf
-        fpgautil -b /lib/firmware/trainer.bit.bin -o /lib/firmware/trainer.dtbo
+        fpgautil -b /lib/firmware/streamtrain.bit.bin -o /lib/firmware/streamtrain.dtbo
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ open_run impl_1
 set reports [file join $here reports]
 file mkdir $reports
 report_utilization -file [file join $reports utilization.rpt]
-report_utilization -cells [get_cells ${design}_i/$ip_name] \
+report_utilization -cells [get_cells ${design}_i/trainer] \
     -file [file join $reports utilization_core.rpt]
 report_timing_summary -max_paths 10 -file [file join $reports timing_summary.rpt]
 report_power -file [file join $reports power.rpt]

@@ -23,13 +23,14 @@ from axi_dma import DmaModel
 from hardware import DESIGN, NET, samples
 
 import streamtrain as st
+import streamtrain.host
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.exports import c_header
 from streamtrain.host.packing import stage_words
 from streamtrain.numeric import Round
 from streamtrain.simulate import SimulatedBus
 
-DRIVER = Path(__file__).parents[2] / "driver" / "c"
+DRIVER = Path(streamtrain.host.__file__).parent / "c"
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
 FULL = st.plan(
     st.Network(

@@ -3,7 +3,7 @@
  * streamtrain_regs.h is made for each design; streamtrain_init() checks that hardware and header belong
  * together. Samples and results are laid out as docs/ip.md says.
  *
- *     streamtrain_axi axi = {.control = 0x40000000, .dma = 0x41e00000, .patience = 100000000};
+ *     streamtrain_axi axi = {.control = 0x43c00000, .dma = 0x40400000, .patience = 100000000};
  *     streamtrain trainer = streamtrain_over_axi(&axi);
  *     if (streamtrain_init(&trainer) != STREAMTRAIN_OK) ...
  *     streamtrain_set_label(sample, 7);
