@@ -74,9 +74,7 @@ def _parser():
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "description",
-        nargs="?",
-        help="Python, JSON or ONNX file that describes a network or design",
+        "description", nargs="?", help="Python, JSON or ONNX file that describes a network or design"
     )
     parser.add_argument(
         "--check", metavar="MODEL", help="only say whether a model can be trained on the board"

@@ -54,10 +54,7 @@ class TrainerIP(wiring.Component):
         m.d.comb += self.irq.eq(trainer.irq)
         for port, prefix in _NAMES.items():
             for name in trainer.signature.members[port].signature.members:
-                inner, outer = (
-                    getattr(getattr(trainer, port), name),
-                    getattr(self, f"{prefix}_{name}"),
-                )
+                inner, outer = getattr(getattr(trainer, port), name), getattr(self, f"{prefix}_{name}")
                 outward = self.signature.members[f"{prefix}_{name}"].flow is Out
                 m.d.comb += outer.eq(inner) if outward else inner.eq(outer)
         return m

@@ -52,9 +52,7 @@ class Letter(IntEnum):
 def _check_divisor(divisor):
     divisor = index(divisor)
     if divisor < 4:
-        raise ValueError(
-            f"A bit must take at least 4 clock cycles, not {divisor}: take a lower baud rate"
-        )
+        raise ValueError(f"A bit must take at least 4 clock cycles, not {divisor}: take a lower baud rate")
     return divisor
 
 
@@ -200,11 +198,7 @@ class _Asking(wiring.Component):
             return taken & (place == size - 1)
 
         def reply(value, state, last=0):
-            m.d.comb += [
-                answer.valid.eq(1),
-                answer.payload.byte.eq(value),
-                answer.payload.last.eq(last),
-            ]
+            m.d.comb += [answer.valid.eq(1), answer.payload.byte.eq(value), answer.payload.last.eq(last)]
             with m.If(answer.ready):
                 m.next = state
 
@@ -353,11 +347,7 @@ class UartBridge(wiring.Component):
             m.d.sync += ending.eq(1)
         wiring.connect(m, asking.axis, wiring.flipped(self.samples))
         with m.If(ending):
-            m.d.comb += [
-                self.samples.tvalid.eq(1),
-                self.samples.tlast.eq(1),
-                asking.axis.tready.eq(0),
-            ]
+            m.d.comb += [self.samples.tvalid.eq(1), self.samples.tlast.eq(1), asking.axis.tready.eq(0)]
         with m.If(self.samples.tvalid & self.samples.tready):
             m.d.sync += [inside.eq(~self.samples.tlast), ending.eq(0)]
 
@@ -382,9 +372,7 @@ class UartBridge(wiring.Component):
                     line.payload.eq(answer.payload.byte),
                     answer.ready.eq(line.ready),
                 ]
-                with m.If(
-                    answer.valid & answer.ready & answer.payload.last | lost | receiver.broken
-                ):
+                with m.If(answer.valid & answer.ready & answer.payload.last | lost | receiver.broken):
                     m.next = "between"
             with m.State("result"):
                 m.d.comb += [

@@ -117,7 +117,7 @@ def explore(
         raise ValueError(f'Search must be "exact" or "nsga2", not {search!r}')
     if search == "exact" and batch > 1:
         raise ValueError(
-            f"The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the "
+            f'The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the '
             f'arrays, which no bound describes. Take search="nsga2", or batch=1'
         )
     if evidence is not None and evidence not in EVIDENCE:
@@ -134,9 +134,7 @@ def explore(
 
             def tell(part, number=number):
                 done = round(_STEPS * (number + part))
-                bar.update(
-                    done, f"variant {number + 1} of {len(variants)}" if len(variants) > 1 else ""
-                )
+                bar.update(done, f"variant {number + 1} of {len(variants)}" if len(variants) > 1 else "")
 
             reason = _too_small(space, limits)
             if reason is None:
@@ -324,11 +322,7 @@ def _too_slow(space, limits, constraints, variant, search):
     """What the best design within the resources reaches of what was asked for."""
     if search != "exact":
         return "the genetic search found no design within the limits; search exactly to be sure"
-    asked = {
-        name: limit
-        for name, limit in constraints.items()
-        if _FIGURES.get(name, name) in ("cycles", "latency")
-    }
+    asked = {name: limit for name, limit in constraints.items() if _FIGURES.get(name, name) in ("cycles", "latency")}
     rest = {name: limit for name, limit in limits.items() if name not in ("cycles", "latency")}
     if not asked:
         return "no folding keeps all limits on resources at once"

@@ -757,9 +757,7 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
         rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
         tally.counters(rows)
     bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
-    bits += (
-        (2 + learns) * word + ceil_log2(n_blocks * groups) + block
-    )  # words; those that the host scans
+    bits += (2 + learns) * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
     bits += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
     bits += (1 + stage.takes_errors) * ceil_log2(plan.in_flight + 1)
     bits += ceil_log2(_RESULTS + 1) * (1 + back)
@@ -877,7 +875,9 @@ def _shell(plan):
     shift += _values(plan) + bool(plan.network.optimizer.momentum)
     tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS)
     for stage in stages:
-        tally.queue(f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1)
+        tally.queue(
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
+        )
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages))
     stored = stored_width(plan)
     tally.ff += 3 + choice + len(stages)

@@ -417,9 +417,7 @@ class WindowStore(wiring.Component):
         with m.If(en[0]):
             m.d.sync += [place[1].eq(place[0]), tap[1].eq(tap[0])]
             for bank, port in banks.items():
-                words[bank] = Signal.like(
-                    port.data, name=f"word{bank[0]}{bank[1]}", reset_less=True
-                )
+                words[bank] = Signal.like(port.data, name=f"word{bank[0]}{bank[1]}", reset_less=True)
                 m.d.sync += words[bank].eq(port.data)
 
         def turned(choices, by):
@@ -431,10 +429,7 @@ class WindowStore(wiring.Component):
                 word = Signal(len(words[row, col]), name=f"turned{row}{col}")
                 m.d.comb += word.eq(
                     turned(
-                        [
-                            words[(row + turn) % shape.bank_rows, col]
-                            for turn in range(shape.bank_rows)
-                        ],
+                        [words[(row + turn) % shape.bank_rows, col] for turn in range(shape.bank_rows)],
                         place[1].bank_row,
                     )
                 )
@@ -453,9 +448,7 @@ class WindowStore(wiring.Component):
         for number in range(taps):
             row, col = divmod(number, kernel) if taps > 1 else (0, 0)
             word = Signal(len(straight[0, 0]), name=f"tap_word{number}")
-            turns = [
-                straight[row, (col + turn) % shape.bank_cols] for turn in range(shape.bank_cols)
-            ]
+            turns = [straight[row, (col + turn) % shape.bank_cols] for turn in range(shape.bank_cols)]
             m.d.comb += word.eq(turned(turns, place[1].bank_col))
             inside = row_inside[row] & col_inside[col]
             for lane in range(shape.lanes):
