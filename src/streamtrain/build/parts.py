@@ -40,8 +40,8 @@ class Implemented:
     summary: dict
 
 
-def part_build(board, fmt, clock_mhz):
-    """What builds for a board: an :class:`AmdBuild` or an :class:`Ecp5Build`.
+def part_build(board):
+    """The class that builds for a board: :class:`AmdBuild` or :class:`Ecp5Build`.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def part_build(board, fmt, clock_mhz):
     family = board.device.family
     for kind in (AmdBuild, Ecp5Build):
         if family in kind.families:
-            return kind(board, fmt, clock_mhz)
+            return kind
     known = ", ".join((*AmdBuild.families, *Ecp5Build.families))
     raise ValueError(
         f"Builds are for parts of the families {known}, but {board.name} has a part of {family} "
@@ -74,7 +74,8 @@ class AmdBuild:
     def __init__(self, board, fmt, clock_mhz):
         self.board, self.fmt, self.clock_mhz = board, fmt, clock_mhz
 
-    def check(self):
+    @staticmethod
+    def check():
         """Raise :exc:`BuildError` if a tool is missing that a step cannot do without."""
         yosys_version()
 
@@ -132,7 +133,8 @@ class Ecp5Build:
         input_mhz, self.pins = board_pins(board.platform)
         self.top = SerialBoard(fmt, input_mhz, clock_mhz)
 
-    def check(self):
+    @staticmethod
+    def check():
         """Raise :exc:`BuildError` if a tool is missing that a step cannot do without."""
         yosys_version()
         nextpnr_version()

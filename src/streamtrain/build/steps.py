@@ -121,8 +121,7 @@ class Steps:
             self.design = Design.from_json(text)
         self.board = self._check(self.design.network, self.design.board)
         self.format = PacketFormat(self.design.plan, self.stream_bytes)
-        self.tools = part_build(self.board, self.format, self.design.clock_mhz)
-        self.tools.check()
+        self.tools = part_build(self.board)(self.board, self.format, self.design.clock_mhz)
         estimate = self.design.estimate()
         (self.folder / "design.json").write_text(self.design.to_json() + "\n", encoding="utf-8")
         bound = self.design.bound_cycles
@@ -176,6 +175,7 @@ class Steps:
     def _check(self, network, board):
         """What is better known before the long steps than after them. Returns the board."""
         board = load_board(board)
+        part_build(board).check()
         if self.data.shape != network.input_shape:
             raise ValueError(
                 f"The network takes images of {network.input_shape}, but {self.data.source} has "

@@ -9,7 +9,7 @@ from streamtrain.bus.axi import OKAY
 from streamtrain.bus.packets import PacketFormat
 from streamtrain.host.bus_device import BusError
 from streamtrain.simulate.compiled import compile_ip, patience_cycles
-from streamtrain.simulate.model import RunningModel
+from streamtrain.simulate.model import RunningModel, pointer
 
 __all__ = ["SimulatedBus"]
 
@@ -35,10 +35,6 @@ class _Exchange(Structure):
         ("seed", c_uint64),
         ("patience", c_uint64),
     ]
-
-
-def _pointer(array):
-    return array.ctypes.data_as(POINTER(c_uint8 if array.dtype == np.uint8 else c_uint64))
 
 
 class SimulatedBus(RunningModel):
@@ -157,13 +153,13 @@ class SimulatedBus(RunningModel):
         cycles = np.zeros(expected, np.uint64)
         job = _Exchange(
             sent=len(data),
-            data=_pointer(data),
-            keep=_pointer(keep),
-            last=_pointer(last),
+            data=pointer(data),
+            keep=pointer(keep),
+            last=pointer(last),
             expected=expected,
-            result=_pointer(result),
-            result_last=_pointer(result_last),
-            result_cycle=_pointer(cycles),
+            result=pointer(result),
+            result_last=pointer(result_last),
+            result_cycle=pointer(cycles),
             stall=round(self.stall * 65536),
             seed=self._seed,
             patience=self._patience if patience is None else patience,

@@ -32,7 +32,7 @@ from streamtrain.simulate.compiled import (
     patience_cycles,
     snapshot_words,
 )
-from streamtrain.simulate.model import RunningModel
+from streamtrain.simulate.model import RunningModel, pointer
 
 __all__ = ["HangError", "SimulatedDevice"]
 
@@ -68,10 +68,6 @@ class _Job(Structure):
     ]
 
 
-def _pointer(array):
-    return array.ctypes.data_as(POINTER(c_uint32 if array.dtype == np.uint32 else c_uint64))
-
-
 class _Updates:
     """Room for what is recorded of the updates that ``commands`` ask for."""
 
@@ -91,9 +87,9 @@ class _Updates:
         """Members of a :class:`_Job`."""
         return {
             "updates": self.count,
-            "update_cycle": _pointer(self.cycles),
-            "updates_seen": _pointer(self.seen),
-            **({} if self.snapshots is None else {"snapshot": _pointer(self.snapshots)}),
+            "update_cycle": pointer(self.cycles),
+            "updates_seen": pointer(self.seen),
+            **({} if self.snapshots is None else {"snapshot": pointer(self.snapshots)}),
         }
 
     def checked(self):
@@ -208,7 +204,7 @@ class SimulatedDevice(RunningModel):
         """Codes in the memory ``number`` of :func:`~streamtrain.simulate.compiled.memories`."""
         memory = self.memories[number]
         words = np.zeros((memory.depth, memory.words), dtype=np.uint32)
-        self._library.st_memory(self._model, number, _pointer(words))
+        self._library.st_memory(self._model, number, pointer(words))
         return self._lanes(memory, words, 1)[0]
 
     def last_change(self, x, commands, *, memory, address, lane):
@@ -227,7 +223,7 @@ class SimulatedDevice(RunningModel):
         """Numbers saturated since reset; see :class:`~streamtrain.host.device.Device`."""
         kinds = saturation_sites(self.plan)
         counts = np.zeros((len(self.plan.stages), len(kinds)), dtype=np.uint32)
-        self._library.st_saturations(self._model, _pointer(counts))
+        self._library.st_saturations(self._model, pointer(counts))
         return {
             stage.name: {kind: int(count) for kind, count in zip(kinds, row, strict=True)}
             for stage, row in zip(self.plan.stages, counts, strict=True)
@@ -373,16 +369,16 @@ class SimulatedDevice(RunningModel):
         memory, address, word = (-1, 0, 0) if watch is None else watch
         job = _Job(
             commands=len(command),
-            command=_pointer(command),
+            command=pointer(command),
             beats=len(beats),
-            beat=_pointer(beats),
+            beat=pointer(beats),
             weights_in=len(weight_in),
-            weight_in=_pointer(weight_in),
+            weight_in=pointer(weight_in),
             weights_out=len(weight_out),
-            weight_out=_pointer(weight_out),
+            weight_out=pointer(weight_out),
             results=len(result),
-            result=_pointer(result),
-            result_cycle=_pointer(no_cycles if cycles is None else cycles),
+            result=pointer(result),
+            result_cycle=pointer(no_cycles if cycles is None else cycles),
             stall=int(self.stall * 65536),
             seed=self._seed * 0x9E3779B97F4A7C15 % 2**64,
             patience=patience,

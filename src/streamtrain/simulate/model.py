@@ -1,9 +1,16 @@
 """A compiled model that runs: what all of them have, whatever drives it."""
 
 import ctypes
-from ctypes import c_char_p, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_uint8, c_uint32, c_uint64, c_void_p
 
-__all__ = ["RunningModel"]
+__all__ = ["RunningModel", "pointer"]
+
+_TYPES = {1: c_uint8, 4: c_uint32, 8: c_uint64}  # by their bytes
+
+
+def pointer(array):
+    """Where an array of unsigned integers begins, for the harness."""
+    return array.ctypes.data_as(POINTER(_TYPES[array.itemsize]))
 
 
 class _Closed:
