@@ -47,7 +47,7 @@ def test_digits_are_trained_verified_and_synthesised(built):
 def test_manifest_has_the_hash_of_every_file(built):
     out, _ = built
     files = json.loads((out / "manifest.json").read_text())["files"]
-    assert {"rtl/streamtrain.v", "report/report.html"} <= files.keys()
+    assert {"ip/streamtrain.v", "report/report.html"} <= files.keys()
     for name, digest in files.items():
         assert sha256((out / name).read_bytes()).hexdigest() == digest
 
@@ -57,5 +57,5 @@ def test_the_design_it_wrote_builds_the_same_verilog(built, tmp_path):
     again = run(str(out / "design.json"), "--out", str(tmp_path / "out"), "--quiet", *ARGUMENTS[2:])
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""
-    for name in ("design.json", "rtl/streamtrain.v"):
+    for name in ("design.json", "ip/streamtrain.v"):
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
