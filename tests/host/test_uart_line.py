@@ -14,6 +14,8 @@ from streamtrain.host.bus_device import BusError
 from streamtrain.host.uart import UartBus
 from streamtrain.simulate import SimulatedBus, SimulatedLine
 
+pytestmark = pytest.mark.xdist_group("uart line")  # which compiles once
+
 DIGITS = st.plan(
     st.Network(
         (1, 8, 8), [st.Conv2d(2, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(10)]

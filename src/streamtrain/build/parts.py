@@ -9,7 +9,7 @@ from shutil import copyfile
 
 from streamtrain.build.ecp5 import Part, nextpnr_version, pack, place_and_route, synthesise_ecp5
 from streamtrain.build.report import RESOURCES
-from streamtrain.build.serial_board import SerialBoard, board_pins, constraints
+from streamtrain.build.serial_board import SerialBoard, SerialClocks, board_pins, constraints
 from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
 from streamtrain.pipeline.generate import verilog_of
 from streamtrain.vivado import Ip, write_project
@@ -131,7 +131,7 @@ class Ecp5Build:
         self.board, self.fmt, self.clock_mhz = board, fmt, clock_mhz
         self.part = Part.from_name(board.part)
         input_mhz, self.pins = board_pins(board.platform)
-        self.top = SerialBoard(fmt, input_mhz, clock_mhz)
+        self.clocks = SerialClocks(input_mhz, clock_mhz)
 
     @staticmethod
     def check():
@@ -143,9 +143,10 @@ class Ecp5Build:
         """Write the board's top module, around the same trainer, and its constraints."""
         out = folder / "ecp5"
         out.mkdir(exist_ok=True)
-        text = verilog_of(self.top, _BOARD_TOP)
+        top = SerialBoard(self.fmt, self.clocks.input_mhz, self.clocks.clock_mhz)
+        text = verilog_of(top, _BOARD_TOP)
         (out / f"{_BOARD_TOP}.v").write_text(text, encoding="utf-8")
-        lpf = constraints(self.pins, self.top.input_mhz)
+        lpf = constraints(self.pins, self.clocks.input_mhz)
         (out / f"{_BOARD_TOP}.lpf").write_text(lpf, encoding="utf-8")
 
     def _netlist(self, folder, progress=None):
@@ -167,17 +168,17 @@ class Ecp5Build:
         bitstream.write_bytes(pack(config))
         (folder / "ecp5" / "critical_path.txt").write_text(f"{routed}\n", encoding="utf-8")
         _deploy(folder, bitstream)
-        met = routed.fmax_mhz >= self.top.clock_mhz
+        met = routed.fmax_mhz >= self.clocks.clock_mhz
         timing = {
             "met": met,
-            "clock_mhz": self.top.clock_mhz,
+            "clock_mhz": self.clocks.clock_mhz,
             "fmax_mhz": routed.fmax_mhz,
             "critical_path": [f"{hop.step} {hop.name}" for hop in routed.critical_path],
         }
         used = {name: count for name, (count, _) in routed.utilisation.items()}
         verdict = "met" if met else "MISSED"
         return Implemented(
-            f"nextpnr: {routed.fmax_mhz:.1f} MHz routed, {self.top.clock_mhz:g} MHz {verdict}; "
+            f"nextpnr: {routed.fmax_mhz:.1f} MHz routed, {self.clocks.clock_mhz:g} MHz {verdict}; "
             f"deploy/{bitstream.name}",
             {"routed": _routed_resources(used), "timing": timing},
         )
