@@ -74,16 +74,17 @@ class BusTrainer(wiring.Component):
         connect(m, dispatch.command, core.command)
         connect(m, core.o, dispatch.result)
         connect(m, dispatch.o, sender.i)
+        connect(m, dispatch.fate, sender.fate)
         connect(m, window.command, dispatch.window)
         connect(m, window.weights_i, core.weights_i)
         connect(m, core.weights_o, window.weights_o)
-        self._control(m, registers, receiver, dispatch, supply, core, window)
+        self._control(m, registers, receiver, dispatch, supply, sender, core, window)
         self._settings(m, registers, dispatch)
         self._window(m, registers, window)
         self._counters(m, registers, receiver, dispatch, sender, core)
         return m
 
-    def _control(self, m, registers, receiver, dispatch, supply, core, window):
+    def _control(self, m, registers, receiver, dispatch, supply, sender, core, window):
         training, worked_off = Signal(), Signal()
         # The window opens once no sample is inside, and then it is what the core is at.
         m.d.comb += worked_off.eq(training & ~dispatch.waiting & (core.idle | window.opened))
@@ -102,6 +103,9 @@ class BusTrainer(wiring.Component):
             dispatch.commit.eq(receiver.commit),
             dispatch.label.eq(receiver.label),
             dispatch.last.eq(receiver.last),
+            dispatch.more.eq(receiver.more),
+            dispatch.cut.eq(receiver.cut),
+            sender.abort.eq(registers.control_reset),
             registers.status_busy.eq(dispatch.waiting | training),
             registers.status_receiving.eq(receiver.receiving),
             registers.set_events_short.eq(receiver.short),
