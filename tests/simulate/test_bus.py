@@ -269,9 +269,7 @@ def test_the_last_word_of_a_result_waits_for_the_next_sample_and_not_for_longer(
     assert device.read("STATUS", "busy") == 0  # it is trained with, and the window may open
     device.read_weights()
     blocked = device.counters()["blocked"]
-    (_, ends, cycles), _ = bus.transfer(
-        packed[size:], keep, np.arange(size) == size - 1, 1 + words
-    )
+    (_, ends, _), _ = bus.transfer(packed[size:], keep, np.arange(size) == size - 1, 1 + words)
     assert ends.tolist() == [0] * words + [1]
     assert device.counters()["blocked"] == blocked
 

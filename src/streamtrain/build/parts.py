@@ -11,9 +11,12 @@ from streamtrain.build.ecp5 import Part, nextpnr_version, pack, place_and_route,
 from streamtrain.build.report import RESOURCES
 from streamtrain.build.serial_board import SerialBoard, SerialClocks, board_pins, constraints
 from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
+from streamtrain.bus.table import release
+from streamtrain.host.uio import uio_overlay
 from streamtrain.pipeline.generate import verilog_of
 from streamtrain.vivado import Ip, write_project
 from streamtrain.vivado import run as run_vivado
+from streamtrain.vivado.project import ADDRESSES, DMA_BYTES, INTERRUPTS, REGISTER_BYTES
 
 __all__ = ["TOP", "AmdBuild", "Ecp5Build", "part_build"]
 
@@ -81,8 +84,8 @@ class AmdBuild:
 
     def package(self, folder, verilog):
         """Write what tools for the part need besides the IP."""
-        released = ".".join(version("streamtrain").split(".")[:2])
-        write_project(folder, verilog, Ip(TOP, released, self.fmt.size, self.clock_mhz), self.board)
+        major, minor, _ = release(version("streamtrain"))
+        write_project(folder, verilog, Ip(TOP, f"{major}.{minor}", self.fmt.size, self.clock_mhz), self.board)
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
@@ -93,6 +96,10 @@ class AmdBuild:
 
     def implement(self, folder, progress):
         """Run Vivado if it is there. Returns an :class:`Implemented`."""
+        if self.board.ps is not None:
+            deploy = folder / "deploy"
+            deploy.mkdir(exist_ok=True)
+            (deploy / f"{TOP}.dtso").write_text(_overlay(self.board.ps.type), encoding="utf-8")
         done = run_vivado(folder)
         if not done.ran:
             return Implemented(done.note, {})
@@ -182,6 +189,20 @@ class Ecp5Build:
             f"deploy/{bitstream.name}",
             {"routed": _routed_resources(used), "timing": timing},
         )
+
+
+def _overlay(kind):
+    """Device tree overlay for Linux on a processor system of this kind."""
+    addresses, (*_, interrupt) = ADDRESSES[kind], INTERRUPTS[kind]
+    return uio_overlay(
+        addresses["core"],
+        addresses["axi_dma"],
+        firmware=f"{TOP}.bit.bin",
+        control_bytes=REGISTER_BYTES,
+        dma_bytes=DMA_BYTES,
+        interrupt=interrupt,
+        **{"PS7": {}, "PS8": {"address_cells": 2, "controller": "gic"}}[kind],
+    )
 
 
 def _deploy(folder, product):
