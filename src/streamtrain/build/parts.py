@@ -18,7 +18,7 @@ from streamtrain.vivado import Ip, write_project
 from streamtrain.vivado import run as run_vivado
 from streamtrain.vivado.project import ADDRESSES, DMA_BYTES, INTERRUPTS, REGISTER_BYTES
 
-__all__ = ["TOP", "AmdBuild", "Ecp5Build", "part_build"]
+__all__ = ["TOP", "AmdBuild", "Ecp5Build", "ecp5_resources", "part_build"]
 
 TOP = "streamtrain"
 """Name of the IP's module."""
@@ -161,9 +161,7 @@ class Ecp5Build:
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
-        netlist = self._netlist(folder, progress)
-        module = loads(netlist)["modules"][_BOARD_TOP]
-        return _ecp5_resources(Counter(cell["type"] for cell in module["cells"].values()))
+        return ecp5_resources(self._netlist(folder, progress), _BOARD_TOP)
 
     def implement(self, folder, progress):
         """Place, route, and write the bitstream. Returns an :class:`Implemented`."""
@@ -211,8 +209,13 @@ def _deploy(folder, product):
     copyfile(product, deploy / Path(product).name)
 
 
-def _ecp5_resources(cells):
-    """From a netlist of Yosys: a carry cell is two LUTs, a LUT RAM of 16 words and 4 bits is four."""
+def ecp5_resources(netlist, top):
+    """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`, from a netlist of Yosys.
+
+    A carry cell is two LUTs, a LUT RAM of 16 words and 4 bits is four.
+    """
+    module = loads(netlist)["modules"][top]
+    cells = Counter(cell["type"] for cell in module["cells"].values())
     return {
         "dsp": cells["MULT18X18D"],
         "bram36": cells["DP16KD"] / 2,
