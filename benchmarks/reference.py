@@ -76,13 +76,13 @@ REFERENCES = {
     ),
     "M": Reference(
         "M, PYNQ-Z2 (XC7Z020), IP",
-        lambda: st.plan(NETS["M"].network(), board="pynq_z2", multipliers=96),
+        lambda: st.plan(NETS["M"].network(), board="pynq_z2", multipliers=48),
         whole=True,
         cheap=True,
     ),
     "E": Reference(
         "E, ZC706 (XC7Z045), IP",
-        lambda: st.plan(NETS["E"].network(), board="zc706", multipliers=720),
+        lambda: st.plan(NETS["E"].network(), board="zc706", multipliers=256),
         whole=True,
         cheap=False,
     ),

@@ -199,6 +199,20 @@ def test_a_break_within_an_answer_leaves_the_line_usable(line):
     assert bus.read(0) == 0x5354524D
 
 
+def test_results_that_end_too_early_say_that_a_sample_was_dropped(line):
+    """A label that is no class ends the packet, and TLAST tells the host at once."""
+    x, y = samples(5)
+    trainer = st.connect(DESIGN, UartBus(line))
+    trainer.fit(x, y, progress=False)
+    damage(line, 110, lambda byte: bytes([200]))
+    with pytest.raises(
+        BusError,
+        match=r"results end before those of all samples came: a sample was dropped\. "
+        r"The trainer reports: A label was no class",
+    ):
+        trainer.fit(x, y, progress=False)
+
+
 # -- Misused ----------------------------------------------------------------------------------------
 
 
