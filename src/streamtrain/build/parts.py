@@ -85,7 +85,8 @@ class AmdBuild:
     def package(self, folder, verilog):
         """Write what tools for the part need besides the IP."""
         major, minor, _ = release(version("streamtrain"))
-        write_project(folder, verilog, Ip(TOP, f"{major}.{minor}", self.fmt.size, self.clock_mhz), self.board)
+        info = Ip(TOP, f"{major}.{minor}", self.fmt.size, self.clock_mhz)
+        write_project(folder, verilog, info, self.board)
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
