@@ -98,7 +98,7 @@ class TrainingPipeline(wiring.Component):
     def _dispatch(self, m, stages, loss):
         """Tell stages and loss about each sample; let weights through when no sample is inside."""
         plan = self.plan
-        m.submodules.commands = commands = Queue(command_layout(plan), _COMMANDS)
+        m.submodules.commands = commands = Queue(command_layout(plan), _COMMANDS, head=True)
         connect(m, wiring.flipped(self.command), commands.i)
         command = commands.o.payload
         reads, writes = command.op == Op.READ, command.op == Op.WRITE
