@@ -90,7 +90,6 @@ class SampleReceiver(wiring.Component):
         m.d.comb += [
             head.eq(word == 0),
             end.eq(word == fmt.payload_words),
-            self.last.eq(sample + 1 == self.count),
             self.receiving.eq(~head | (sample != 0) | draining),
             taken.eq(axis.tvalid & axis.tready & ~draining),
             self.words.payload.eq(axis.tdata),
@@ -103,6 +102,8 @@ class SampleReceiver(wiring.Component):
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
+        # Known before the second word of a sample, which is the first one that may be its last.
+        m.d.sync += self.last.eq(sample + 1 == self.count)
         label, kept = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
         tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size

@@ -345,11 +345,21 @@ class UartBridge(wiring.Component):
         inside, ending = Signal(), Signal()
         with m.If(receiver.broken & inside):
             m.d.sync += ending.eq(1)
-        wiring.connect(m, asking.axis, wiring.flipped(self.samples))
-        with m.If(ending):
-            m.d.comb += [self.samples.tvalid.eq(1), self.samples.tlast.eq(1), asking.axis.tready.eq(0)]
-        with m.If(self.samples.tvalid & self.samples.tready):
-            m.d.sync += [inside.eq(~self.samples.tlast), ending.eq(0)]
+        word = data.StructLayout({"tdata": 8 * self.size, "tkeep": self.size, "tlast": 1})
+        m.submodules.sending = sending = Queue(word, 1, head=True)
+        source, samples, out = asking.axis, self.samples, sending.o
+        m.d.comb += [
+            sending.i.valid.eq(source.tvalid | ending),
+            sending.i.payload.tdata.eq(source.tdata),
+            sending.i.payload.tkeep.eq(source.tkeep),
+            sending.i.payload.tlast.eq(source.tlast | ending),
+            source.tready.eq(sending.i.ready & ~ending),
+            samples.tvalid.eq(out.valid),
+            *(getattr(samples, name).eq(out.payload[name]) for name, _ in word),
+            out.ready.eq(samples.tready),
+        ]
+        with m.If(sending.i.valid & sending.i.ready):
+            m.d.sync += [inside.eq(~sending.i.payload.tlast), ending.eq(0)]
 
         results, answer, line = self.results, asking.answer, transmitter.i
         place = Signal(range(self.size))
