@@ -1,5 +1,8 @@
 """A table of registers in gates, behind AXI4-Lite."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -90,30 +93,28 @@ class RegisterFile(wiring.Component):
         m = Module()
         access = _Access(self.table.address_bits)
         self._transfer(m, access)
+        known, wrong, found = [], [], []
         for register in self.table:
-            chosen = Signal(name=f"{register.name.lower()}_chosen")
-            m.d.sync += chosen.eq(access.word == register.address // WORD_BYTES)
+            name = register.name.lower()
+            chosen, its = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_addressed")
+            m.d.comb += its.eq(access.word == register.address // WORD_BYTES)
+            m.d.sync += chosen.eq(its)
             access.chosen[register.name] = chosen
-        known, wrong = Signal(), Signal()
+            known.append(its)
+            if not register.external:
+                wrong.append(its & self._write(m, register, access))
+        for register in self.table:
+            value = self._value(m, register, access)
+            found.append(Mux(access.chosen[register.name], value, 0))
         m.d.sync += [
-            access.refused.eq(~known | access.write & wrong),
+            access.refused.eq(~Cat(known).any() | access.write & Cat(wrong).any()),
             access.partial.eq(access.write & ~access.mask.all()),
         ]
-        active = access.reading | access.writing
-        m.d.comb += [access.done.eq(1), self.refused.eq(active & access.refused)]
-        refuses = {
-            register.name: Const(0) if register.external else self._write(m, register, access)
-            for register in self.table
-        }
-        values = {register.name: self._value(m, register, access) for register in self.table}
-        with m.Switch(access.word):
-            for register in self.table:
-                with m.Case(register.address // WORD_BYTES):
-                    m.d.comb += [
-                        known.eq(1),
-                        wrong.eq(refuses[register.name]),
-                        access.found.eq(values[register.name]),
-                    ]
+        m.d.comb += [
+            access.found.eq(reduce(or_, found)),
+            access.done.eq(1),
+            self.refused.eq((access.reading | access.writing) & access.refused),
+        ]
         for register in self.table:
             if register.external:
                 self._ask(m, register, access)

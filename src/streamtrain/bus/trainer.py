@@ -77,12 +77,18 @@ class BusTrainer(wiring.Component):
         connect(m, core.o, dispatch.result)
         connect(m, dispatch.o, sender.i)
         connect(m, window.command, dispatch.window)
-        connect(m, window.weights_i, core.weights_i)
-        # Whether a number is taken depends on what the host asks for; the scan does not wait for that.
-        scanned = Queue(core.weights_o.payload.shape(), 1, head=True)
-        m.submodules.scanned = inner(scanned)
-        connect(m, core.weights_o, scanned.i)
-        connect(m, scanned.o, window.weights_o)
+        # Whether a number is given or taken depends on what the host asks for: it waits a cycle.
+        number = core.weights_o.payload.shape()
+        given, found = Queue(number, 1, head=True), Queue(number, 1, head=True)
+        m.submodules.given, m.submodules.found = inner(given), inner(found)
+        m.d.comb += [
+            given.i.valid.eq(window.weights_i.valid & core.weights_i.ready),
+            given.i.payload.eq(window.weights_i.payload),
+            window.weights_i.ready.eq(given.i.ready & core.weights_i.ready),
+        ]
+        connect(m, given.o, core.weights_i)
+        connect(m, core.weights_o, found.i)
+        connect(m, found.o, window.weights_o)
         self._control(m, registers, reset, receiver, dispatch, supply, core, window)
         self._settings(m, registers, dispatch)
         self._window(m, registers, window)
