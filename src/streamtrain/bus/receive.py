@@ -90,12 +90,9 @@ class SampleReceiver(wiring.Component):
         word = Signal(range(fmt.payload_words + 1))  # 0: the label
         sample = Signal(PACKET_BITS)  # of the packet
         draining = Signal()  # the rest of a packet that is dropped
-        head, end = Signal(), Signal()
+        head, end = Signal(init=1), Signal()  # it is the label; it is the sample's last
         taken, wrong = Signal(), Signal()
         m.d.comb += [
-            head.eq(word == 0),
-            end.eq(word == fmt.payload_words),
-            self.last.eq(sample + 1 == self.count),
             self.receiving.eq(~head | (sample != 0) | draining),
             taken.eq(axis.tvalid & axis.tready & ~draining),
             self.words.payload.eq(axis.tdata),
@@ -108,6 +105,8 @@ class SampleReceiver(wiring.Component):
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
+        # Known before the second word of a sample, which is the first one that may be its last.
+        m.d.sync += self.last.eq(sample + 1 == self.count)
         label, kept = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
         tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
@@ -129,17 +128,22 @@ class SampleReceiver(wiring.Component):
             ]
             with m.If(head):
                 m.d.sync += kept.eq(label)
-            m.d.sync += word.eq(word + 1)
+            m.d.sync += [
+                word.eq(word + 1),
+                head.eq(0),
+                end.eq(word == fmt.payload_words - 1),
+            ]
             with m.If(self.commit):
-                m.d.sync += [word.eq(0), sample.eq(sample + 1)]
+                m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(sample + 1)]
                 with m.If(self.last):
                     m.d.sync += sample.eq(0)
             with m.If(wrong):
-                m.d.sync += [word.eq(0), sample.eq(0), draining.eq(~axis.tlast)]
+                m.d.sync += [word.eq(0), head.eq(1), end.eq(0)]
+                m.d.sync += [sample.eq(0), draining.eq(~axis.tlast)]
         with m.If(draining & axis.tvalid & axis.tready & axis.tlast):
             m.d.sync += draining.eq(0)
         with m.If(self.abort & self.receiving):
-            m.d.sync += [word.eq(0), sample.eq(0), draining.eq(1)]
+            m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(0), draining.eq(1)]
         m.d.comb += [
             self.dropped.eq(wrong | self.abort & self.receiving & ~draining),
             self.more.eq((sample != 0) & self.commit),
