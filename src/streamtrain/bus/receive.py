@@ -35,6 +35,9 @@ class SampleReceiver(wiring.Component):
         Of the sample that counts.
     last : :py:`Out(1)`
         It is the last one of its packet.
+    more, cut : :py:`Out(1)`
+        The sample that counted before, if it was not the last one of its packet: another one of the packet
+        has counted; or none will, so that it was the last one after all.
     open : :py:`In(1)`
         Packets may begin.
     room : :py:`In(1)`
@@ -66,6 +69,8 @@ class SampleReceiver(wiring.Component):
             "discard": Out(1),
             "label": Out(range(fmt.plan.network.classes)),
             "last": Out(1),
+            "more": Out(1),
+            "cut": Out(1),
             "open": In(1),
             "room": In(1),
             "count": In(PACKET_BITS),
@@ -139,5 +144,9 @@ class SampleReceiver(wiring.Component):
             m.d.sync += draining.eq(0)
         with m.If(self.abort & self.receiving):
             m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(0), draining.eq(1)]
-        m.d.comb += self.dropped.eq(wrong | self.abort & self.receiving & ~draining)
+        m.d.comb += [
+            self.dropped.eq(wrong | self.abort & self.receiving & ~draining),
+            self.more.eq((sample != 0) & self.commit),
+            self.cut.eq((sample != 0) & self.discard),
+        ]
         return m

@@ -76,6 +76,7 @@ class BusTrainer(wiring.Component):
         connect(m, dispatch.command, core.command)
         connect(m, core.o, dispatch.result)
         connect(m, dispatch.o, sender.i)
+        connect(m, dispatch.fate, sender.fate)
         connect(m, window.command, dispatch.window)
         # Whether a number is given or taken depends on what the host asks for: it waits a cycle.
         number = core.weights_o.payload.shape()
@@ -89,13 +90,13 @@ class BusTrainer(wiring.Component):
         connect(m, given.o, core.weights_i)
         connect(m, core.weights_o, found.i)
         connect(m, found.o, window.weights_o)
-        self._control(m, registers, reset, receiver, dispatch, supply, core, window)
+        self._control(m, registers, reset, receiver, dispatch, supply, sender, core, window)
         self._settings(m, registers, dispatch)
         self._window(m, registers, window)
         self._counters(m, registers, receiver, dispatch, sender, core)
         return m
 
-    def _control(self, m, registers, reset, receiver, dispatch, supply, core, window):
+    def _control(self, m, registers, reset, receiver, dispatch, supply, sender, core, window):
         training, worked_off = Signal(), Signal()
         # The window opens once no sample is inside, and then it is what the core is at.
         m.d.comb += worked_off.eq(training & ~dispatch.waiting & (core.idle | window.opened))
@@ -110,6 +111,8 @@ class BusTrainer(wiring.Component):
             dispatch.commit.eq(receiver.commit),
             dispatch.label.eq(receiver.label),
             dispatch.last.eq(receiver.last),
+            dispatch.more.eq(receiver.more),
+            dispatch.cut.eq(receiver.cut),
             discard.eq(receiver.discard),
             registers.set_events_short.eq(receiver.short),
             registers.set_events_long.eq(receiver.long),
@@ -122,6 +125,7 @@ class BusTrainer(wiring.Component):
             receiver.count.eq(registers.packet_samples),
             receiver.labelled.eq(registers.control_mode != 0),
             receiver.abort.eq(reset),
+            sender.abort.eq(reset),
             supply.commit.eq(dispatch.commit),
             supply.discard.eq(discard),
             registers.status_busy.eq(dispatch.waiting | dispatch.commit | training),
