@@ -239,8 +239,10 @@ class SliceSearch:
             refine(grown, self._bound(s), goals)
             if heads:
                 worth = self._worth(s, grown)
+                d_step, b_step, _ = goals.grid
+                order = np.lexsort((grown.cost[:, 1] // b_step, grown.cost[:, 0] // d_step, a))
                 alive = reaching(
-                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads
+                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads, order
                 )
                 grown, found = Partial(*(array[alive] for array in grown)), found[alive]
             for first in range(0, len(found), most):
