@@ -1,0 +1,164 @@
+"""Floating-point products, in NumPy and in gates on the same page."""
+
+import numpy as np
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.jit import jitable
+from streamtrain.numeric.floating import FP32, Fields, delayed
+
+__all__ = ["FloatMultiplier", "multiply_codes", "multiply_float32"]
+
+_DSP_UNSIGNED = 17  # bits of a DSP slice's narrower operand, without the sign
+
+
+def multiply_codes(a, b, operand, result):
+    """Products of codes of one format, rounded once to another one.
+
+    Parameters
+    ----------
+    a, b : integer arrays
+    operand, result : :class:`Float`
+    """
+    a, b = operand.to_float32(a), operand.to_float32(b)
+    with np.errstate(all="ignore"):
+        if result == FP32:
+            return result.from_float32(multiply_float32(a, b))
+        return result.encode(np.multiply(a, b, dtype=np.float64))  # of 24 bits each: exact
+
+
+@jitable
+def multiply_float32(a, b):
+    """Products of float32 numbers that are not subnormal: :func:`multiply_codes` of FP32.
+
+    Processors decide what is too small on the grid of subnormal numbers. A product 2**24 times as large is
+    rounded as gates do.
+    """
+    scaled = a * np.float32(2**24) * b
+    return a * b * np.float32(np.abs(scaled) >= np.float32(2**24 * FP32.smallest))
+
+
+class FloatMultiplier(wiring.Component):
+    """Product of two numbers of one format, rounded once to another one.
+
+    The mantissas are multiplied in one DSP slice, or in two from 18 bits on (with the leading one), of
+    which the second adds up. Where the result has room for all bits of the product, as FP32 has for
+    those of bfloat16 and FP16, nothing is rounded.
+
+    Parameters
+    ----------
+    operand, result : :class:`Float`
+
+    Attributes
+    ----------
+    latency : :class:`int`
+        4 cycles; 5 with two DSP slices.
+
+    Members
+    -------
+    a, b : :py:`In(operand)`
+    o : :py:`Out(result)`
+    enable : :py:`In(1)`
+        Without it, nothing moves.
+
+    Timing
+    ------
+    A product per cycle. ``o`` belongs to the operands of ``latency`` enabled cycles ago.
+    """
+
+    def __init__(self, operand, result):
+        self.operand = operand
+        self.result = result
+        self.latency = 4 if operand.mantissa < _DSP_UNSIGNED else 5
+        super().__init__({"a": In(operand), "b": In(operand), "o": Out(result), "enable": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        operand, result = self.operand, self.result
+        a, b = Fields(self.a, operand), Fields(self.b, operand)
+        product, sticky = self._product(m, a.mantissa, b.mantissa)
+
+        # What is known of each operand, and then of both, while the mantissas are multiplied.
+        seen = {
+            name: delayed(m, self.enable, getattr(number, what), 1, name)
+            for letter, number in (("a", a), ("b", b))
+            for what in ("zero", "top", "fraction")
+            for name in [f"{letter}_{what}"]
+        }
+        nan = (
+            seen["a_top"] & (seen["a_fraction"] | seen["b_zero"])
+            | seen["b_top"] & (seen["b_fraction"] | seen["a_zero"])
+        )  # fmt: skip
+        rest = self.latency - 2  # cycles until the product is there, less the first
+        nan = delayed(m, self.enable, nan, rest, "nan")
+        infinite = delayed(m, self.enable, seen["a_top"] | seen["b_top"], rest, "infinite")
+        zero = delayed(m, self.enable, seen["a_zero"] | seen["b_zero"], rest, "zero")
+        sign = delayed(m, self.enable, a.sign ^ b.sign, rest + 1, "sign")
+
+        # The exponent of a product that is below 2, and what the one of another is: one more.
+        total = delayed(m, self.enable, a.exponent + b.exponent, 1, "total")
+        moved = result.bias - 2 * operand.bias
+        exponent = Signal(range(2 + moved, 2 * (1 << operand.exponent) + moved))
+        largest = (1 << result.exponent) - 2
+        m.d.comb += exponent.eq(total + moved)
+        kept = delayed(m, self.enable, exponent[: result.exponent], rest, "exponent")
+
+        def known(condition, name):
+            return delayed(m, self.enable, condition, rest, name)
+
+        below, above = known(exponent < 0, "below"), known(exponent > largest, "above")
+        lowest, highest = known(exponent == 0, "lowest"), known(exponent == largest, "highest")
+
+        # Two digits are before the product's point. If the first one is not 0, it is the leading one.
+        missing = max(0, result.mantissa + 3 - len(product))
+        digits = Cat(Const(0, missing), product) if missing else product
+        high = digits[-1]
+        at = len(digits) - 2 - result.mantissa  # lowest digit of the smaller product's mantissa
+        rest_is_zero = ~(digits[: at - 1].any() | sticky)
+        up = Mux(
+            high,
+            digits[at] & (digits[at + 1] | digits[at - 1] | ~rest_is_zero),
+            digits[at - 1] & (digits[at] | ~rest_is_zero),
+        )
+        mantissa = Mux(high, digits[at + 1 : -1], digits[at:-2])
+        # Rounding up may carry into the exponent, which is right; below bit 0 is the carry in.
+        rounded = Cat(Const(1, 1), Const(0, result.mantissa), kept) + Cat(up, mantissa, high)
+        becomes_one = ~high & digits[at - 1 : -2].all()  # the next larger power of 2, by rounding
+        overflow = infinite | above | highest & high
+        underflow = zero | below | lowest & ~high & ~becomes_one
+        with m.If(self.enable):
+            m.d.sync += self.o.eq(Cat(rounded[1 : result.width], sign))
+            with m.If(underflow):
+                m.d.sync += self.o[:-1].eq(0)
+            with m.If(overflow):
+                m.d.sync += self.o[:-1].eq(result.infinity)
+            with m.If(nan):
+                m.d.sync += self.o.eq(result.nan)
+        return m
+
+    def _product(self, m, a, b):
+        """The product of the mantissas with their leading ones, and whether a digit below it is not 0.
+
+        The registers are those within DSP slices: two for the operands, one behind each multiplier and one
+        behind each adder.
+        """
+        a, b = Cat(a, 1), Cat(b, 1)
+        if len(b) <= _DSP_UNSIGNED:
+            a = delayed(m, self.enable, a, 1, "a")
+            b = delayed(m, self.enable, b, 1, "b")
+            return delayed(m, self.enable, a * b, 2, "product"), Const(0, 1)
+        a1 = delayed(m, self.enable, a, 1, "a_low")
+        a2 = delayed(m, self.enable, a, 2, "a_high")
+        low = delayed(m, self.enable, b[:_DSP_UNSIGNED], 1, "b_low")
+        high = delayed(m, self.enable, b[_DSP_UNSIGNED:], 2, "b_high")
+        first = delayed(m, self.enable, a1 * low, 2, "first")
+        second = delayed(m, self.enable, a2 * high, 1, "second")
+        total = Signal(2 * len(a) - _DSP_UNSIGNED)
+        sticky = Signal()
+        with m.If(self.enable):
+            m.d.sync += [
+                total.eq(second + (first >> _DSP_UNSIGNED)),
+                sticky.eq(first[:_DSP_UNSIGNED].any()),
+            ]
+        return total, sticky
