@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from operator import index
 
 import numpy as np
-from amaranth import Const, Signal, unsigned
+from amaranth import Cat, Const, Signal, unsigned
 from amaranth.hdl import ShapeCastable
 
 from streamtrain.jit import jitable
 from streamtrain.records import Record
 
-__all__ = ["BF16", "FP16", "FP32", "SMALLEST", "Fields", "Float", "delayed", "pack", "unpack"]
+__all__ = ["BF16", "FP16", "FP32", "SMALLEST", "Fields", "Float", "delayed", "give", "pack", "unpack"]
 
 _NAME = re.compile(r"float<\s*(\d+)\s*,\s*(\d+)\s*>")
 
@@ -242,3 +242,28 @@ def delayed(m, enable, value, cycles, name):
             m.d.sync += register.eq(value)
         value = register
     return value
+
+
+def give(m, unit, code, fmt, nan, infinite, zero):
+    """The last register of a unit: ``code``, or NaN, infinity or zero instead, of the code's sign.
+
+    At most one of these may be true. Most bits are put to 0 by their flip-flops, which takes no logic.
+    """
+    mantissa = Signal(fmt.mantissa - 1, reset_less=True)
+    quiet = Signal(reset_less=True)  # the mantissa's highest bit
+    exponent = Signal(fmt.exponent, reset_less=True)
+    sign = Signal(reset_less=True)
+    with m.If(unit.enable):
+        m.d.sync += [
+            mantissa.eq(code),
+            quiet.eq(code[fmt.mantissa - 1] | nan),
+            exponent.eq(code[fmt.mantissa :] | (nan | infinite).replicate(fmt.exponent)),
+            sign.eq(code[-1] & ~nan),
+        ]
+        with m.If(nan | infinite | zero):
+            m.d.sync += mantissa.eq(0)
+        with m.If(infinite | zero):
+            m.d.sync += quiet.eq(0)
+        with m.If(zero):
+            m.d.sync += exponent.eq(0)
+    m.d.comb += unit.o.eq(Cat(mantissa, quiet, exponent, sign))

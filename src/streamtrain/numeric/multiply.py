@@ -6,7 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.jit import jitable
-from streamtrain.numeric.floating import FP32, Fields, delayed
+from streamtrain.numeric.floating import FP32, Fields, delayed, give
 
 __all__ = ["FloatMultiplier", "multiply_codes", "multiply_float32"]
 
@@ -79,62 +79,59 @@ class FloatMultiplier(wiring.Component):
         a, b = Fields(self.a, operand), Fields(self.b, operand)
         product, sticky = self._product(m, a.mantissa, b.mantissa)
 
-        # What is known of each operand, and then of both, while the mantissas are multiplied.
-        seen = {
-            name: delayed(m, self.enable, getattr(number, what), 1, name)
-            for letter, number in (("a", a), ("b", b))
-            for what in ("zero", "top", "fraction")
-            for name in [f"{letter}_{what}"]
-        }
-        nan = (
-            seen["a_top"] & (seen["a_fraction"] | seen["b_zero"])
-            | seen["b_top"] & (seen["b_fraction"] | seen["a_zero"])
-        )  # fmt: skip
-        rest = self.latency - 2  # cycles until the product is there, less the first
-        nan = delayed(m, self.enable, nan, rest, "nan")
-        infinite = delayed(m, self.enable, seen["a_top"] | seen["b_top"], rest, "infinite")
-        zero = delayed(m, self.enable, seen["a_zero"] | seen["b_zero"], rest, "zero")
-        sign = delayed(m, self.enable, a.sign ^ b.sign, rest + 1, "sign")
+        # Meanwhile: what kind of number it is, and its exponent, as if it were below 2.
+        def then(value, name, cycles=1):
+            return delayed(m, self.enable, value, cycles, name)
 
-        # The exponent of a product that is below 2, and what the one of another is: one more.
-        total = delayed(m, self.enable, a.exponent + b.exponent, 1, "total")
+        rest = self.latency - 3
+        sign = then(a.sign ^ b.sign, "sign", rest + 2)
+        total = then(a.exponent + b.exponent, "total")
+        a_zero, b_zero = then(a.zero, "a_zero"), then(b.zero, "b_zero")
+        a_top, b_top = then(a.top, "a_top"), then(b.top, "b_top")
+        a_fraction, b_fraction = then(a.fraction, "a_fraction"), then(b.fraction, "b_fraction")
+
         moved = result.bias - 2 * operand.bias
-        exponent = Signal(range(2 + moved, 2 * (1 << operand.exponent) + moved))
-        largest = (1 << result.exponent) - 2
+        exponent = Signal(range(moved, (2 << operand.exponent) + moved))
         m.d.comb += exponent.eq(total + moved)
-        kept = delayed(m, self.enable, exponent[: result.exponent], rest, "exponent")
+        exponent = then(exponent, "exponent")
+        nan = a_top & (a_fraction | b_zero) | b_top & (b_fraction | a_zero)
+        infinite = then((a_top | b_top) & ~nan, "infinite")
+        zero = then((a_zero | b_zero) & ~nan, "zero")
+        nan = then(nan, "nan")
 
-        def known(condition, name):
-            return delayed(m, self.enable, condition, rest, name)
-
-        below, above = known(exponent < 0, "below"), known(exponent > largest, "above")
-        lowest, highest = known(exponent == 0, "lowest"), known(exponent == largest, "highest")
+        finite = ~(nan | infinite | zero)
+        largest = (1 << result.exponent) - 2
+        infinite = then(infinite | finite & (exponent > largest), "too_large", rest)
+        zero = then(zero | finite & (exponent < 0), "too_small", rest)
+        nan = then(nan, "nan2", rest)
+        highest = then(finite & (exponent == largest), "highest", rest)
+        lowest = then(finite & (exponent == 0), "lowest", rest)
+        exponent = then(exponent[: result.exponent], "kept", rest)
 
         # Two digits are before the product's point. If the first one is not 0, it is the leading one.
         missing = max(0, result.mantissa + 3 - len(product))
         digits = Cat(Const(0, missing), product) if missing else product
         high = digits[-1]
         at = len(digits) - 2 - result.mantissa  # lowest digit of the smaller product's mantissa
-        rest_is_zero = ~(digits[: at - 1].any() | sticky)
+        below = digits[: at - 1].any() | sticky
         up = Mux(
             high,
-            digits[at] & (digits[at + 1] | digits[at - 1] | ~rest_is_zero),
-            digits[at - 1] & (digits[at] | ~rest_is_zero),
+            digits[at] & (digits[at + 1] | digits[at - 1] | below),
+            digits[at - 1] & (digits[at] | below),
         )
         mantissa = Mux(high, digits[at + 1 : -1], digits[at:-2])
         # Rounding up may carry into the exponent, which is right; below bit 0 is the carry in.
-        rounded = Cat(Const(1, 1), Const(0, result.mantissa), kept) + Cat(up, mantissa, high)
+        rounded = Cat(Const(1, 1), Const(0, result.mantissa), exponent) + Cat(up, mantissa, high)
         becomes_one = ~high & digits[at - 1 : -2].all()  # the next larger power of 2, by rounding
-        overflow = infinite | above | highest & high
-        underflow = zero | below | lowest & ~high & ~becomes_one
-        with m.If(self.enable):
-            m.d.sync += self.o.eq(Cat(rounded[1 : result.width], sign))
-            with m.If(underflow):
-                m.d.sync += self.o[:-1].eq(0)
-            with m.If(overflow):
-                m.d.sync += self.o[:-1].eq(result.infinity)
-            with m.If(nan):
-                m.d.sync += self.o.eq(result.nan)
+        give(
+            m,
+            self,
+            Cat(rounded[1 : result.width], sign),
+            result,
+            nan=nan,
+            infinite=infinite | highest & high,
+            zero=zero | lowest & ~high & ~becomes_one,
+        )
         return m
 
     def _product(self, m, a, b):
