@@ -75,6 +75,10 @@ class Float(ShapeCastable, Record):
             )
         return cls(int(match[1]), int(match[2]))
 
+    def __contains__(self, other):
+        """Whether it has all numbers of another format."""
+        return other.exponent <= self.exponent and other.mantissa <= self.mantissa
+
     def __str__(self):
         return f"float<{self.exponent},{self.mantissa}>"
 

@@ -8,9 +8,10 @@ from amaranth.lib.wiring import In, Out
 from streamtrain.jit import jitable
 from streamtrain.numeric.floating import FP32, Fields, delayed, give
 
-__all__ = ["FloatMultiplier", "multiply_codes", "multiply_float32"]
+__all__ = ["SLICE_DIGITS", "FloatMultiplier", "multiply_codes", "multiply_float32"]
 
-_DSP_UNSIGNED = 17  # bits of a DSP slice's narrower operand, without the sign
+SLICE_DIGITS = 17
+"""Bits of a DSP slice's narrower operand, without the sign."""
 
 
 def multiply_codes(a, b, operand, result):
@@ -70,7 +71,7 @@ class FloatMultiplier(wiring.Component):
     def __init__(self, operand, result):
         self.operand = operand
         self.result = result
-        self.latency = 4 if operand.mantissa < _DSP_UNSIGNED else 5
+        self.latency = 4 if operand.mantissa < SLICE_DIGITS else 5
         super().__init__({"a": In(operand), "b": In(operand), "o": Out(result), "enable": In(1)})
 
     def elaborate(self, platform):
@@ -91,6 +92,7 @@ class FloatMultiplier(wiring.Component):
         a_fraction, b_fraction = then(a.fraction, "a_fraction"), then(b.fraction, "b_fraction")
 
         moved = result.bias - 2 * operand.bias
+        smallest, greatest = 2 + moved, 2 * ((1 << operand.exponent) - 2) + moved
         exponent = Signal(range(moved, (2 << operand.exponent) + moved))
         m.d.comb += exponent.eq(total + moved)
         exponent = then(exponent, "exponent")
@@ -100,12 +102,16 @@ class FloatMultiplier(wiring.Component):
         nan = then(nan, "nan")
 
         finite = ~(nan | infinite | zero)
-        largest = (1 << result.exponent) - 2
-        infinite = then(infinite | finite & (exponent > largest), "too_large", rest)
-        zero = then(zero | finite & (exponent < 0), "too_small", rest)
-        nan = then(nan, "nan2", rest)
-        highest = then(finite & (exponent == largest), "highest", rest)
-        lowest = then(finite & (exponent == 0), "lowest", rest)
+        lowest = highest = Const(0, 1)
+        if smallest <= 0:
+            zero = zero | finite & (exponent < 0)
+            lowest = finite & (exponent == 0)
+        if greatest >= (largest := (1 << result.exponent) - 2):
+            infinite = infinite | finite & (exponent > largest)
+            highest = finite & (exponent == largest)
+        nan, infinite = then(nan, "nan2", rest), then(infinite, "infinite2", rest)
+        zero = then(zero, "zero2", rest)
+        lowest, highest = then(lowest, "lowest", rest), then(highest, "highest", rest)
         exponent = then(exponent[: result.exponent], "kept", rest)
 
         # Two digits are before the product's point. If the first one is not 0, it is the leading one.
@@ -141,21 +147,19 @@ class FloatMultiplier(wiring.Component):
         behind each adder.
         """
         a, b = Cat(a, 1), Cat(b, 1)
-        if len(b) <= _DSP_UNSIGNED:
+        if len(b) <= SLICE_DIGITS:
             a = delayed(m, self.enable, a, 1, "a")
             b = delayed(m, self.enable, b, 1, "b")
             return delayed(m, self.enable, a * b, 2, "product"), Const(0, 1)
+        cut = min(SLICE_DIGITS, len(b) - 2)
         a1 = delayed(m, self.enable, a, 1, "a_low")
         a2 = delayed(m, self.enable, a, 2, "a_high")
-        low = delayed(m, self.enable, b[:_DSP_UNSIGNED], 1, "b_low")
-        high = delayed(m, self.enable, b[_DSP_UNSIGNED:], 2, "b_high")
+        low = delayed(m, self.enable, b[:cut], 1, "b_low")
+        high = delayed(m, self.enable, b[cut:], 2, "b_high")
         first = delayed(m, self.enable, a1 * low, 2, "first")
         second = delayed(m, self.enable, a2 * high, 1, "second")
-        total = Signal(2 * len(a) - _DSP_UNSIGNED)
-        sticky = Signal()
+        total = Signal(2 * len(a) - cut, reset_less=True)
+        sticky = Signal(reset_less=True)
         with m.If(self.enable):
-            m.d.sync += [
-                total.eq(second + (first >> _DSP_UNSIGNED)),
-                sticky.eq(first[:_DSP_UNSIGNED].any()),
-            ]
+            m.d.sync += [total.eq(second + (first >> cut)), sticky.eq(first[:cut].any())]
         return total, sticky
