@@ -69,7 +69,7 @@ def computed(own, x, weight, bias, errors):
     step = own.stride, own.pad, tiny
     passes.forward(mine, blocks, padded.reshape(outs, lanes), *own.passes, *step, z)
     dw, db = np.zeros_like(blocks), np.zeros((outs, lanes), dtype)
-    passes.gradients(mine, e, *own.passes, *step, dw, db)
+    passes.gradients(mine, e, *own.passes, *step, dtype.type(1), dw, db)
     found = [untiled(z, own.m), own.unpack(dw), db.ravel()[: own.m]]
     if own.back:
         dx = np.zeros_like(mine)

@@ -44,7 +44,7 @@ def _tree(terms, tiny):
 
 
 @njit(cache=True)
-def forward(x, weights, bias, tile, row, column, lane, used, stride, pad, tiny, z):
+def forward(x, weights, bias, tile, row, column, lane, exists, stride, pad, tiny, z):
     """FP: outputs before pooling and rounding.
 
     Parameters
@@ -52,7 +52,7 @@ def forward(x, weights, bias, tile, row, column, lane, used, stride, pad, tiny, 
     x : array (images, tiles, rows, columns, words of a pixel)
     weights : array (output tiles, passes, L, L)
     bias : array (output tiles, L)
-    tile, row, column, lane, used
+    tile, row, column, lane, exists
         :class:`~streamtrain.unified.plan.Passes`.
     stride, pad : :class:`int`
     tiny : scalar
@@ -71,7 +71,7 @@ def forward(x, weights, bias, tile, row, column, lane, used, stride, pad, tiny, 
                         for n in range(lanes):
                             y = r * stride - pad + row[p, n]
                             q = c * stride - pad + column[p, n]
-                            inside = 0 <= y < x.shape[2] and 0 <= q < x.shape[3] and used[p, n]
+                            inside = 0 <= y < x.shape[2] and 0 <= q < x.shape[3] and exists[p, n]
                             vector[n] = x[image, tile[p], y, q, lane[n]] if inside else 0
                         for m in range(lanes):
                             for n in range(lanes):
@@ -125,14 +125,16 @@ def back_propagate(errors, weights, kernel, stride, pad, tiny, dx):
 
 
 @njit(cache=True)
-def gradients(x, errors, tile, row, column, lane, used, stride, pad, tiny, dw, db):
+def gradients(x, errors, tile, row, column, lane, exists, stride, pad, tiny, one, dw, db):
     """WU: gradients of weights and biases, summed over all images.
 
     Parameters
     ----------
-    x, tile, row, column, lane, used, stride, pad, tiny
+    x, tile, row, column, lane, exists, stride, pad, tiny
         As for :func:`forward`.
     errors : array (images, output tiles, rows, columns, L)
+    one : scalar
+        What an operand is multiplied with to become an accumulator: 1, or more in fixed point.
     dw : array (output tiles, passes, L, L)
         Becomes the gradients.
     db : array (output tiles, L)
@@ -147,12 +149,12 @@ def gradients(x, errors, tile, row, column, lane, used, stride, pad, tiny, dw, d
             for r in range(rows):
                 for c in range(columns):
                     for m in range(lanes):
-                        db[out, m] = _normal(db[out, m] + errors[image, out, r, c, m], tiny)
+                        db[out, m] = _normal(db[out, m] + errors[image, out, r, c, m] * one, tiny)
                     for p in range(len(tile)):
                         for n in range(lanes):
                             y = r * stride - pad + row[p, n]
                             q = c * stride - pad + column[p, n]
-                            inside = 0 <= y < x.shape[2] and 0 <= q < x.shape[3] and used[p, n]
+                            inside = 0 <= y < x.shape[2] and 0 <= q < x.shape[3] and exists[p, n]
                             vector[n] = x[image, tile[p], y, q, lane[n]] if inside else 0
                         for m in range(lanes):
                             error = errors[image, out, r, c, m]

@@ -68,8 +68,10 @@ class MultiplyAccumulateArray(wiring.Component):
         self.lanes = index(lanes)
         if self.lanes < 2:
             raise ValueError(f"An array has at least 2 lanes, not {lanes!r}")
-        self.product_latency = arithmetic.multiplier().latency
-        self.add_latency = arithmetic.adder().latency
+        self._multipliers = [arithmetic.multiplier() for _ in range(self.lanes**2)]
+        self._adders = [arithmetic.adder() for _ in range(self.lanes**2)]
+        self.product_latency = self._multipliers[0].latency
+        self.add_latency = self._adders[0].latency
         levels = (self.lanes - 1).bit_length()
         self.sum_latency = self.product_latency + levels * self.add_latency
         operands = data.ArrayLayout(arithmetic.operand, self.lanes)
@@ -133,7 +135,8 @@ class MultiplyAccumulateArray(wiring.Component):
             m.d.sync += following.eq(source)
         with m.If(self.swap):
             m.d.sync += weight.eq(following)
-        multiplier = m.submodules[f"multiplier_{row}_{column}"] = self.arithmetic.multiplier()
+        multiplier = self._multipliers[row * self.lanes + column]
+        m.submodules[f"multiplier_{row}_{column}"] = multiplier
         m.d.comb += [
             multiplier.enable.eq(1),
             multiplier.a.eq(self.x[column]),
@@ -150,7 +153,8 @@ class MultiplyAccumulateArray(wiring.Component):
 
         def add(a, b):
             number = len(results)
-            adder = m.submodules[f"adder_{row}_{number}"] = self.arithmetic.adder()
+            adder = self._adders[row * self.lanes + number]
+            m.submodules[f"adder_{row}_{number}"] = adder
             m.d.comb += [
                 adder.enable.eq(1),
                 adder.a.eq(Mux(adds, products[number], a)),

@@ -33,15 +33,15 @@ class Passes(NamedTuple):
         Tap of the kernel.
     lane : integer array (lanes,)
         Of the input vector.
-    used : boolean array (passes, lanes)
-        Whether there is such a channel and tap; the product counts as zero if not.
+    exists : boolean array (passes, lanes)
+        Whether the kernel has such a tap; the input counts as zero if not.
     """
 
     tile: np.ndarray
     row: np.ndarray
     column: np.ndarray
     lane: np.ndarray
-    used: np.ndarray
+    exists: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,11 @@ class KernelLayer(Record):
             count = _up(taps, groups)
             tile = np.zeros(count, np.int64)
             tap = np.arange(count)[:, None] * groups + lanes // self.group
-            used = (tap < taps) & (channel < self.n)
         else:
             tile, tap = (a.ravel() for a in np.indices((self.tiles[1], taps)))
             tap = np.repeat(tap[:, None], self.lanes, axis=1)
-            used = np.repeat(self._channels < self.n, taps, axis=0)
-        tap = np.minimum(tap, taps - 1)
-        return Passes(tile, tap // self.kernel, tap % self.kernel, channel, used)
+        exists, tap = tap < taps, np.minimum(tap, taps - 1)
+        return Passes(tile, tap // self.kernel, tap % self.kernel, channel, exists)
 
     @property
     def _channels(self):
@@ -161,7 +159,8 @@ class KernelLayer(Record):
         """
         weight = np.asarray(weight).reshape(self.m, self.n, self.kernel, self.kernel)
         blocks = np.zeros((self.tiles[0] * self.lanes, *self.passes.row.shape), weight.dtype)
-        blocks[: self.m, self.passes.used] = weight[self._places]
+        places, used = self._places
+        blocks[: self.m, used] = weight[places]
         blocks = blocks.reshape(self.tiles[0], self.lanes, *self.passes.row.shape)
         return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
 
@@ -169,18 +168,20 @@ class KernelLayer(Record):
         """The weights (M, N, K, K) of blocks that :meth:`pack` made."""
         weight = np.zeros((self.m, self.n, self.kernel, self.kernel), blocks.dtype)
         rows = blocks.transpose(0, 2, 1, 3).reshape(-1, *self.passes.row.shape)
-        weight[self._places] = rows[: self.m, self.passes.used]
+        places, used = self._places
+        weight[places] = rows[: self.m, used]
         return weight
 
     @property
     def _places(self):
-        """Index of a weight tensor (M, N, K, K) for all lanes that are used."""
-        passes, used = self.passes, self.passes.used
+        """Index of a weight tensor (M, N, K, K) for all lanes of passes that hold a weight; and which do."""
+        passes = self.passes
         if self.group < self.lanes:
-            channel = np.broadcast_to(passes.lane, used.shape)
+            channel = np.broadcast_to(passes.lane, passes.row.shape)
         else:
             channel = self._channels[passes.tile]
-        return slice(None), channel[used], passes.row[used], passes.column[used]
+        used = passes.exists & (channel < self.n)
+        return (slice(None), channel[used], passes.row[used], passes.column[used]), used
 
     @property
     def macs(self):
