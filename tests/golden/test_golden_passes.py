@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from streamtrain.golden import passes
+from streamtrain.numeric import Fixed
 from streamtrain.unified.plan import KernelLayer
 
 torch = pytest.importorskip("torch")
-
-TINY = np.float32(2**-126)
 
 
 def layer(n, m, size, kernel, *, stride=1, pad=0, lanes=8, back=True, flattened=None):
@@ -55,7 +54,7 @@ def untiled(maps, channels):
 def computed(own, x, weight, bias, errors):
     """z, dw, db and, where wanted, dx by the array's passes, shaped as PyTorch has them."""
     lanes, dtype = own.lanes, x.dtype
-    tiny = TINY if dtype == np.float32 else np.int64(0)
+    numbers = passes.FLOAT if dtype == np.float32 else passes.fixed(Fixed(48, 0))
     images, flat = len(x), own.flattened != (own.n, 1, 1)
     if flat:
         mine = tiled(x.reshape(images, *own.flattened), lanes).reshape(images, -1, 1, 1, lanes)
@@ -66,7 +65,7 @@ def computed(own, x, weight, bias, errors):
     padded[: own.m] = bias
     blocks, e = own.pack(weight), tiled(errors, lanes)
     z = np.zeros((images, outs, own.out_rows, own.out_columns, lanes), dtype)
-    step = own.stride, own.pad, tiny
+    step = own.stride, own.pad, numbers
     passes.forward(mine, blocks, padded.reshape(outs, lanes), *own.passes, *step, z)
     dw, db = np.zeros_like(blocks), np.zeros((outs, lanes), dtype)
     passes.gradients(mine, e, *own.passes, *step, dtype.type(1), dw, db)

@@ -5,13 +5,12 @@ import pytest
 from amaranth.sim import Simulator
 
 from streamtrain.golden import passes
-from streamtrain.numeric import arithmetic
+from streamtrain.numeric import FloatArithmetic, arithmetic
 from streamtrain.unified.command import command_layout
 from streamtrain.unified.compute import ComputeEngine, Depths
 from streamtrain.unified.plan import KernelLayer
 from streamtrain.unified.sequencer import Fold
 
-NUMBERS = arithmetic("fixed<10,5>")
 IMAGES = 2
 
 
@@ -43,38 +42,42 @@ def vectors(maps):
     return maps.transpose(1, 0, 2, 3, 4).reshape(-1, maps.shape[-1])
 
 
-def packed(vector, width):
-    """A vector of codes as one integer, the first one lowest."""
-    return sum((int(code) & (1 << width) - 1) << width * i for i, code in enumerate(vector))
+def packed(codes, width):
+    """Codes of a vector as one integer, the first one lowest."""
+    return sum(int(code) << width * i for i, code in enumerate(codes))
 
 
 def unpacked(word, width, count):
-    codes = [word >> width * i & (1 << width) - 1 for i in range(count)]
-    return np.array([code - (1 << width) * (code >> width - 1) for code in codes])
+    return [word >> width * i & (1 << width) - 1 for i in range(count)]
 
 
 class Case:
     """A layer with random numbers, its golden results, and the commands that compute it."""
 
-    def __init__(self, own, seed=1):
+    def __init__(self, own, numbers, seed=1):
         self.own, self.lanes = own, own.lanes
+        self.numbers, self.floating = numbers, isinstance(numbers, FloatArithmetic)
         rng = np.random.default_rng(seed)
         self.tiles = own.tiles if own.group == own.lanes else (own.tiles[0], 1)
         shape = (IMAGES, self.tiles[1], own.rows, own.columns, own.vector)
 
         def draw(shape):
+            if self.floating:
+                codes = numbers.operand.encode(rng.normal(size=shape))
+                return numbers.operand.to_float32(codes)
             return rng.integers(-40, 41, shape)
 
         self.x, outs = draw(shape), (IMAGES, own.tiles[0], own.out_rows, own.out_columns, own.lanes)
         self.errors = draw(outs)
         self.weights = own.pack(draw((own.m, own.n, own.kernel, own.kernel)))
-        self.bias = draw((own.tiles[0], own.lanes)) << NUMBERS.operand.frac
-        step = own.stride, own.pad, np.int64(0)
-        self.z, self.dx = np.zeros(outs, np.int64), np.zeros(shape, np.int64)
-        self.dw = np.zeros(self.weights.shape, np.int64)
-        self.db = np.zeros(self.bias.shape, np.int64)
+        shift = 0 if self.floating else numbers.accumulator.frac - numbers.operand.frac
+        one = self.x.dtype.type(1 << shift)
+        self.bias = draw((own.tiles[0], own.lanes)) * one
+        limits = passes.FLOAT if self.floating else passes.fixed(numbers.accumulator)
+        step = own.stride, own.pad, limits
+        self.z, self.dx = np.zeros(outs, self.x.dtype), np.zeros_like(self.x)
+        self.dw, self.db = np.zeros_like(self.weights), np.zeros_like(self.bias)
         passes.forward(self.x, self.weights, self.bias, *own.passes, *step, self.z)
-        one = np.int64(1 << NUMBERS.accumulator.frac - NUMBERS.operand.frac)
         passes.gradients(self.x, self.errors, *own.passes, *step, one, self.dw, self.db)
         if own.back:
             passes.back_propagate(self.errors, self.weights, own.kernel, *step, self.dx)
@@ -87,6 +90,12 @@ class Case:
         self.fold = None
         if own.group < own.lanes:
             self.fold = Fold(own.group, own.kernel, own.columns)
+
+    def codes(self, fmt, numbers):
+        """Unsigned codes of numbers as the golden model has them."""
+        if self.floating:
+            return fmt.from_float32(numbers).astype(np.int64)
+        return numbers & (1 << fmt.width) - 1
 
     def _window(self, first_tap):
         """Fields of a loop over the outputs' pixels, all in one tile."""
@@ -168,7 +177,7 @@ class Bench:
 
     def __init__(self, case):
         self.case = case
-        self.dut = ComputeEngine(NUMBERS, case.lanes, case.depths, case.fold)
+        self.dut = ComputeEngine(case.numbers, case.lanes, case.depths, case.fold)
         self.halves = dict.fromkeys(("x", "e", "weights", "sums", "gradients"), 0)
 
     async def fill(self, ctx, name, words):
@@ -210,7 +219,7 @@ class Bench:
         return cycles
 
     async def read(self, ctx, name, half, addresses, lanes):
-        port, width = getattr(self.dut, f"{name}_read"), NUMBERS.accumulator.width
+        port, width = getattr(self.dut, f"{name}_read"), self.case.numbers.accumulator.width
         ctx.set(port.half, half)
         words = []
         for address in addresses:
@@ -229,15 +238,21 @@ class Bench:
 def run(case, *phases):
     """Play phases one after the other; returns the cycles of each."""
     bench, cycles = Bench(case), []
-    own, lanes = case.own, case.lanes
-    width, wide = NUMBERS.operand.width, NUMBERS.accumulator.width
+    lanes = case.lanes
+    width, wide = case.numbers.operand.width, case.numbers.accumulator.width
 
     def operands(maps):
         groups = lanes // maps.shape[-1]
-        return [packed(np.tile(vector, groups), width) for vector in vectors(maps)]
+        codes = case.codes(case.numbers.operand, vectors(maps))
+        return [packed(np.tile(vector, groups), width) for vector in codes]
 
-    rows = [packed(row, width) for row in case.weights.reshape(-1, lanes)]
-    biases = [packed(vector, wide) for vector in case.bias]
+    def check(got, want):
+        want = case.codes(case.numbers.accumulator, want)
+        np.testing.assert_array_equal(got, want.reshape(got.shape))
+
+    weights = case.codes(case.numbers.operand, case.weights).reshape(-1, lanes)
+    rows = [packed(row, width) for row in weights]
+    biases = [packed(v, wide) for v in case.codes(case.numbers.accumulator, case.bias)]
 
     async def fill_weights(ctx):
         await bench.write(ctx, "biases", bench.halves["weights"], biases)
@@ -245,8 +260,7 @@ def run(case, *phases):
 
     async def check_sums(ctx, want):
         want = vectors(want)
-        got = await bench.read(ctx, "sums", bench.halves["sums"], range(len(want)), lanes)
-        np.testing.assert_array_equal(got, want)
+        check(await bench.read(ctx, "sums", bench.halves["sums"], range(len(want)), lanes), want)
         await bench.emptied(ctx, "sums")
 
     async def play(ctx):
@@ -258,10 +272,11 @@ def run(case, *phases):
                 cycles.append(await bench.full(ctx, "gradients"))
                 half = bench.halves["gradients"]
                 blocks = case.dw.reshape(-1, lanes * lanes)
-                got = await bench.read(ctx, "gradients", half, range(len(blocks)), lanes**2)
-                np.testing.assert_array_equal(got, blocks)
-                got = await bench.read(ctx, "bias_gradients", half, range(len(case.db)), lanes)
-                np.testing.assert_array_equal(got, case.db)
+                check(
+                    await bench.read(ctx, "gradients", half, range(len(blocks)), lanes**2), blocks
+                )
+                vector = range(len(case.db))
+                check(await bench.read(ctx, "bias_gradients", half, vector, lanes), case.db)
                 await bench.emptied(ctx, "gradients")
                 continue
             await fill_weights(ctx)
@@ -277,6 +292,12 @@ def run(case, *phases):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_all_phases(name):
+def test_all_phases_in_any_order(name):
     own = LAYERS[name]
-    run(Case(own), "FP", *["BP"] * own.back, "WU", "FP", "WU", *["BP"] * own.back)
+    case = Case(own, arithmetic("fixed<10,5>"))
+    run(case, "FP", *["BP"] * own.back, "WU", "FP", "WU", *["BP"] * own.back)
+
+
+@pytest.mark.parametrize("numbers", ["fp32", "bf16", "fp16"])
+def test_floating_point(numbers):
+    run(Case(layer(2, 3, (4, 4), 3, pad=1, lanes=2), arithmetic(numbers)), "FP", "BP", "WU")

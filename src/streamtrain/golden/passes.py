@@ -11,32 +11,58 @@ an array of L x L (:mod:`streamtrain.unified.plan` says what its passes and lane
 Every operation rounds to the accumulator's format. An input that does not exist (of a lane without a
 channel, or outside the map) is a positive zero, and is multiplied and added as one.
 
-Arrays hold float32, where arithmetic is IEEE's with subnormal numbers as zeros (all operands of fewer
-bits are float32 numbers, too), or int64 codes of fixed point. Maps are (images, tiles of channels, rows, columns,
-lanes), weights (output tiles, passes, lanes out, lanes in).
+Arrays hold float32 (operands of fewer bits are float32 numbers, too) or int64 codes of fixed point. Which
+arithmetic it is, three scalars say: :data:`FLOAT` or :func:`fixed`. Maps are (images, tiles of channels, rows,
+columns, lanes), weights (output tiles, passes, lanes out, lanes in).
 """
 
 import numpy as np
 
 from streamtrain.jit import njit
 
-__all__ = ["back_propagate", "forward", "gradients"]
+__all__ = ["FLOAT", "back_propagate", "fixed", "forward", "gradients"]
+
+FLOAT = (np.float32(2**-126), np.float32(-np.inf), np.float32(np.inf))
+"""Smallest normal number, and the limits of sums, of FP32."""
+
+
+def fixed(fmt):
+    """The same of sums in a :class:`~streamtrain.numeric.Fixed` format, as codes."""
+    return np.int64(0), np.int64(fmt.codes[0]), np.int64(fmt.codes[-1])
+
+
+# Results go to arrays before they are used again: that gives them back their type.
 
 
 @njit(cache=True)
-def _normal(value, tiny):
-    """A number that is not subnormal: zero of the same sign instead. Integers have ``tiny`` = 0."""
-    return value * 0 if -tiny < value < tiny else value
+def _times(a, b, numbers):
+    """A product. What is too small, as gates decide it, is zero (see multiply_float32)."""
+    product, tiny = a * b, numbers[0]
+    scale = np.float32(2**24)
+    if -2 * tiny < product < 2 * tiny and abs(np.float32(a) * scale * np.float32(b)) < scale * tiny:
+        return product * 0
+    return product
 
 
 @njit(cache=True)
-def _tree(terms, tiny):
+def _plus(a, b, numbers):
+    """A sum: zero if it is subnormal, and saturated."""
+    total, (tiny, low, high) = a + b, numbers
+    if -tiny < total < tiny:
+        return total * 0
+    if total < low:
+        return low
+    return high if total > high else total
+
+
+@njit(cache=True)
+def _tree(terms, numbers):
     """Sum of neighbours, of their sums, and so on; destroys ``terms``."""
     count = len(terms)
     while count > 1:
         half = count // 2
         for i in range(half):
-            terms[i] = _normal(terms[2 * i] + terms[2 * i + 1], tiny)
+            terms[i] = _plus(terms[2 * i], terms[2 * i + 1], numbers)
         if count % 2:
             terms[half] = terms[count - 1]
         count = half + count % 2
@@ -44,7 +70,7 @@ def _tree(terms, tiny):
 
 
 @njit(cache=True)
-def forward(x, weights, bias, tile, row, column, lane, exists, stride, pad, tiny, z):
+def forward(x, weights, bias, tile, row, column, lane, exists, stride, pad, numbers, z):
     """FP: outputs before pooling and rounding.
 
     Parameters
@@ -55,8 +81,8 @@ def forward(x, weights, bias, tile, row, column, lane, exists, stride, pad, tiny
     tile, row, column, lane, exists
         :class:`~streamtrain.unified.plan.Passes`.
     stride, pad : :class:`int`
-    tiny : scalar
-        Smallest normal number; zero for integers.
+    numbers : tuple
+        :data:`FLOAT` or :func:`fixed`.
     z : array (images, output tiles, rows, columns, L)
         Becomes the outputs.
     """
@@ -75,14 +101,14 @@ def forward(x, weights, bias, tile, row, column, lane, exists, stride, pad, tiny
                             vector[n] = x[image, tile[p], y, q, lane[n]] if inside else 0
                         for m in range(lanes):
                             for n in range(lanes):
-                                terms[n] = _normal(vector[n] * weights[out, p, m, n], tiny)
-                            z[image, out, r, c, m] = _normal(
-                                z[image, out, r, c, m] + _tree(terms, tiny), tiny
+                                terms[n] = _times(vector[n], weights[out, p, m, n], numbers)
+                            z[image, out, r, c, m] = _plus(
+                                z[image, out, r, c, m], _tree(terms, numbers), numbers
                             )
 
 
 @njit(cache=True)
-def back_propagate(errors, weights, kernel, stride, pad, tiny, dx):
+def back_propagate(errors, weights, kernel, stride, pad, numbers, dx):
     """BP: errors of the inputs, before their mask and rounding.
 
     An input's error takes one pass for each tile of output channels and each tap that reaches it,
@@ -96,7 +122,7 @@ def back_propagate(errors, weights, kernel, stride, pad, tiny, dx):
     weights : array (output tiles, passes, L, L)
         Passes are tiles of input channels, and the taps of each.
     kernel, stride, pad : :class:`int`
-    tiny : scalar
+    numbers : tuple
     dx : array (images, input tiles, rows, columns, L)
         Becomes the errors.
     """
@@ -118,19 +144,19 @@ def back_propagate(errors, weights, kernel, stride, pad, tiny, dx):
                             for n in range(lanes):
                                 for m in range(lanes):
                                     error = errors[image, out, r, c, m] if inside else zero
-                                    terms[m] = _normal(error * weights[out, p, m, n], tiny)
-                                dx[image, tile, y, q, n] = _normal(
-                                    dx[image, tile, y, q, n] + _tree(terms, tiny), tiny
+                                    terms[m] = _times(error, weights[out, p, m, n], numbers)
+                                dx[image, tile, y, q, n] = _plus(
+                                    dx[image, tile, y, q, n], _tree(terms, numbers), numbers
                                 )
 
 
 @njit(cache=True)
-def gradients(x, errors, tile, row, column, lane, exists, stride, pad, tiny, one, dw, db):
+def gradients(x, errors, tile, row, column, lane, exists, stride, pad, numbers, one, dw, db):
     """WU: gradients of weights and biases, summed over all images.
 
     Parameters
     ----------
-    x, tile, row, column, lane, exists, stride, pad, tiny
+    x, tile, row, column, lane, exists, stride, pad, numbers
         As for :func:`forward`.
     errors : array (images, output tiles, rows, columns, L)
     one : scalar
@@ -141,7 +167,7 @@ def gradients(x, errors, tile, row, column, lane, exists, stride, pad, tiny, one
         Becomes those of the biases.
     """
     images, outs, rows, columns, lanes = errors.shape
-    vector = np.empty(lanes, dw.dtype)
+    vector, terms = np.empty(lanes, dw.dtype), np.empty(lanes, dw.dtype)
     dw[...] = 0
     db[...] = 0
     for image in range(images):
@@ -149,7 +175,8 @@ def gradients(x, errors, tile, row, column, lane, exists, stride, pad, tiny, one
             for r in range(rows):
                 for c in range(columns):
                     for m in range(lanes):
-                        db[out, m] = _normal(db[out, m] + errors[image, out, r, c, m] * one, tiny)
+                        terms[0] = errors[image, out, r, c, m] * one
+                        db[out, m] = _plus(db[out, m], terms[0], numbers)
                     for p in range(len(tile)):
                         for n in range(lanes):
                             y = r * stride - pad + row[p, n]
@@ -159,5 +186,5 @@ def gradients(x, errors, tile, row, column, lane, exists, stride, pad, tiny, one
                         for m in range(lanes):
                             error = errors[image, out, r, c, m]
                             for n in range(lanes):
-                                term = _normal(error * vector[n], tiny)
-                                dw[out, p, m, n] = _normal(dw[out, p, m, n] + term, tiny)
+                                terms[n] = _times(error, vector[n], numbers)
+                                dw[out, p, m, n] = _plus(dw[out, p, m, n], terms[n], numbers)

@@ -105,7 +105,11 @@ class MultiplyAccumulateArray(wiring.Component):
             sums.append(results[-1])
             gradients += results
             bias = m.submodules[f"bias_{row}"] = self.arithmetic.adder()
-            m.d.comb += [bias.enable.eq(1), bias.a.eq(self.bias_gradient[row]), bias.b.eq(errors[row])]
+            m.d.comb += [
+                bias.enable.eq(1),
+                bias.a.eq(self.bias_gradient[row]),
+                bias.b.eq(errors[row]),
+            ]
             bias_gradients.append(bias.o)
         m.d.comb += [
             self.sums.as_value().eq(Cat(sums)),

@@ -104,7 +104,9 @@ class Loop(wiring.Component):
         counters = [Signal(COUNT, name=f"{name}_counter") for name in self.counts]
         ends = Signal(len(counters))
         m.d.comb += [
-            ends.eq(Cat(c == self.current[n] - 1 for c, n in zip(counters, self.counts, strict=True))),
+            ends.eq(
+                Cat(c == self.current[n] - 1 for c, n in zip(counters, self.counts, strict=True))
+            ),
             self.first.eq(~Cat(counters).any()),
             self.last.eq(ends.all()),
         ]

@@ -62,7 +62,7 @@ class KernelLayer(Record):
         Of the input map.
     kernel, stride, pad : :class:`int`
     out_rows, out_columns : :class:`int`
-        Of the outputs before pooling.
+        Of the outputs that are used, before pooling: a pool drops the last one of an odd number.
     pool : :class:`int`
         2 if pairs of rows and columns are pooled; 1 if not.
     relu, bias : :class:`bool`
@@ -234,9 +234,11 @@ def lower(network, lanes=16):
 
 
 def _lowered(layer, shape, followers, before, layers, lanes):
-    pools = [follower.kernel for follower in followers if follower.stem == "pool"]
-    if len(pools) > 1 or any(size != 2 for size in pools):
-        raise ValueError(f"{layer.name} is followed by pools of {pools}; the array pools 2x2, once")
+    pools = [follower for follower in followers if follower.stem == "pool"]
+    if len(pools) > 1:
+        raise ValueError(
+            f"{pools[1].name} pools what {pools[0].name} pooled; put a Conv2d between them"
+        )
     if layer.stem == "conv":
         n, rows, columns = shape
         m, out_rows, out_columns = layer.output_shape(shape)
@@ -246,6 +248,7 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         rows = columns = out_rows = out_columns = kernel = 1
         # What the host sends is packed as the array likes it; what a layer puts out lies as it is.
         pad, flattened = 0, before if layers and prod(before) == n else (n, 1, 1)
+    pool = 2 if pools else 1
     return KernelLayer(
         name=layer.name,
         n=n,
@@ -256,9 +259,9 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         kernel=kernel,
         stride=1,
         pad=pad,
-        out_rows=out_rows,
-        out_columns=out_columns,
-        pool=2 if pools else 1,
+        out_rows=out_rows // pool * pool,
+        out_columns=out_columns // pool * pool,
+        pool=pool,
         relu=any(follower.stem == "relu" for follower in followers),
         bias=layer.bias,
         back=any(before.trainable for before in layers),
