@@ -134,8 +134,8 @@ class MemoryReader(wiring.Component):
     in which the first request is accepted to the one in which the last beat is taken, N requests of L
     beats take ``N * L + latency + 4`` cycles, one more if more than 64 beats have room, and as many
     more as the consumer pauses. ``latency`` is the memory's, from an address to its first beat. That is
-    so while ``latency <= (outstanding - 1) * b - 4``, where b is the size of the bursts:
-    ``min(L, burst_beats)``, or less for what begins off their multiples.
+    so while any ``outstanding - 1`` bursts in a row have at least ``latency + 3`` beats. Bursts have
+    ``min(L, burst_beats)``, but for what is left over at a request's ends.
     """
 
     def __init__(self, data_bits, address_bits=32, *, outstanding=4, burst_beats=64):
@@ -162,7 +162,7 @@ class MemoryReader(wiring.Component):
         connect(m, beats.o, wiring.flipped(self.o))
 
         room = Signal(range(depth + 1), init=depth)  # for beats that nobody has asked for
-        asked = Signal.like(room)
+        asked = Signal(range(depth + 1))
         m.d.comb += requests.issue.eq(requests.can_issue & (room > requests.waiting.len))
         with m.If(requests.issue):
             m.d.comb += asked.eq(requests.waiting.len + 1)
@@ -224,9 +224,10 @@ class MemoryWriter(wiring.Component):
     ------
     A beat per cycle, without a pause between bursts or requests, if the memory keeps up. From the cycle
     in which the first beat is accepted to the one in which ``done`` counts the last request, N requests
-    of L beats take ``N * L + b + latency + 4`` cycles, where b is the size of the longest burst, and
-    ``latency`` the memory's, from a burst's last beat to its answer. That is so while
-    ``latency <= (outstanding - 1) * b - 4`` and requests come two cycles before their first beats.
+    of L beats take ``N * L + b + latency + 3`` cycles, where b is the size of the longest burst, and
+    ``latency`` the memory's, from a burst's last beat to its answer. That is so while any
+    ``outstanding - 1`` bursts in a row have at least ``latency + 3`` beats, and requests come a cycle
+    before the last beats of their first bursts.
     """
 
     def __init__(self, data_bits, address_bits=32, *, outstanding=4, burst_beats=64):
