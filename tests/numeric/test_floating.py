@@ -33,7 +33,14 @@ from streamtrain.numeric import (
 )
 
 NAMED = [FP32, BF16, FP16]
-formats = st.sampled_from([*NAMED, Float(2, 2), Float(4, 3), Float(6, 9), Float(8, 17), Float(3, 23)])
+formats = st.sampled_from([
+    *NAMED,
+    Float(2, 2),
+    Float(4, 3),
+    Float(6, 9),
+    Float(8, 17),
+    Float(3, 23),
+])
 
 
 def codes(fmt):
@@ -141,7 +148,9 @@ def test_float32_goes_there_and_back():
     a, _ = pairs(FP32, 100_000, 0)
     a = np.concatenate([a, corners(FP32)])
     np.testing.assert_array_equal(FP32.to_float32(a), float32s(a, FP32))
-    np.testing.assert_array_equal(FP32.from_float32(FP32.to_float32(a)), FP32.encode(FP32.decode(a)))
+    np.testing.assert_array_equal(
+        FP32.from_float32(FP32.to_float32(a)), FP32.encode(FP32.decode(a))
+    )
     assert FP32.from_float32(np.float32([1e-45, -1e-45, np.nan])).tolist() == [0, 1 << 31, FP32.nan]
 
 
@@ -242,13 +251,13 @@ def test_the_larger_one_is_found(fmt):
         np.testing.assert_array_equal(fmt.decode(largest), np.maximum(x, y))
     both_zero = (x == 0) & (y == 0)
     negative = np.signbit(x) & np.signbit(y)
-    np.testing.assert_array_equal(largest[both_zero], np.where(negative, 1 << fmt.width - 1, 0)[both_zero])
+    np.testing.assert_array_equal(
+        largest[both_zero], np.where(negative, 1 << fmt.width - 1, 0)[both_zero]
+    )
     canonical = np.where(second, convert_codes(b, fmt, fmt), convert_codes(a, fmt, fmt))
     np.testing.assert_array_equal(largest, canonical)
     assert not second[(x == y) & ~both_zero].any()
-    np.testing.assert_array_equal(
-        relu_codes(a, fmt), maximum_codes(a, np.zeros_like(a), fmt)[0]
-    )
+    np.testing.assert_array_equal(relu_codes(a, fmt), maximum_codes(a, np.zeros_like(a), fmt)[0])
 
 
 # -- Compiled -------------------------------------------------------------------------------------

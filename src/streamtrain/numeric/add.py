@@ -123,7 +123,8 @@ class FloatAdder(wiring.Component):
         )
         total = Signal(1 + digits + 1)  # below it is the carry in, above it a carry
         m.d.comb += total.eq(
-            Cat(subtract, first) + (Cat(Const(0, 1), second).as_unsigned() ^ subtract.replicate(len(total)))
+            Cat(subtract, first)
+            + (Cat(Const(0, 1), second).as_unsigned() ^ subtract.replicate(len(total)))
         )
         digits += 1
         total = then(total[1:], "total")
@@ -173,7 +174,9 @@ class FloatAdder(wiring.Component):
 
 def _one_of(select, values):
     """That one of four values: one LUT a bit."""
-    return Mux(select[1], Mux(select[0], values[3], values[2]), Mux(select[0], values[1], values[0]))
+    return Mux(
+        select[1], Mux(select[0], values[3], values[2]), Mux(select[0], values[1], values[0])
+    )
 
 
 def _zeros(value, size):

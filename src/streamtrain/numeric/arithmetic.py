@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The arithmetic of a multiply-accumulate kernel, as one interface over floating and fixed point.
 
 A kernel multiplies *operands* (activations, weights, errors) and adds up the products as *accumulators*, which

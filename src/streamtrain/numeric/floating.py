@@ -23,7 +23,18 @@ from amaranth.hdl import ShapeCastable
 from streamtrain.jit import jitable
 from streamtrain.records import Record
 
-__all__ = ["BF16", "FP16", "FP32", "SMALLEST", "Fields", "Float", "delayed", "give", "pack", "unpack"]
+__all__ = [
+    "BF16",
+    "FP16",
+    "FP32",
+    "SMALLEST",
+    "Fields",
+    "Float",
+    "delayed",
+    "give",
+    "pack",
+    "unpack",
+]
 
 _NAME = re.compile(r"float<\s*(\d+)\s*,\s*(\d+)\s*>")
 
