@@ -124,7 +124,7 @@ class FloatAdder(wiring.Component):
         total = Signal(1 + digits + 1)  # below it is the carry in, above it a carry
         m.d.comb += total.eq(
             Cat(subtract, first)
-            + (Cat(Const(0, 1), second).as_unsigned() ^ subtract.replicate(len(total)))
+            + (Cat(Const(0, 1), second) ^ subtract.replicate(len(total)))
         )
         digits += 1
         total = then(total[1:], "total")
