@@ -181,6 +181,8 @@ def _one_of(select, values):
 
 def _zeros(value, size):
     """How many groups of ``size`` digits are 0 at the top, up to three of them, in 2 bits."""
-    at = [max(0, len(value) - n * size) for n in range(4)]
-    one, two, three = (~value[low:high].any() for high, low in pairwise(at))
+    at = [max(0, len(value) - n * size // 2) for n in range(7)]
+    # In halves, of which a LUT finds out each: so there are but two LUTs one after the other.
+    half = [~value[low:high].any() for high, low in pairwise(at)]
+    one, two, three = half[0] & half[1], half[2] & half[3], half[4] & half[5]
     return Cat(one & (~two | three), one & two)
