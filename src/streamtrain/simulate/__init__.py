@@ -9,6 +9,7 @@ from streamtrain.simulate.cycles import (
     steady_samples,
 )
 from streamtrain.simulate.device import HangError, SimulatedDevice
+from streamtrain.simulate.line import SimulatedLine
 from streamtrain.simulate.trainer import SimulatedTrainer
 from streamtrain.simulate.verify import Difference, Verification, compare, verify
 
@@ -18,6 +19,7 @@ __all__ = [
     "HangError",
     "SimulatedBus",
     "SimulatedDevice",
+    "SimulatedLine",
     "SimulatedTrainer",
     "StepCycles",
     "Verification",
