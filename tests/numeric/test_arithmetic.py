@@ -12,6 +12,7 @@ from streamtrain.numeric import (
     FixedArithmetic,
     Float,
     FloatArithmetic,
+    FloatMultiplier,
     MultiplyAdd,
     Round,
     arithmetic,
@@ -108,6 +109,10 @@ def test_rejects_accumulators_that_lack_numbers():
         match=r"^Accumulators must have all numbers of float<8,23>, but float<5,10> has not$",
     ):
         FloatArithmetic(FP32, FP16)
+    with pytest.raises(
+        ValueError, match=r"^Products must have all numbers of float<8,7>, but float<5,10> has not$"
+    ):
+        FloatMultiplier(BF16, FP16)
 
 
 @pytest.mark.parametrize(

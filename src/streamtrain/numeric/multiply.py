@@ -53,6 +53,7 @@ class FloatMultiplier(wiring.Component):
     Parameters
     ----------
     operand, result : :class:`Float`
+        The result's format has all numbers of the operands'.
 
     Attributes
     ----------
@@ -74,6 +75,8 @@ class FloatMultiplier(wiring.Component):
     def __init__(self, operand, result):
         self.operand = operand
         self.result = result
+        if operand not in result:
+            raise ValueError(f"Products must have all numbers of {operand}, but {result} has not")
         self.latency = 4 if operand.mantissa < SLICE_DIGITS else 5
         super().__init__({"a": In(operand), "b": In(operand), "o": Out(result), "enable": In(1)})
 
