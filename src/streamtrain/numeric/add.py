@@ -123,7 +123,8 @@ class FloatAdder(wiring.Component):
         )
         total = Signal(1 + digits + 1)  # below it is the carry in, above it a carry
         m.d.comb += total.eq(
-            Cat(subtract, first) + (Cat(Const(0, 1), second).as_unsigned() ^ subtract.replicate(len(total)))
+            Cat(subtract, first)
+            + (Cat(Const(0, 1), second) ^ subtract.replicate(len(total)))
         )
         digits += 1
         total = then(total[1:], "total")
@@ -173,11 +174,15 @@ class FloatAdder(wiring.Component):
 
 def _one_of(select, values):
     """That one of four values: one LUT a bit."""
-    return Mux(select[1], Mux(select[0], values[3], values[2]), Mux(select[0], values[1], values[0]))
+    return Mux(
+        select[1], Mux(select[0], values[3], values[2]), Mux(select[0], values[1], values[0])
+    )
 
 
 def _zeros(value, size):
     """How many groups of ``size`` digits are 0 at the top, up to three of them, in 2 bits."""
-    at = [max(0, len(value) - n * size) for n in range(4)]
-    one, two, three = (~value[low:high].any() for high, low in pairwise(at))
+    at = [max(0, len(value) - n * size // 2) for n in range(7)]
+    # In halves, of which a LUT finds out each: so there are but two LUTs one after the other.
+    half = [~value[low:high].any() for high, low in pairwise(at)]
+    one, two, three = half[0] & half[1], half[2] & half[3], half[4] & half[5]
     return Cat(one & (~two | three), one & two)

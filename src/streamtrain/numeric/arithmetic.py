@@ -1,3 +1,6 @@
+# amaranth: UnusedElaboratable=no
+# Units are also made to be asked for their latency only.
+
 """The arithmetic of a multiply-accumulate kernel, as one interface over floating and fixed point.
 
 A kernel multiplies *operands* (activations, weights, errors) and adds up the products as *accumulators*, which

@@ -23,7 +23,18 @@ from amaranth.hdl import ShapeCastable
 from streamtrain.jit import jitable
 from streamtrain.records import Record
 
-__all__ = ["BF16", "FP16", "FP32", "SMALLEST", "Fields", "Float", "delayed", "give", "pack", "unpack"]
+__all__ = [
+    "BF16",
+    "FP16",
+    "FP32",
+    "SMALLEST",
+    "Fields",
+    "Float",
+    "delayed",
+    "give",
+    "pack",
+    "unpack",
+]
 
 _NAME = re.compile(r"float<\s*(\d+)\s*,\s*(\d+)\s*>")
 
@@ -145,12 +156,16 @@ class Float(ShapeCastable, Record):
 
     def encode(self, real):
         """Codes nearest to ``real``, ties to even; what is too large becomes infinity."""
-        code = pack(np.asarray(real, dtype=np.float64), self.exponent, self.mantissa)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            real = np.asarray(real, dtype=np.float64)
+        code = pack(real, self.exponent, self.mantissa)
         return code.astype(self.dtype)
 
     def decode(self, code):
         """Values of ``code``, as float64."""
-        return unpack(np.asarray(code), self.exponent, self.mantissa).astype(np.float64)
+        value = unpack(np.asarray(code), self.exponent, self.mantissa)
+        with np.errstate(invalid="ignore"):
+            return value.astype(np.float64)
 
     def to_float32(self, code):
         """Values of ``code``, as float32."""

@@ -10,6 +10,9 @@ from streamtrain.numeric.floating import FP32, Fields, delayed, give
 
 __all__ = ["SLICE_DIGITS", "FloatMultiplier", "multiply_codes", "multiply_float32"]
 
+_SCALE = np.float32(2**24)
+_SMALLEST_SCALED = np.float32(2**24 * FP32.smallest)
+
 SLICE_DIGITS = 17
 """Bits of a DSP slice's narrower operand, without the sign."""
 
@@ -36,8 +39,8 @@ def multiply_float32(a, b):
     Processors decide what is too small on the grid of subnormal numbers. A product 2**24 times as large is
     rounded as gates do.
     """
-    scaled = a * np.float32(2**24) * b
-    return a * b * np.float32(np.abs(scaled) >= np.float32(2**24 * FP32.smallest))
+    scaled = a * _SCALE * b
+    return a * b * np.float32(np.abs(scaled) >= _SMALLEST_SCALED)
 
 
 class FloatMultiplier(wiring.Component):
@@ -50,6 +53,7 @@ class FloatMultiplier(wiring.Component):
     Parameters
     ----------
     operand, result : :class:`Float`
+        The result's format has all numbers of the operands'.
 
     Attributes
     ----------
@@ -71,6 +75,8 @@ class FloatMultiplier(wiring.Component):
     def __init__(self, operand, result):
         self.operand = operand
         self.result = result
+        if operand not in result:
+            raise ValueError(f"Products must have all numbers of {operand}, but {result} has not")
         self.latency = 4 if operand.mantissa < SLICE_DIGITS else 5
         super().__init__({"a": In(operand), "b": In(operand), "o": Out(result), "enable": In(1)})
 
