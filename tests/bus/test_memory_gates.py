@@ -266,7 +266,7 @@ def covered(outstanding, beats, burst_beats):
 
 FULL_RATE = [
     (outstanding, burst_beats, beats)
-    for outstanding, burst_beats in [(2, 16), (4, 16), (8, 16), (8, 8)]
+    for outstanding, burst_beats in [(2, 16), (4, 16), (8, 16), (8, 8), (9, 4), (16, 2)]
     for beats in [1, 2, 7, 8, 16, 17, 24, 32, 64]
     if covered(outstanding, beats, burst_beats) > 0
 ]

@@ -201,7 +201,8 @@ class MemoryWriter(wiring.Component):
     outstanding : :class:`int`
         Bursts that have begun and have not been answered, at most.
     burst_beats : :class:`int`
-        Beats of a burst: a power of two up to 256, at most 4 KB. There is room for two such bursts.
+        Beats of a burst: a power of two up to 256, at most 4 KB. There is room for two such bursts, or for 8
+        beats if that is more.
 
     Members
     -------
@@ -247,7 +248,8 @@ class MemoryWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi, depth = self.axi, 2 * self.burst_beats
+        # A burst goes out while the next one comes; a beat is inside for three cycles besides.
+        axi, depth = self.axi, max(2 * self.burst_beats, 8)
         requests = _Requests(m, self, "aw")
         under_way, issue = requests.under_way, requests.issue
         m.submodules.begun = begun = Queue(range(self.burst_beats), self.outstanding)
