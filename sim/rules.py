@@ -215,7 +215,9 @@ class MemoryRules(_Watcher):
             if burst != 1 or 1 << size != self._bytes or address % self._bytes:
                 raise RuleBroken(f"{self._channels[name].name}: no burst of whole beats: {word}")
             if address >> 12 != end >> 12:
-                raise RuleBroken(f"{self._channels[name].name}: {address:#x} to {end:#x} is two pages")
+                raise RuleBroken(
+                    f"{self._channels[name].name}: {address:#x} to {end:#x} is two pages"
+                )
             if name == "aw":
                 self._lengths.append(length)
         word = self._channels["w"].step()

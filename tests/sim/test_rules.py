@@ -26,10 +26,14 @@ _LITE = {
 }
 _MEMORY = {
     **{f"{name}{end}": 0 for name in ("aw", "w", "ar") for end in ("valid", "ready")},
-    **{f"{name}{part}": 0 for name in ("aw", "ar") for part in ("id", "addr", "len", "cache", "prot")},
+    **{
+        f"{name}{part}": 0
+        for name in ("aw", "ar")
+        for part in ("id", "addr", "len", "cache", "prot")
+    },
     **{f"{name}size": 2 for name in ("aw", "ar")},
     **{f"{name}burst": 1 for name in ("aw", "ar")},
-    **{"wdata": 0, "wstrb": 15, "wlast": 0, "rready": 1, "bready": 1},
+    "wdata": 0, "wstrb": 15, "wlast": 0, "rready": 1, "bready": 1,
 }
 
 
