@@ -11,7 +11,7 @@ SEQUENCES ?= 500
 # The newest torch that pyproject.toml admits; with an open range, pip would look for a newer one.
 TORCH  := 2.13.0
 
-.PHONY: help demo test fuzz sim lint setup check clean
+.PHONY: help demo test fuzz sim reference lint setup check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test   lint, type check and all tests"
 	@echo "make fuzz   random designs that no run has seen: RTL against the golden model, FRESH=20 times six"
 	@echo "make sim    the Verilog in cocotb, as in a project of your own: SEQUENCES=500 random sequences of faults"
+	@echo "make reference  resources and clock of three designs, and what changed since they were kept: minutes"
 	@echo "make lint   lint and type check only"
 	@echo "make setup  a virtual environment in $(VENV)/ with everything installed"
 	@echo "make check  whether this machine has what set-up needs"
@@ -35,6 +36,9 @@ fuzz: setup
 
 sim: setup
 	$(BIN)/python -m pytest -v -s tests/sim --sequences $(SEQUENCES)
+
+reference: setup
+	$(BIN)/python benchmarks/reference.py --route
 
 lint: setup
 	$(BIN)/ruff check .

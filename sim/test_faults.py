@@ -121,7 +121,7 @@ async def label_matters_only_at_the_end(dut):
 
 @cocotb.test()
 async def cut_within_a_packet(dut):
-    """Samples in front of the damage count."""
+    """Samples in front of the damage count, and TLAST is on the last one's result."""
     trainer = await begin(dut, samples=4)
     sender = _Sender(trainer)
     two = b"".join(sender.samples[:2])
@@ -130,7 +130,9 @@ async def cut_within_a_packet(dut):
     await trainer.idle()
     assert await _events(trainer) == {"short"}
     trainer.send(b"".join(sender.samples[2:6]))
-    agree(trainer, await trainer.have(6))
+    results = await trainer.have(6)
+    agree(trainer, results)
+    assert [last for *_, last, _ in results] == [False, True, False, False, False, True]
     await check_end(trainer, 6, dropped=1)
 
 

@@ -74,10 +74,11 @@ class _Sequences:
         assert len(results) * self.trainer.result_words == len(self.trainer.output)
         if whole:
             assert len(results) == len(self.samples), "Not each sample has its result"
-        for (_, label, last, mode, *_), (predicted, _, loss, _, seen_last) in zip(
-            self.samples, results, strict=False
+        for number, ((_, label, last, mode, *_), (predicted, _, loss, _, seen_last)) in enumerate(
+            zip(self.samples, results, strict=False), 1
         ):
-            assert seen_last == last
+            # A reset cuts the packet of results, too, if it comes before the end of one.
+            assert seen_last == last or (seen_last and not whole and number == len(results))
             self.counted[0] += 1
             self.counted[1] += mode != INFER and predicted == label
             self.counted[2] += loss
@@ -191,8 +192,8 @@ class _Sequences:
         else:
             label = rng.randint(trainer.classes, (1 << min(16, 8 * size)) - 1)
             data[which] = trainer.sample(self.golden["x"][0], label)
-        for drawn in packet[:which]:
-            self.counts(drawn, False)
+        for number, drawn in enumerate(packet[:which], 1):
+            self.counts(drawn, number == which)  # there is no result behind that one
         self.dropped += 1
         self.events.add({"missing": "long"}.get(kind, kind))
         trainer.send(b"".join(data), keep)

@@ -1,5 +1,7 @@
 import json
+import re
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
@@ -236,6 +238,76 @@ def test_stop_and_start(design, images, tmp_path, counted):
     counted.clear()
     make(design, images, out)
     assert counted == list(STEPS)
+
+
+def tables(text):
+    """Settings of a Tcl file, by name."""
+    return dict(re.findall(r"^set (\w+) \{(.*)\}$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("board", "gic", "cells"), [("pynq_z2", "intc", 1), ("zcu104", "gic", 2)])
+def test_there_is_an_overlay_of_the_device_tree(design, images, tmp_path, board, gic, cells):
+    """Addresses, sizes and interrupt are those of the block design; the compiler dtc is not needed."""
+    design.board, out = board, tmp_path / "out"
+    make(design, images, out)
+    assert {path.name for path in (out / "deploy").iterdir()} == {"streamtrain.dtso", "plan.json"}
+    text = (out / "deploy" / "streamtrain.dtso").read_text()
+    nodes = {
+        name: dict(re.findall(r"([\w#-]+) = (.*);", body))
+        for name, body in re.findall(r"([\w@-]+) \{([^{}]*)\}", text)
+    }
+    script = tables((out / "vivado" / "settings.tcl").read_text())
+    ip = tables((out / "ip" / "ip_settings.tcl").read_text())
+    core, dma = int(script["core_address"], 16), int(script["dma_address"], 16)
+    high = "0x0 " * (cells - 1)
+
+    def reg(address, size):
+        return f"<{high}0x{address:x} {high}0x{size:x}>"
+
+    assert nodes[f"streamtrain@{core:x}"]["reg"] == reg(core, int(ip["ip_register_bytes"]))
+    assert nodes[f"streamtrain-dma@{dma:x}"]["reg"] == reg(dma, int(script["dma_bytes"]))
+    last = re.search(
+        r"\| interrupts .* (\d+) at the GIC", (out / "vivado" / "README.md").read_text()
+    )[1]
+    assert nodes[f"streamtrain@{core:x}"]["interrupts"] == f"<0 {int(last) - 32} 4>"
+    assert nodes[f"streamtrain@{core:x}"]["interrupt-parent"] == f"<&{gic}>"
+    assert "interrupts" not in nodes[f"streamtrain-dma@{dma:x}"]
+    assert nodes["streamtrain-buffer"]["size"] == "<0x400000>"
+    assert f"#address-cells = <{cells}>;" in text
+    assert 'firmware-name = "streamtrain.bit.bin";' in text
+
+
+def test_a_board_without_a_processor_has_no_overlay(design, images, tmp_path):
+    design.board = "nexys_video"
+    make(design, images, tmp_path / "out")
+    assert not (tmp_path / "out" / "deploy").exists()
+
+
+def test_figures_of_tools_that_are_gone_are_gone(design, images, tmp_path, monkeypatch):
+    out, bitstream = tmp_path / "out", tmp_path / "streamtrain.bit"
+    bitstream.write_text("bits")
+    routed = {"dsp": 1, "bram36": 1, "lut": 1, "ff": 1}
+    done = SimpleNamespace(
+        ran=True,
+        note="Vivado",
+        products=[bitstream],
+        summary={
+            "resources": routed,
+            "timing": {"fmax_mhz": 123.0, "met": True},
+            "power": {"total_w": 2.0},
+        },
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("streamtrain.build.parts.run_vivado", lambda folder: done)
+        summary = make(design, images, out).summary
+    assert (
+        summary["timing"]["met"] and summary["power"] and summary["resources"]["routed"] == routed
+    )
+    assert (out / "deploy" / "streamtrain.bit").exists()
+    summary = make(design, images, out, start="implement").summary
+    assert summary["implemented"].startswith("not run: vivado is not on the PATH")
+    assert not {"timing", "power"} & summary.keys() and "routed" not in summary["resources"]
+    assert not (out / "deploy" / "streamtrain.bit").exists()
 
 
 def test_nothing_to_start_from(design, images, tmp_path):

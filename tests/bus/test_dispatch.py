@@ -49,12 +49,16 @@ def result(plan, number):
     return {"scores": [number % 7] * classes, "loss": number, "predicted": number % classes}
 
 
-def dispatch(plan, samples, *, window=(), results=None, pause=0.3, seed=0, **options):
+def dispatch(plan, samples, *, window=(), results=None, pause=0.3, cuts=0.0, seed=0, **options):
     """Run samples through, and give results for the first so many of them; returns what happened, and the
     cycles in which samples were committed."""
     dut, rng = Dispatch(plan), random.Random(seed)
     results = len(samples) if results is None else results
     said = {"scored": [], "correct": []}
+    cut_rng = random.Random(f"cuts {seed}")
+    behind = [not last for _, _, last in samples[:-1]]  # of a sample, its packet goes on or is cut
+    cut = [goes_on and cut_rng.random() < cuts for goes_on in behind]
+    said["fates"] = [int(here) for goes_on, here in zip(behind, cut, strict=True) if goes_on]
     committed = []
 
     async def drive(ctx):
@@ -68,7 +72,11 @@ def dispatch(plan, samples, *, window=(), results=None, pause=0.3, seed=0, **opt
                 said["scored"].append(scored)
                 said["correct"].append(correct)
 
-        for given, label, last in samples:
+        for number, (given, label, last) in enumerate(samples):
+            if number and cut[number - 1]:
+                ctx.set(dut.cut, 1)
+                await step()
+                ctx.set(dut.cut, 0)
             while not ctx.get(dut.room) or rng.random() < pause:
                 await step()
             for name, value in given.items():
@@ -76,9 +84,11 @@ def dispatch(plan, samples, *, window=(), results=None, pause=0.3, seed=0, **opt
             ctx.set(dut.label, label)
             ctx.set(dut.last, last)
             ctx.set(dut.commit, 1)
+            ctx.set(dut.more, number and behind[number - 1] and not cut[number - 1])
             committed.append(cycle)
             await step()
             ctx.set(dut.commit, 0)
+            ctx.set(dut.more, 0)
             ctx.set(
                 dut.label, rng.randrange(plan.network.classes)
             )  # what comes later does not matter
@@ -89,7 +99,7 @@ def dispatch(plan, samples, *, window=(), results=None, pause=0.3, seed=0, **opt
     run = run_streams(
         dut,
         {"result": [result(plan, n) for n in range(results)], "window": window},
-        {"o": results, "command": len(samples) + len(window)},
+        {"o": results, "command": len(samples) + len(window), "fate": len(said["fates"])},
         drive=drive,
         **options,
     )
@@ -119,6 +129,22 @@ def test_each_sample_gets_the_settings_it_came_under(plan, stall):
         assert said["scored"][number] == scored
         assert said["correct"][number] == (scored and number % plan.network.classes == label)
     assert run.final["waiting"] == 0 and run.final["room"] == 1
+
+
+@pytest.mark.parametrize("stall", [0.0, {"fate": 0.2, "o": 0.8}])
+def test_a_sample_is_the_last_of_its_packet_after_all_if_the_rest_is_dropped(stall):
+    run, said, _ = dispatch(BATCHED, drawn(BATCHED, 60), cuts=0.4, stall=stall)
+    assert run.received["fate"] == said["fates"]
+    assert 5 < sum(said["fates"]) < len(said["fates"]) - 5
+
+
+def test_there_is_room_for_what_is_known_of_all_samples_inside():
+    """The sender takes it for one result after the other, and results may be slow."""
+    count = 2 * (BATCHED.in_flight + len(BATCHED.stages)) + 4
+    samples = [(given, label, False) for given, label, _ in drawn(BATCHED, count)]
+    run, said, _ = dispatch(BATCHED, samples, results=0, pause=0, stall={"fate": 0.99})
+    assert run.received["fate"] == said["fates"] == [0] * (count - 1)
+    assert run.times["fate"][1] > run.times["command"][-1]  # they did wait
 
 
 def updates(samples):

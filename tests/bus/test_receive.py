@@ -21,6 +21,8 @@ class Seen:
 
     samples: list = field(default_factory=list)
     """(label, last, words) of those that count."""
+    ends: list = field(default_factory=list)
+    """Of each of them, whether it turned out to be the last one of its packet that counts; or None."""
     reasons: list = field(default_factory=list)
     """Of those that are discarded."""
     dropped: int = 0
@@ -53,8 +55,13 @@ def model(fmt, beats, count, *, labelled=True):
         if reasons:
             seen.reasons.append(reasons)
             seen.dropped += 1
+            if number:
+                seen.ends[-1] = True
             packet, number, dropping = [], 0, not last
         elif ends:
+            if number:
+                seen.ends[-1] = False
+            seen.ends.append(True if last else None)
             seen.samples.append((label, number == count - 1, packet[1:]))
             packet, number = [], 0 if last else number + 1
     return seen
@@ -93,6 +100,8 @@ def receive(fmt, beats, count, *, stall=0.0, seed=0, control=None, labelled=True
                 label,
                 ends,
                 dropped,
+                more,
+                cut,
                 *reasons,
             ) = await ctx.tick().sample(
                 axis.tvalid & axis.tready,
@@ -103,6 +112,8 @@ def receive(fmt, beats, count, *, stall=0.0, seed=0, control=None, labelled=True
                 dut.label,
                 dut.last,
                 dut.dropped,
+                dut.more,
+                dut.cut,
                 *(getattr(dut, reason) for reason in REASONS),
             )
             seen.cycles += 1
@@ -112,8 +123,12 @@ def receive(fmt, beats, count, *, stall=0.0, seed=0, control=None, labelled=True
             if word:
                 words.append(payload)
             assert discard == any(reasons) and not (commit and discard)
+            if more or cut:
+                assert seen.ends[-1] is None and not (more and cut)
+                seen.ends[-1] = bool(cut)
             if commit:
                 seen.samples.append((label, bool(ends), words))
+                seen.ends.append(True if ends else None)
             if discard:
                 reasons = {name for name, said in zip(REASONS, reasons, strict=True) if said}
                 seen.reasons.append(reasons)
@@ -140,6 +155,7 @@ def packet(fmt, samples, rng):
 
 def assert_same(seen, expected):
     assert seen.samples == expected.samples
+    assert seen.ends == expected.ends
     assert seen.reasons == expected.reasons
     assert seen.dropped == expected.dropped
 
@@ -208,6 +224,7 @@ def test_tlast_too_early_drops_what_is_not_whole(where):
     # Whole samples in front of it count. The one that TLAST comes with does not.
     before = where // words
     assert [last for _, last, _ in seen.samples] == [False] * before + [False, True]
+    assert seen.ends == [True] * before + [False, True]
     assert seen.samples[before][2] == [data for data, _, _ in good[1:words]]
 
 

@@ -21,6 +21,8 @@ class Sent(wiring.Component):
         word = data.StructLayout({"data": 8 * fmt.size, "keep": fmt.size, "last": 1})
         super().__init__({
             "i": In(stream.Signature(labelled_result(fmt.plan))),
+            "fate": In(stream.Signature(1)),
+            "abort": In(1),
             "o": Out(stream.Signature(word)),
         })
 
@@ -28,6 +30,8 @@ class Sent(wiring.Component):
         m = Module()
         m.submodules.sender = sender = ResultSender(self.fmt)
         wiring.connect(m, wiring.flipped(self.i), sender.i)
+        wiring.connect(m, wiring.flipped(self.fate), sender.fate)
+        m.d.comb += sender.abort.eq(self.abort)
         axis = sender.axis
         m.d.comb += [
             self.o.valid.eq(axis.tvalid),
@@ -52,7 +56,7 @@ def results(fmt, count):
     return scores, loss, predicted, labels
 
 
-def send(fmt, given, **options):
+def send(fmt, given, fates=(0, 0, 0, 0), count=None, **options):
     scores, loss, predicted, labels = (part.tolist() for part in given)
     payloads = [
         {
@@ -62,7 +66,13 @@ def send(fmt, given, **options):
         }
         for n in range(len(loss))
     ]
-    return run_streams(Sent(fmt), {"i": payloads}, {"o": len(loss) * fmt.result_words}, **options)
+    count = len(loss) * fmt.result_words if count is None else count
+    return run_streams(Sent(fmt), {"i": payloads, "fate": fates}, {"o": count}, **options)
+
+
+def ends(words):
+    """Numbers of the words with TLAST."""
+    return [n for n, word in enumerate(words) if word["last"]]
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -75,8 +85,7 @@ def test_words_are_what_unpack_reads(fmt, stall):
     for sent, read in zip(given, (found.scores, found.loss, found.predicted, labels), strict=True):
         np.testing.assert_array_equal(read, sent)
     assert {word["keep"] for word in words} == {(1 << fmt.size) - 1}
-    ends = [n for n, word in enumerate(words) if word["last"]]
-    assert ends == [n * fmt.result_words - 1 for n in (3, 6)]
+    assert ends(words) == [n * fmt.result_words - 1 for n in (3, 6)]
     # What a result is filled up with is 0.
     used = 8 + fmt.plan.network.classes * fmt.score_bytes
     assert not np.frombuffer(packed, np.uint8).reshape(6, -1)[:, used:].any()
@@ -86,7 +95,7 @@ def test_a_label_and_a_class_may_have_nine_bits():
     fmt = PacketFormat(many_classes(300), 8)
     given = results(fmt, 2)
     assert given[2][0] == given[3][1] == 299
-    words = send(fmt, given).received["o"]
+    words = send(fmt, given, [0, 0]).received["o"]
     packed = b"".join(word["data"].to_bytes(8, "little") for word in words)
     found, labels = fmt.unpack(np.frombuffer(packed, np.uint8))
     np.testing.assert_array_equal(found.predicted, given[2])
@@ -102,3 +111,61 @@ def test_a_word_per_cycle_and_one_cycle_between_results(size):
     assert run.times["o"] == [
         period * n + 1 + word for n in range(5) for word in range(fmt.result_words)
     ]
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("size", [1, 4, 64])
+def test_a_result_whose_packet_was_cut_behind_it_is_the_last_one(size, stall):
+    fmt = PacketFormat(tiny(), size)
+    words = send(fmt, results(fmt, 6), [0, 1, 1, 0], stall=stall).received["o"]
+    assert ends(words) == [n * fmt.result_words - 1 for n in (2, 3, 4, 6)]
+
+
+@pytest.mark.parametrize("size", [4, 64])
+@pytest.mark.parametrize("fate", [0, 1])
+def test_the_last_word_waits_for_its_fate_and_no_other_does(size, fate):
+    fmt = PacketFormat(tiny(), size)
+    most, given = fmt.result_words - 1, [part[:1] for part in results(fmt, 2)]
+    run = send(fmt, given, (), count=most, settle=100)
+    assert len(run.received["o"]) == most
+    words = send(fmt, given, [fate]).received["o"]
+    assert ends(words) == [most] * fate
+
+
+@pytest.mark.parametrize("cycle", range(12))
+@pytest.mark.parametrize("fates", [(), (0, 0), (1, 1)])
+def test_an_abort_ends_the_packet_with_the_result_that_was_begun(fates, cycle):
+    """The harness sees whether a word that is offered stays as it is."""
+    fmt = PacketFormat(tiny(), 4)
+    dut, (scores, loss, predicted, labels) = Sent(fmt), (part.tolist() for part in results(fmt, 2))
+
+    async def abort(ctx):
+        for _ in range(cycle):
+            await ctx.tick()
+        ctx.set(dut.abort, 1)
+        await ctx.tick()
+        ctx.set(dut.abort, 0)
+
+    payload = {
+        "result": {"scores": scores[0], "loss": loss[0], "predicted": predicted[0]},
+        "label": labels[0],
+        "last": 0,
+    }
+    words = fmt.result_words
+    run = run_streams(
+        dut,
+        {"i": [payload], "fate": fates[:1] if cycle else ()},  # which the abort would have voided
+        {"o": words},
+        drive=abort,
+        stall={"o": 0.3} if cycle % 2 else 0.0,
+    )
+    assert len(run.received["o"]) == words
+    sent = run.times["o"][-1]
+    begun = run.times["i"][0] <= cycle < run.times["o"][-1]
+    last = run.received["o"][-1]["last"]
+    if fates != (0, 0) or not cycle:
+        assert last
+    elif cycle > sent:
+        assert not last
+    elif begun and (words == 1 or cycle < run.times["o"][-2]):
+        assert last

@@ -7,7 +7,7 @@ from packet_plans import FORMATS, everything, many_classes, name_of
 from small_plans import mixed_formats, tiny
 
 from streamtrain.bus import PacketFormat, TrainerIP, register_map
-from streamtrain.bus.table import WIDE, configuration
+from streamtrain.bus.table import WIDE, configuration, release
 from streamtrain.network import SGD, Flatten, Linear, Network, ReLU
 from streamtrain.numeric import Fixed
 from streamtrain.pipeline.generate import verilog_of
@@ -30,6 +30,24 @@ def test_facts_are_those_of_plan_and_streams(fmt):
     hashed = table["HASH_HIGH"].reset << 32 | table["HASH"].reset
     assert hashed == configuration(plan, fmt.size)
     assert facts(table, "FEATURES")["bytes"] == fmt.size
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("0.1.0", (0, 1, 0)),
+        ("0.1.0rc1", (0, 1, 0)),
+        ("1.0rc2", (1, 0, 0)),
+        ("2", (2, 0, 0)),
+        ("10.20.30.post1.dev4+local", (10, 20, 30)),
+        ("1!3.4.5", (3, 4, 5)),
+    ],
+)
+def test_versions_of_every_kind_have_three_numbers(text, numbers, monkeypatch):
+    assert release(text) == numbers
+    monkeypatch.setattr("streamtrain.bus.table.version", lambda name: text)
+    found = facts(register_map(PacketFormat(tiny())), "VERSION")
+    assert tuple(found[name] for name in ("major", "minor", "patch")) == numbers
 
 
 def test_only_what_a_design_has_is_there():

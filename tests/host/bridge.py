@@ -85,6 +85,8 @@ class Bridge:
     def _packet(self, data, end):
         size = self.bus.format.size
         words = len(data) // size
+        if not words:
+            return True
         last = np.zeros(words, np.uint8)
         last[-1] = end
         keep = np.full(words, (1 << size) - 1, np.uint64)

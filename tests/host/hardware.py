@@ -27,9 +27,10 @@ def assert_same_state(one, other):
     assert one.device.read_random() == other.device.read_random()
 
 
-def assert_trains_alike(trainer, golden, count=13):
+def assert_trains_alike(trainer, golden, x=None, y=None):
     """Train and evaluate on both, and compare all that comes of it."""
-    x, y = samples(count)
+    if x is None:
+        x, y = samples(13)
     for batch in (1, 4):
         found = trainer.fit(x, y, batch_size=batch, progress=False)
         expected = golden.fit(x, y, batch_size=batch, progress=False)

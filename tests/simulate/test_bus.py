@@ -211,6 +211,87 @@ def test_a_bad_packet_is_reported_and_trains_nothing(bus):
     )
 
 
+def results_of(bus, device, packets, count):
+    """Send words with TLAST where ``packets`` end, and return (labels, TLAST) of the results' last words."""
+    words = np.concatenate(packets)
+    last = np.zeros(len(words), int)
+    last[np.cumsum([len(packet) for packet in packets]) - 1] = 1
+    (data, ends, _), _ = bus.transfer(
+        words, np.full(len(words), 0xF), last, count * device.format.result_words
+    )
+    _, labels = device.format.unpack(data)
+    ends = ends.reshape(count, -1)
+    assert not ends[:, :-1].any()
+    return labels.tolist(), ends[:, -1].tolist()
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_each_packet_of_which_something_counts_has_one_packet_of_results(stall):
+    """TLAST is on the last result of a packet, wherever it was cut, and by what."""
+    bus = SimulatedBus(PLAIN.plan, stall=stall)
+    device, (x, _) = BusDevice(PLAIN.plan, bus), samples(4)
+    device.write("PACKET", samples=4)
+    device.write("CONTROL", run=1, mode=2)
+    packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x), [0, 1, 2, 1]).reshape(4, -1, 4)
+    one, two, three, four = packed
+    unknown = three.copy()
+    unknown[0] = [3, 0, 0, 0]
+    whole = [one, two, three, four]
+    packets = {
+        "whole": (whole, 4),
+        "ended in the third": ([one, two, three[:5]], 2),
+        "ended behind the third": ([one, two, three], 2),
+        "ended in the first": ([one[:5]], 0),
+        "a label that is no class": ([one, two, unknown, four], 2),
+        "no end behind the fourth": ([*whole, one], 3),
+        "whole again": (whole, 4),
+    }
+    labels, ends = results_of(
+        bus,
+        device,
+        [np.concatenate(parts) for parts, _ in packets.values()],
+        sum(count for _, count in packets.values()),
+    )
+    expected = [(label, n == count - 1) for _, count in packets.values() for n, label in enumerate([0, 1, 2, 1][:count])]
+    assert list(zip(labels, ends, strict=True)) == expected
+    assert device.counters()["dropped"] == 5
+
+
+def test_the_last_word_of_a_result_waits_for_the_next_sample_and_not_for_longer(bus):
+    device, (x, _) = BusDevice(PLAIN.plan, bus), samples(2)
+    words, size = device.format.result_words, device.format.sample_bytes // 4
+    device.write("PACKET", samples=2)
+    device.write("CONTROL", run=1, mode=2)
+    packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x), [0, 1]).reshape(-1, 4)
+    keep = np.full(size, 0xF)
+    (_, ends, _), _ = bus.transfer(packed[:size], keep, np.zeros(size), words)
+    assert len(ends) == words - 1
+    assert device.read("STATUS", "busy") == 0  # it is trained with, and the window may open
+    device.read_weights()
+    blocked = device.counters()["blocked"]
+    (_, ends, _), _ = bus.transfer(packed[size:], keep, np.arange(size) == size - 1, 1 + words)
+    assert ends.tolist() == [0] * words + [1]
+    assert device.counters()["blocked"] == blocked
+
+
+def test_a_reset_ends_the_packet_of_results_that_was_begun(bus):
+    device, (x, y) = BusDevice(PLAIN.plan, bus), samples(2)
+    trainer = Trainer(PLAIN.plan, device)
+    words, size = device.format.result_words, device.format.sample_bytes // 4
+    device.write("PACKET", samples=2)
+    device.write("CONTROL", run=1, mode=0)
+    packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x), [0, 1]).reshape(-1, 4)
+    bus.transfer(packed[:size], np.full(size, 0xF), np.zeros(size), 1)
+    device.write("CONTROL", run=1, mode=0, reset=1)
+    nothing = np.zeros(0, int)
+    (_, ends, _), _ = bus.transfer(nothing, nothing, nothing, words)
+    assert ends.tolist() == [0] * (words - 2) + [1]
+    device.reset()
+    golden = PLAIN.golden()
+    golden.load_state_dict(trainer.state_dict())
+    assert trainer.evaluate(x, y, progress=False) == golden.evaluate(x, y, progress=False)
+
+
 def test_interrupt_says_when_all_is_done(bus):
     device = BusDevice(PLAIN.plan, bus)
     x, y = samples(1)

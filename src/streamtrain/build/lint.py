@@ -61,11 +61,6 @@ WAIVERS = (
         "needs. The tests against the golden model would see a bit that was left out by mistake.",
     ),
     Waiver(
-        "UNUSEDSIGNAL",
-        rf"Bits of signal are not driven, nor used: {_NAME}\[[\d:,]+\]",
-        "A bit that neither exists nor is asked for: what is left of a constant in a wider name.",
-    ),
-    Waiver(
         "UNDRIVEN",
         rf"Bits of signal are not driven: {_NAME}\[[\d:,]+\]",
         "A bit that nothing reads lost its driver when Yosys cleaned up. Yosys's own check, which "

@@ -9,13 +9,16 @@ from shutil import copyfile
 
 from streamtrain.build.ecp5 import Part, nextpnr_version, pack, place_and_route, synthesise_ecp5
 from streamtrain.build.report import RESOURCES
-from streamtrain.build.serial_board import SerialBoard, board_pins, constraints
+from streamtrain.build.serial_board import SerialBoard, SerialClocks, board_pins, constraints
 from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
+from streamtrain.bus.table import release
+from streamtrain.host.uio import uio_overlay
 from streamtrain.pipeline.generate import verilog_of
 from streamtrain.vivado import Ip, write_project
 from streamtrain.vivado import run as run_vivado
+from streamtrain.vivado.project import ADDRESSES, DMA_BYTES, INTERRUPTS, REGISTER_BYTES
 
-__all__ = ["TOP", "AmdBuild", "Ecp5Build", "part_build"]
+__all__ = ["TOP", "AmdBuild", "Ecp5Build", "ecp5_resources", "part_build"]
 
 TOP = "streamtrain"
 """Name of the IP's module."""
@@ -81,8 +84,9 @@ class AmdBuild:
 
     def package(self, folder, verilog):
         """Write what tools for the part need besides the IP."""
-        released = ".".join(version("streamtrain").split(".")[:2])
-        write_project(folder, verilog, Ip(TOP, released, self.fmt.size, self.clock_mhz), self.board)
+        major, minor, _ = release(version("streamtrain"))
+        info = Ip(TOP, f"{major}.{minor}", self.fmt.size, self.clock_mhz)
+        write_project(folder, verilog, info, self.board)
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
@@ -93,6 +97,10 @@ class AmdBuild:
 
     def implement(self, folder, progress):
         """Run Vivado if it is there. Returns an :class:`Implemented`."""
+        if self.board.ps is not None:
+            deploy = folder / "deploy"
+            deploy.mkdir(exist_ok=True)
+            (deploy / f"{TOP}.dtso").write_text(_overlay(self.board.ps.type), encoding="utf-8")
         done = run_vivado(folder)
         if not done.ran:
             return Implemented(done.note, {})
@@ -131,7 +139,7 @@ class Ecp5Build:
         self.board, self.fmt, self.clock_mhz = board, fmt, clock_mhz
         self.part = Part.from_name(board.part)
         input_mhz, self.pins = board_pins(board.platform)
-        self.top = SerialBoard(fmt, input_mhz, clock_mhz)
+        self.clocks = SerialClocks(input_mhz, clock_mhz)
 
     @staticmethod
     def check():
@@ -143,9 +151,10 @@ class Ecp5Build:
         """Write the board's top module, around the same trainer, and its constraints."""
         out = folder / "ecp5"
         out.mkdir(exist_ok=True)
-        text = verilog_of(self.top, _BOARD_TOP)
+        top = SerialBoard(self.fmt, self.clocks.input_mhz, self.clocks.clock_mhz)
+        text = verilog_of(top, _BOARD_TOP)
         (out / f"{_BOARD_TOP}.v").write_text(text, encoding="utf-8")
-        lpf = constraints(self.pins, self.top.input_mhz)
+        lpf = constraints(self.pins, self.clocks.input_mhz)
         (out / f"{_BOARD_TOP}.lpf").write_text(lpf, encoding="utf-8")
 
     def _netlist(self, folder, progress=None):
@@ -153,9 +162,7 @@ class Ecp5Build:
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
-        netlist = self._netlist(folder, progress)
-        module = loads(netlist)["modules"][_BOARD_TOP]
-        return _ecp5_resources(Counter(cell["type"] for cell in module["cells"].values()))
+        return ecp5_resources(self._netlist(folder, progress), _BOARD_TOP)
 
     def implement(self, folder, progress):
         """Place, route, and write the bitstream. Returns an :class:`Implemented`."""
@@ -167,20 +174,34 @@ class Ecp5Build:
         bitstream.write_bytes(pack(config))
         (folder / "ecp5" / "critical_path.txt").write_text(f"{routed}\n", encoding="utf-8")
         _deploy(folder, bitstream)
-        met = routed.fmax_mhz >= self.top.clock_mhz
+        met = routed.fmax_mhz >= self.clocks.clock_mhz
         timing = {
             "met": met,
-            "clock_mhz": self.top.clock_mhz,
+            "clock_mhz": self.clocks.clock_mhz,
             "fmax_mhz": routed.fmax_mhz,
             "critical_path": [f"{hop.step} {hop.name}" for hop in routed.critical_path],
         }
         used = {name: count for name, (count, _) in routed.utilisation.items()}
         verdict = "met" if met else "MISSED"
         return Implemented(
-            f"nextpnr: {routed.fmax_mhz:.1f} MHz routed, {self.top.clock_mhz:g} MHz {verdict}; "
+            f"nextpnr: {routed.fmax_mhz:.1f} MHz routed, {self.clocks.clock_mhz:g} MHz {verdict}; "
             f"deploy/{bitstream.name}",
             {"routed": _routed_resources(used), "timing": timing},
         )
+
+
+def _overlay(kind):
+    """Device tree overlay for Linux on a processor system of this kind."""
+    addresses, (*_, interrupt) = ADDRESSES[kind], INTERRUPTS[kind]
+    return uio_overlay(
+        addresses["core"],
+        addresses["axi_dma"],
+        firmware=f"{TOP}.bit.bin",
+        control_bytes=REGISTER_BYTES,
+        dma_bytes=DMA_BYTES,
+        interrupt=interrupt,
+        **{"PS7": {}, "PS8": {"address_cells": 2, "controller": "gic"}}[kind],
+    )
 
 
 def _deploy(folder, product):
@@ -189,8 +210,13 @@ def _deploy(folder, product):
     copyfile(product, deploy / Path(product).name)
 
 
-def _ecp5_resources(cells):
-    """From a netlist of Yosys: a carry cell is two LUTs, a LUT RAM of 16 words and 4 bits is four."""
+def ecp5_resources(netlist, top):
+    """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`, from a netlist of Yosys.
+
+    A carry cell is two LUTs, a LUT RAM of 16 words and 4 bits is four.
+    """
+    module = loads(netlist)["modules"][top]
+    cells = Counter(cell["type"] for cell in module["cells"].values())
     return {
         "dsp": cells["MULT18X18D"],
         "bram36": cells["DP16KD"] / 2,

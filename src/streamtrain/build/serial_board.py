@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from streamtrain.build.errors import BuildError
 from streamtrain.bus.uart_trainer import UartTrainer
 
-__all__ = ["BAUD", "SerialBoard", "board_pins", "constraints", "pll_dividers"]
+__all__ = ["BAUD", "SerialBoard", "SerialClocks", "board_pins", "constraints", "pll_dividers"]
 
 BAUD = 1_000_000
 """Bits per second of the line."""
@@ -85,18 +85,53 @@ def board_pins(platform):
     return clock.clock.frequency / 1e6, pins
 
 
+class SerialClocks:
+    """What a board's oscillator is made into.
+
+    Parameters
+    ----------
+    input_mhz : :class:`float`
+        Of the oscillator.
+    clock_mhz : :class:`float`
+        Of the trainer; it gets no more than that.
+    baud : :class:`int`
+        Bits per second of the line.
+
+    Attributes
+    ----------
+    dividers : tuple of :class:`int`
+        As :func:`pll_dividers` has them.
+    clock_mhz : :class:`float`
+        What they make.
+    divisor : :class:`int`
+        Clock cycles in a bit.
+
+    Raises
+    ------
+    ValueError
+        If there is no such clock, or no such baud rate at that clock.
+    """
+
+    def __init__(self, input_mhz, clock_mhz, baud=BAUD):
+        self.input_mhz, self.baud = input_mhz, index(baud)
+        self.dividers = pll_dividers(input_mhz, clock_mhz)
+        self.clock_mhz = input_mhz * self.dividers[1] / self.dividers[0]
+        self.divisor = round(self.clock_mhz * 1e6 / self.baud)
+        actual = self.clock_mhz * 1e6 / self.divisor if self.divisor else 0
+        if abs(actual / self.baud - 1) > 0.02:  # a byte's last bit is 9.5 bits after its beginning
+            raise ValueError(
+                f"{self.clock_mhz:g} MHz makes {actual:,.0f} baud, which is not near enough to {baud:,}"
+            )
+
+
 class SerialBoard(wiring.Component):
     """A :class:`~streamtrain.bus.uart_trainer.UartTrainer` with the clock of an ECP5's PLL.
 
     Parameters
     ----------
     fmt : :class:`~streamtrain.bus.packets.PacketFormat`
-    input_mhz : :class:`float`
-        Of the board's oscillator.
-    clock_mhz : :class:`float`
-        Of the trainer; it gets no more than that.
-    baud : :class:`int`
-        Bits per second of the line.
+    input_mhz, clock_mhz, baud
+        As :class:`SerialClocks` has them.
 
     Members
     -------
@@ -116,22 +151,13 @@ class SerialBoard(wiring.Component):
     """
 
     def __init__(self, fmt, input_mhz, clock_mhz, baud=BAUD):
-        self.fmt, self.baud = fmt, index(baud)
-        self.input_mhz = input_mhz
-        self.dividers = pll_dividers(input_mhz, clock_mhz)
-        self.clock_mhz = input_mhz * self.dividers[1] / self.dividers[0]
-        self.divisor = round(self.clock_mhz * 1e6 / self.baud)
-        actual = self.clock_mhz * 1e6 / self.divisor if self.divisor else 0
-        if abs(actual / self.baud - 1) > 0.02:  # a byte's last bit is 9.5 bits after its beginning
-            raise ValueError(
-                f"{self.clock_mhz:g} MHz makes {actual:,.0f} baud, which is not near enough to {baud:,}"
-            )
+        self.fmt, self.clocks = fmt, SerialClocks(input_mhz, clock_mhz, baud)
         super().__init__({"clk": In(1), "rx": In(1), "tx": Out(1), "led": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         locked, clock = Signal(), Signal()
-        divide, feedback, output = self.dividers
+        divide, feedback, output = self.clocks.dividers
         m.submodules.pll = Instance(
             "EHXPLLL",
             p_CLKI_DIV=divide,
@@ -170,7 +196,7 @@ class SerialBoard(wiring.Component):
             ClockSignal().eq(clock),
             ResetSignal().eq(starting[-1]),
         ]
-        m.submodules.trainer = trainer = UartTrainer(self.fmt, self.divisor)
+        m.submodules.trainer = trainer = UartTrainer(self.fmt, self.clocks.divisor)
         m.d.comb += [
             trainer.rx.eq(self.rx),
             self.tx.eq(trainer.tx),

@@ -1,5 +1,6 @@
 """The steps of a build."""
 
+from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from json import dumps
@@ -20,10 +21,8 @@ from streamtrain.bus.generate import generate_ip
 from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
-from streamtrain.host.bus_device import BusDevice
 from streamtrain.host.c_driver import write_c_driver
-from streamtrain.host.connect import PLAN_FILE
-from streamtrain.host.trainer import Trainer
+from streamtrain.host.connect import PLAN_FILE, ConnectedTrainer
 from streamtrain.network import network_text
 from streamtrain.simulate import SimulatedBus
 
@@ -219,11 +218,10 @@ class Steps:
                 self.stream_bytes,
                 report=lambda text: status.update(f"verify: the IP: {text}"),
             )
-            trainer = Trainer(self.design.plan, BusDevice(self.design.plan, bus))
-            trainer.load_state_dict(golden.state_dict())
-            losses = trainer.fit(x, y, progress=False).losses
-            weights = trainer.state_dict()
-            bus.close()
+            with closing(bus):
+                trainer = ConnectedTrainer(self.design.plan, bus)
+                losses = trainer.fit(x, y, progress=False).losses
+                weights = trainer.state_dict()
         expected = golden.fit(x, y, progress=False).losses
         wrong = np.flatnonzero(losses != expected)
         if len(wrong):
@@ -292,6 +290,11 @@ class Steps:
         return ", ".join(f"{used[key]:,} {name}" for key, name in RESOURCES.items())
 
     def implement(self):
+        # What an earlier run has left, perhaps with tools that are no longer there.
+        rmtree(self.folder / "deploy", ignore_errors=True)
+        for name in ("timing", "power"):
+            self.summary.pop(name, None)
+        self.summary["resources"].pop("routed", None)
         with self.console.status("implement") as status:
             done = self.tools.implement(
                 self.folder, lambda text: status.update(f"implement: {text}")

@@ -1,13 +1,13 @@
 """Each sample with the settings that it came under."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.bus.send import labelled_result
 from streamtrain.host.device import Op
 from streamtrain.pipeline.layouts import command_layout, result_layout
-from streamtrain.stream import Queue
+from streamtrain.stream import Queue, connect
 
 __all__ = ["Dispatch", "settings_layout"]
 
@@ -35,6 +35,8 @@ class Dispatch(wiring.Component):
         They hold for the samples that are committed while they are there.
     commit, label, last : :py:`In(1)`, :py:`In(range(classes))`, :py:`In(1)`
         A sample counts; as :class:`~streamtrain.bus.receive.SampleReceiver` says so.
+    more, cut : :py:`In(1)`
+        What became of the packet behind a sample that counted.
     room : :py:`Out(1)`
         One may.
     window : :py:`In(stream.Signature(command_layout(plan)))`
@@ -43,6 +45,9 @@ class Dispatch(wiring.Component):
     result : :py:`In(stream.Signature(result_layout(plan)))`
         As :class:`~streamtrain.pipeline.core.TrainingPipeline` has them.
     o : :py:`Out(stream.Signature(labelled_result(plan)))`
+    fate : :py:`Out(stream.Signature(1))`
+        Of each sample that was not the last one of its packet when it came, in order: whether it was that
+        after all.
     done : :py:`Out(1)`
         A result goes out.
     scored, correct : :py:`Out(1)`
@@ -63,11 +68,14 @@ class Dispatch(wiring.Component):
             "commit": In(1),
             "label": In(range(plan.network.classes)),
             "last": In(1),
+            "more": In(1),
+            "cut": In(1),
             "room": Out(1),
             "window": In(command),
             "command": Out(command),
             "result": In(stream.Signature(result_layout(plan))),
             "o": Out(stream.Signature(labelled_result(plan))),
+            "fate": Out(stream.Signature(unsigned(1))),
             "done": Out(1),
             "scored": Out(1),
             "correct": Out(1),
@@ -85,7 +93,12 @@ class Dispatch(wiring.Component):
         })
         m.submodules.notes = notes = Queue(noted, _WAITING)
         # Those in work, and those whose commands wait in front of the stages.
-        m.submodules.samples = samples = Queue(sample, 2 * (plan.in_flight + len(plan.stages)) + 4)
+        inside = 2 * (plan.in_flight + len(plan.stages)) + 4
+        m.submodules.samples = samples = Queue(sample, inside)
+        # As many as there are samples, with the one whose result is on its way out: it never overflows.
+        m.submodules.fates = fates = Queue(unsigned(1), _WAITING + inside + 1)
+        m.d.comb += [fates.i.valid.eq(self.more | self.cut), fates.i.payload.eq(self.cut)]
+        connect(m, fates.o, wiring.flipped(self.fate))
 
         seen = Signal(range(plan.max_batch + 1))  # of the mini-batch
         training, update = Signal(), Signal()

@@ -35,6 +35,9 @@ class SampleReceiver(wiring.Component):
         Of the sample that counts.
     last : :py:`Out(1)`
         It is the last one of its packet.
+    more, cut : :py:`Out(1)`
+        The sample that counted before, if it was not the last one of its packet: another one of the packet
+        has counted; or none will, so that it was the last one after all.
     open : :py:`In(1)`
         Packets may begin.
     room : :py:`In(1)`
@@ -66,6 +69,8 @@ class SampleReceiver(wiring.Component):
             "discard": Out(1),
             "label": Out(range(fmt.plan.network.classes)),
             "last": Out(1),
+            "more": Out(1),
+            "cut": Out(1),
             "open": In(1),
             "room": In(1),
             "count": In(PACKET_BITS),
@@ -85,12 +90,9 @@ class SampleReceiver(wiring.Component):
         word = Signal(range(fmt.payload_words + 1))  # 0: the label
         sample = Signal(PACKET_BITS)  # of the packet
         draining = Signal()  # the rest of a packet that is dropped
-        head, end = Signal(), Signal()
+        head, end = Signal(init=1), Signal()  # it is the label; it is the sample's last
         taken, wrong = Signal(), Signal()
         m.d.comb += [
-            head.eq(word == 0),
-            end.eq(word == fmt.payload_words),
-            self.last.eq(sample + 1 == self.count),
             self.receiving.eq(~head | (sample != 0) | draining),
             taken.eq(axis.tvalid & axis.tready & ~draining),
             self.words.payload.eq(axis.tdata),
@@ -103,6 +105,8 @@ class SampleReceiver(wiring.Component):
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
+        # Known before the second word of a sample, which is the first one that may be its last.
+        m.d.sync += self.last.eq(sample + 1 == self.count)
         label, kept = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
         tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
@@ -124,16 +128,25 @@ class SampleReceiver(wiring.Component):
             ]
             with m.If(head):
                 m.d.sync += kept.eq(label)
-            m.d.sync += word.eq(word + 1)
+            m.d.sync += [
+                word.eq(word + 1),
+                head.eq(0),
+                end.eq(word == fmt.payload_words - 1),
+            ]
             with m.If(self.commit):
-                m.d.sync += [word.eq(0), sample.eq(sample + 1)]
+                m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(sample + 1)]
                 with m.If(self.last):
                     m.d.sync += sample.eq(0)
             with m.If(wrong):
-                m.d.sync += [word.eq(0), sample.eq(0), draining.eq(~axis.tlast)]
+                m.d.sync += [word.eq(0), head.eq(1), end.eq(0)]
+                m.d.sync += [sample.eq(0), draining.eq(~axis.tlast)]
         with m.If(draining & axis.tvalid & axis.tready & axis.tlast):
             m.d.sync += draining.eq(0)
         with m.If(self.abort & self.receiving):
-            m.d.sync += [word.eq(0), sample.eq(0), draining.eq(1)]
-        m.d.comb += self.dropped.eq(wrong | self.abort & self.receiving & ~draining)
+            m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(0), draining.eq(1)]
+        m.d.comb += [
+            self.dropped.eq(wrong | self.abort & self.receiving & ~draining),
+            self.more.eq((sample != 0) & self.commit),
+            self.cut.eq((sample != 0) & self.discard),
+        ]
         return m

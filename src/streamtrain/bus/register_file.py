@@ -1,5 +1,8 @@
 """A table of registers in gates, behind AXI4-Lite."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -15,8 +18,13 @@ class _Access:
 
     def __init__(self, address_bits):
         self.word = Signal(address_bits - 2)  # its address, in words
+        self.fresh, self.write = Signal(), Signal()  # it has just come; it is a write
+        # From the next cycle on, until it is done. All that depends on the address alone is known then.
         self.reading, self.writing = Signal(), Signal()
+        self.chosen = {}  # registers by name: whether it is theirs
+        self.refused = Signal()  # there is no such register, or it cannot be written so
         self.data, self.mask = Signal(WORD_BITS), Signal(WORD_BITS)  # of a write
+        self.partial = Signal()  # a write that leaves out a byte
         self.done, self.found = Signal(), Signal(WORD_BITS)  # its answer, in this cycle
 
 
@@ -50,7 +58,7 @@ class RegisterFile(wiring.Component):
 
     Timing
     ------
-    One access at a time: three cycles from its address (and data) to its response, besides what an
+    One access at a time: four cycles from its address (and data) to its response, besides what an
     external register takes. Waiting reads and writes take turns.
     """
 
@@ -85,18 +93,31 @@ class RegisterFile(wiring.Component):
         m = Module()
         access = _Access(self.table.address_bits)
         self._transfer(m, access)
-        values = {register.name: self._value(m, register, access) for register in self.table}
-        with m.Switch(access.word):
-            for register in self.table:
-                with m.Case(register.address // WORD_BYTES):
-                    m.d.comb += access.found.eq(values[register.name])
-                    if register.external:
-                        self._ask(m, register, access)
-                    else:
-                        m.d.comb += access.done.eq(1)
-                        self._write(m, register, access)
-            with m.Default():
-                m.d.comb += [access.done.eq(1), self.refused.eq(access.reading | access.writing)]
+        known, wrong, found = [], [], []
+        for register in self.table:
+            name = register.name.lower()
+            chosen, its = Signal(name=f"{name}_chosen"), Signal(name=f"{name}_addressed")
+            m.d.comb += its.eq(access.word == register.address // WORD_BYTES)
+            m.d.sync += chosen.eq(its)
+            access.chosen[register.name] = chosen
+            known.append(its)
+            if not register.external:
+                wrong.append(its & self._write(m, register, access))
+        for register in self.table:
+            value = self._value(m, register, access)
+            found.append(Mux(access.chosen[register.name], value, 0))
+        m.d.sync += [
+            access.refused.eq(~Cat(known).any() | access.write & Cat(wrong).any()),
+            access.partial.eq(access.write & ~access.mask.all()),
+        ]
+        m.d.comb += [
+            access.found.eq(reduce(or_, found)),
+            access.done.eq(1),
+            self.refused.eq((access.reading | access.writing) & access.refused),
+        ]
+        for register in self.table:
+            if register.external:
+                self._ask(m, register, access)
         for register, field in self.table.fields():
             if field.access == "w1c":
                 self._set_and_clear(m, register, field, access)
@@ -105,7 +126,7 @@ class RegisterFile(wiring.Component):
     def _transfer(self, m, access):
         """Take an access from the bus, and give its answer."""
         bus, write_next = self.bus, Signal()  # if both wait
-        free = ~(access.reading | access.writing | bus.bvalid | bus.rvalid)
+        free = ~(access.fresh | access.reading | access.writing | bus.bvalid | bus.rvalid)
         asks_write = bus.awvalid & bus.wvalid
         take_write = free & asks_write & (write_next | ~bus.arvalid)
         take_read = free & bus.arvalid & ~(asks_write & write_next)
@@ -119,18 +140,21 @@ class RegisterFile(wiring.Component):
                 access.word.eq(bus.awaddr[2:]),
                 access.data.eq(bus.wdata),
                 access.mask.eq(Cat(strobe.replicate(8) for strobe in bus.wstrb)),
-                access.writing.eq(1),
+                access.write.eq(1),
                 write_next.eq(0),
             ]
         with m.If(take_read):
-            m.d.sync += [access.word.eq(bus.araddr[2:]), access.reading.eq(1), write_next.eq(1)]
+            m.d.sync += [access.word.eq(bus.araddr[2:]), access.write.eq(0), write_next.eq(1)]
+        m.d.sync += access.fresh.eq(take_write | take_read)
+        with m.If(access.fresh):
+            m.d.sync += [access.reading.eq(~access.write), access.writing.eq(access.write)]
 
         response = Mux(self.refused, SLVERR, OKAY)
         with m.If(access.done & access.writing):
             m.d.sync += [access.writing.eq(0), bus.bvalid.eq(1), bus.bresp.eq(response)]
         with m.If(access.done & access.reading):
             m.d.sync += [access.reading.eq(0), bus.rvalid.eq(1), bus.rresp.eq(response)]
-            m.d.sync += bus.rdata.eq(Mux(self.refused, 0, access.found))
+            m.d.sync += bus.rdata.eq(access.found)
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         with m.If(bus.rvalid & bus.rready):
@@ -141,18 +165,23 @@ class RegisterFile(wiring.Component):
 
     def _ask(self, m, register, access):
         """Let an external register answer."""
-        name = register.name.lower()
-        partial = access.writing & ~access.mask.all()
+        name, chosen = register.name.lower(), access.chosen[register.name]
+        done, refused = getattr(self, f"{name}_done"), getattr(self, f"{name}_refused")
         m.d.comb += [
-            getattr(self, f"{name}_read").eq(access.reading),
-            getattr(self, f"{name}_write").eq(access.writing & ~partial),
+            getattr(self, f"{name}_read").eq(access.reading & chosen),
+            getattr(self, f"{name}_write").eq(access.writing & chosen & ~access.partial),
             getattr(self, f"{name}_wdata").eq(access.data),
-            access.done.eq(getattr(self, f"{name}_done") | partial),
-            self.refused.eq(access.done & (getattr(self, f"{name}_refused") | partial)),
         ]
+        with m.If(chosen):
+            m.d.comb += [
+                access.done.eq(done | access.partial),
+                self.refused.eq(
+                    (access.reading | access.writing) & access.done & (refused | access.partial)
+                ),
+            ]
 
     def _write(self, m, register, access):
-        """Write all fields of a register, or none."""
+        """Write all fields of a register, or none. Returns whether none can be."""
         wrong, changes = [], []
         for field in register.fields:
             if field.access not in {"rw", "pulse"}:
@@ -167,17 +196,15 @@ class RegisterFile(wiring.Component):
             changes.append((m.d.sync if field.access == "rw" else m.d.comb, port.eq(new)))
         if all(field.access == "ro" for field in register.fields):
             wrong = [Const(1)]
-        if wrong:
-            m.d.comb += self.refused.eq(access.writing & Cat(wrong).any())
-        with m.If(access.writing & ~self.refused):
+        with m.If(access.writing & access.chosen[register.name] & ~access.refused):
             for domain, change in changes:
                 domain += change
+        return Cat(wrong).any() if wrong else Const(0)
 
     def _set_and_clear(self, m, register, field, access):
         port, cleared = self._port(register, field), Signal(field.bits)
         bits = slice(field.low, field.low + field.bits)
-        chosen = access.word == register.address // WORD_BYTES
-        with m.If(access.writing & chosen & ~self.refused):
+        with m.If(access.writing & access.chosen[register.name] & ~access.refused):
             m.d.comb += cleared.eq(access.data[bits] & access.mask[bits])
         m.d.sync += port.eq(port & ~cleared | self._port(register, field, "set_"))
 
@@ -185,7 +212,7 @@ class RegisterFile(wiring.Component):
         """What a register reads as: now, or when the one that captures it was read."""
         name = register.name.lower()
         if register.external:
-            return getattr(self, f"{name}_rdata")
+            return Mux(getattr(self, f"{name}_refused"), 0, getattr(self, f"{name}_rdata"))
         word = Const(0, 0)
         for field in sorted(register.fields, key=lambda field: field.low):
             if field.constant or field.access == "pulse":
@@ -196,7 +223,6 @@ class RegisterFile(wiring.Component):
         if not register.captured_by:
             return word
         captured = Signal(WORD_BITS, name=f"{name}_captured")
-        partner = self.table[register.captured_by].address // WORD_BYTES
-        with m.If(access.reading & (access.word == partner)):
+        with m.If(access.reading & access.chosen[register.captured_by]):
             m.d.sync += captured.eq(word)
         return captured

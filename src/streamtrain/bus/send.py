@@ -1,6 +1,6 @@
 """Results on their way out."""
 
-from amaranth import Cat, Const, Module, Signal
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,7 @@ __all__ = ["ResultSender", "labelled_result"]
 
 
 def labelled_result(plan):
-    """A result, with the label of its sample and whether that was the last one of its packet."""
+    """A result, with the label of its sample and whether that was to be the last one of its packet."""
     return data.StructLayout({
         "result": result_layout(plan),
         "label": range(plan.network.classes),
@@ -22,8 +22,9 @@ def labelled_result(plan):
 class ResultSender(wiring.Component):
     """Send results as :class:`~streamtrain.bus.packets.PacketFormat` lays them out.
 
-    TLAST is on the last word of a result whose sample was the last one of its packet: packets of
-    results have as many as packets of samples.
+    TLAST is on the last word of a result whose sample was the last one of its packet that counted: there
+    is a packet of results for each packet of samples of which something counted. Whether a packet was cut
+    behind a sample is known once the next one has come, or has not; until then the last word waits.
 
     Parameters
     ----------
@@ -32,17 +33,23 @@ class ResultSender(wiring.Component):
     Members
     -------
     i : :py:`In(stream.Signature(labelled_result(plan)))`
+    fate : :py:`In(stream.Signature(1))`
+        Of each result whose ``last`` is 0: whether it is the last one after all.
+    abort : :py:`In(1)`
+        All that is known of packets is void: no result comes behind this one.
     axis : :py:`Out(AxiStream(fmt.size))`
 
     Timing
     ------
-    A word per cycle, and one cycle between results.
+    A word per cycle, and one cycle between results. The last word waits for ``fate``.
     """
 
     def __init__(self, fmt):
         self.fmt = fmt
         super().__init__({
             "i": In(stream.Signature(labelled_result(fmt.plan))),
+            "fate": In(stream.Signature(unsigned(1))),
+            "abort": In(1),
             "axis": Out(AxiStream(fmt.size)),
         })
 
@@ -59,16 +66,24 @@ class ResultSender(wiring.Component):
         )
         words = Signal(8 * fmt.result_bytes)
         left = Signal(range(fmt.result_words + 1))
-        last = Signal()
+        last, known = Signal(), Signal()  # what `last` says is so
+        decided = Signal()
         m.d.comb += [
+            decided.eq(known | self.fate.valid),
             self.i.ready.eq(left == 0),
-            axis.tvalid.eq(left != 0),
+            self.fate.ready.eq((left != 0) & ~known),
+            axis.tvalid.eq((left > 1) | (left == 1) & decided),
             axis.tdata.eq(words),
             axis.tkeep.eq((1 << fmt.size) - 1),
-            axis.tlast.eq(last & (left == 1)),
+            axis.tlast.eq((left == 1) & Mux(known, last, self.fate.payload)),
         ]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [words.eq(packed), last.eq(sent.last), left.eq(fmt.result_words)]
+            m.d.sync += [words.eq(packed), left.eq(fmt.result_words)]
+            m.d.sync += [last.eq(sent.last), known.eq(sent.last)]
+        with m.If(self.fate.valid & self.fate.ready):
+            m.d.sync += [last.eq(self.fate.payload), known.eq(1)]
+        with m.If(self.abort & ~((left == 1) & decided)):  # which is offered, and stays as it is
+            m.d.sync += [last.eq(1), known.eq(1)]
         with m.If(axis.tvalid & axis.tready):
             m.d.sync += [words.eq(words >> 8 * fmt.size), left.eq(left - 1)]
         return m

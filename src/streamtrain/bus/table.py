@@ -1,5 +1,6 @@
 """The registers of a trainer: the one table of which gates, documents and drivers are made."""
 
+import re
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -15,7 +16,7 @@ from streamtrain.pipeline.layouts import command_layout, saturation_sites, updat
 from streamtrain.pipeline.optimizer import MOMENTUM_BITS, clip_frac, decay_frac, update_codes
 from streamtrain.pipeline.plan import RATE_UNIT
 
-__all__ = ["EVENTS", "IDENTITY", "SATURATIONS", "WIDE", "configuration", "register_map"]
+__all__ = ["EVENTS", "IDENTITY", "SATURATIONS", "WIDE", "configuration", "register_map", "release"]
 
 IDENTITY = int.from_bytes(b"STRM")
 """What the register ID reads as."""
@@ -35,6 +36,12 @@ EVENTS = {
     "done": "The last sample that came in was worked off.",
 }
 """What sets a bit of the register EVENTS, in their order."""
+
+
+def release(text):
+    """(major, minor, patch) of a version, which may have more to say, such as ``"0.2.0rc1"``."""
+    numbers = re.match(r"(?:\d+!)?(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
+    return tuple(int(number or 0) for number in numbers.groups())
 
 
 def configuration(plan, size):
@@ -97,7 +104,7 @@ def _fact(name, low, bits, value, doc):
 def _facts(fmt):
     """What kind of trainer this is."""
     plan = fmt.plan
-    major, minor, patch = (int(part) for part in version("streamtrain").split(".")[:3])
+    major, minor, patch = release(version("streamtrain"))
     hashed = configuration(plan, fmt.size)
     optimizer = plan.network.optimizer
     return [

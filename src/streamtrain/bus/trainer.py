@@ -14,7 +14,7 @@ from streamtrain.bus.table import EVENTS, WIDE, register_map
 from streamtrain.bus.window import WeightWindow
 from streamtrain.pipeline.core import TrainingPipeline
 from streamtrain.pipeline.layouts import saturation_sites
-from streamtrain.stream import connect
+from streamtrain.stream import Queue, connect
 
 __all__ = ["BusTrainer"]
 
@@ -60,7 +60,9 @@ class BusTrainer(wiring.Component):
         # What CONTROL.reset resets, too.
         core, dispatch, window = TrainingPipeline(plan), Dispatch(plan), WeightWindow(plan)
         supply = SampleSupply(self.fmt)
-        inner = ResetInserter(registers.control_reset)
+        reset = Signal()
+        m.d.sync += reset.eq(registers.control_reset)
+        inner = ResetInserter(reset)
         m.submodules.core = inner(core)
         m.submodules.dispatch = inner(dispatch)
         m.submodules.window = inner(window)
@@ -74,42 +76,62 @@ class BusTrainer(wiring.Component):
         connect(m, dispatch.command, core.command)
         connect(m, core.o, dispatch.result)
         connect(m, dispatch.o, sender.i)
+        connect(m, dispatch.fate, sender.fate)
         connect(m, window.command, dispatch.window)
-        connect(m, window.weights_i, core.weights_i)
-        connect(m, core.weights_o, window.weights_o)
-        self._control(m, registers, receiver, dispatch, supply, core, window)
+        # Whether a number is given or taken depends on what the host asks for: it waits a cycle.
+        number = core.weights_o.payload.shape()
+        given, found = Queue(number, 1, head=True), Queue(number, 1, head=True)
+        m.submodules.given, m.submodules.found = inner(given), inner(found)
+        m.d.comb += [
+            given.i.valid.eq(window.weights_i.valid & core.weights_i.ready),
+            given.i.payload.eq(window.weights_i.payload),
+            window.weights_i.ready.eq(given.i.ready & core.weights_i.ready),
+        ]
+        connect(m, given.o, core.weights_i)
+        connect(m, core.weights_o, found.i)
+        connect(m, found.o, window.weights_o)
+        self._control(m, registers, reset, receiver, dispatch, supply, sender, core, window)
         self._settings(m, registers, dispatch)
         self._window(m, registers, window)
         self._counters(m, registers, receiver, dispatch, sender, core)
         return m
 
-    def _control(self, m, registers, receiver, dispatch, supply, core, window):
+    def _control(self, m, registers, reset, receiver, dispatch, supply, sender, core, window):
         training, worked_off = Signal(), Signal()
         # The window opens once no sample is inside, and then it is what the core is at.
         m.d.comb += worked_off.eq(training & ~dispatch.waiting & (core.idle | window.opened))
         with m.If(dispatch.waiting):
             m.d.sync += training.eq(1)
-        with m.If(worked_off | registers.control_reset):
+        with m.If(worked_off | reset):
             m.d.sync += training.eq(0)
-        m.d.comb += [
-            receiver.open.eq(registers.control_run),
-            receiver.room.eq(dispatch.room),
-            receiver.count.eq(registers.packet_samples),
-            receiver.labelled.eq(registers.control_mode != 0),
-            receiver.abort.eq(registers.control_reset),
-            supply.commit.eq(receiver.commit),
-            supply.discard.eq(receiver.discard),
+        # What the receiver says of a sample, it says late in a cycle. In the next one comes no pixel: a
+        # sample begins with its label.
+        discard = Signal()
+        m.d.sync += [
             dispatch.commit.eq(receiver.commit),
             dispatch.label.eq(receiver.label),
             dispatch.last.eq(receiver.last),
-            registers.status_busy.eq(dispatch.waiting | training),
-            registers.status_receiving.eq(receiver.receiving),
+            dispatch.more.eq(receiver.more),
+            dispatch.cut.eq(receiver.cut),
+            discard.eq(receiver.discard),
             registers.set_events_short.eq(receiver.short),
             registers.set_events_long.eq(receiver.long),
             registers.set_events_keep.eq(receiver.keep),
             registers.set_events_label.eq(receiver.class_unknown),
+        ]
+        m.d.comb += [
+            receiver.open.eq(registers.control_run),
+            receiver.room.eq(dispatch.room & ~dispatch.commit),
+            receiver.count.eq(registers.packet_samples),
+            receiver.labelled.eq(registers.control_mode != 0),
+            receiver.abort.eq(reset),
+            sender.abort.eq(reset),
+            supply.commit.eq(dispatch.commit),
+            supply.discard.eq(discard),
+            registers.status_busy.eq(dispatch.waiting | dispatch.commit | training),
+            registers.status_receiving.eq(receiver.receiving),
             registers.set_events_refused.eq(registers.refused),
-            registers.set_events_done.eq(worked_off & ~registers.control_reset),
+            registers.set_events_done.eq(worked_off & ~reset),
             self.irq.eq(
                 Cat(
                     getattr(registers, f"events_{name}") & getattr(registers, f"interrupts_{name}")
@@ -169,11 +191,12 @@ class BusTrainer(wiring.Component):
                 m.d.sync += seed.eq(registers.seed_wdata)
 
     def _counters(self, m, registers, receiver, dispatch, sender, core):
-        done = dispatch.done
+        done, dropped = dispatch.done, Signal()
+        m.d.sync += dropped.eq(receiver.dropped)
         steps = {
             "SAMPLES": done,
             "CORRECT": done & dispatch.correct,
-            "DROPPED": receiver.dropped,
+            "DROPPED": dropped,
             "LOSS": done.replicate(32) & dispatch.o.payload.result.loss,
             "CYCLES": registers.control_run | registers.status_busy,
             "STARVED": registers.control_run & ~registers.status_busy,

@@ -326,12 +326,15 @@ class UartBridge(wiring.Component):
         m.submodules.transmitter = transmitter = UartTransmitter(self.divisor)
         m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
         # What waits while a register is accessed, or a sample is not taken at once.
-        waiting = Queue(unsigned(8), 16)
+        waiting = Queue(unsigned(8), 16, head=True)
         asking = _Asking(self.size, self.address_bits)
         lost, told = Signal(), Signal()
         anew = ResetInserter(receiver.broken | lost)
         m.submodules.waiting = anew(waiting)
         m.submodules.asking = anew(asking)
+        answering = Queue(asking.answer.payload.shape(), 1, head=True)
+        m.submodules.answering = anew(answering)
+        connect(m, asking.answer, answering.i)
         connect(m, waiting.o, asking.i)
         wiring.connect(m, asking.bus, wiring.flipped(self.bus))
         m.d.comb += [waiting.i.valid.eq(receiver.valid), waiting.i.payload.eq(receiver.byte)]
@@ -345,13 +348,29 @@ class UartBridge(wiring.Component):
         inside, ending = Signal(), Signal()
         with m.If(receiver.broken & inside):
             m.d.sync += ending.eq(1)
-        wiring.connect(m, asking.axis, wiring.flipped(self.samples))
-        with m.If(ending):
-            m.d.comb += [self.samples.tvalid.eq(1), self.samples.tlast.eq(1), asking.axis.tready.eq(0)]
-        with m.If(self.samples.tvalid & self.samples.tready):
-            m.d.sync += [inside.eq(~self.samples.tlast), ending.eq(0)]
+        word = data.StructLayout({"tdata": 8 * self.size, "tkeep": self.size, "tlast": 1})
+        m.submodules.sending = sending = Queue(word, 1, head=True)
+        source, samples, out = asking.axis, self.samples, sending.o
+        m.d.comb += [
+            sending.i.valid.eq(source.tvalid | ending),
+            sending.i.payload.tdata.eq(source.tdata),
+            sending.i.payload.tkeep.eq(source.tkeep),
+            sending.i.payload.tlast.eq(source.tlast | ending),
+            source.tready.eq(sending.i.ready & ~ending),
+            samples.tvalid.eq(out.valid),
+            *(getattr(samples, name).eq(out.payload[name]) for name, _ in word),
+            out.ready.eq(samples.tready),
+        ]
+        with m.If(sending.i.valid & sending.i.ready):
+            m.d.sync += [inside.eq(~sending.i.payload.tlast), ending.eq(0)]
 
-        results, answer, line = self.results, asking.answer, transmitter.i
+        m.submodules.coming = coming = Queue(word, 1, head=True)
+        results, answer, line = coming.o, answering.o, transmitter.i
+        m.d.comb += [
+            coming.i.valid.eq(self.results.tvalid),
+            *(coming.i.payload[name].eq(getattr(self.results, name)) for name, _ in word),
+            self.results.tready.eq(coming.i.ready),
+        ]
         place = Signal(range(self.size))
         with m.FSM():
             with m.State("between"):
@@ -361,8 +380,8 @@ class UartBridge(wiring.Component):
                         m.d.sync += told.eq(1)
                 with m.Elif(answer.valid):
                     m.next = "answer"
-                with m.Elif(results.tvalid):
-                    letter = Mux(results.tlast, Letter.RESULT_LAST, Letter.RESULT)
+                with m.Elif(results.valid):
+                    letter = Mux(results.payload.tlast, Letter.RESULT_LAST, Letter.RESULT)
                     m.d.comb += [line.valid.eq(1), line.payload.eq(letter)]
                     with m.If(line.ready):
                         m.next = "result"
@@ -377,12 +396,12 @@ class UartBridge(wiring.Component):
             with m.State("result"):
                 m.d.comb += [
                     line.valid.eq(1),
-                    line.payload.eq(results.tdata.word_select(place, 8)),
+                    line.payload.eq(results.payload.tdata.word_select(place, 8)),
                 ]
                 with m.If(line.ready):
                     m.d.sync += place.eq(place + 1)
                     with m.If(place == self.size - 1):
                         m.d.sync += place.eq(0)
-                        m.d.comb += results.tready.eq(1)
+                        m.d.comb += results.ready.eq(1)
                         m.next = "between"
         return m

@@ -170,6 +170,7 @@ class WeightWindow(wiring.Component):
                 writes.eq(self.write),
                 seeded.eq(0),
                 self.left.eq(size),
+                self.busy.eq(1),
                 self.command.valid.eq(1),
             ]
         if plan.random_sites:
@@ -180,6 +181,7 @@ class WeightWindow(wiring.Component):
                     seeded.eq(1),
                     random.eq(self.seed),
                     self.left.eq(STATE_BITS * len(plan.random_sites)),
+                    self.busy.eq(1),
                     self.command.valid.eq(1),
                 ]
         with m.If(self.command.valid & self.command.ready):
@@ -193,7 +195,6 @@ class WeightWindow(wiring.Component):
 
         # Until the command is taken, the pipeline takes and gives nothing.
         m.d.comb += [
-            self.busy.eq(self.left != 0),
             self.wrong.eq(~self.opened | self.read & writes | self.written & ~(writes & fits)),
             self.weights_i.valid.eq(self.busy & writes & (seeded | self.written & ~self.wrong)),
             self.weights_i.payload.eq(Mux(seeded, random[-1], self.number)),
@@ -206,5 +207,5 @@ class WeightWindow(wiring.Component):
         with m.If(move):
             m.d.sync += [self.left.eq(self.left - 1), random.eq(random << 1 | lfsr_bit(random))]
             with m.If(self.left == 1):
-                m.d.sync += self.opened.eq(0)
+                m.d.sync += [self.opened.eq(0), self.busy.eq(0)]
         return m

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from streamtrain.bus.table import release
 from streamtrain.host.bus_device import BusError
 from streamtrain.host.connect import ConnectedTrainer, load_plan
 from streamtrain.host.dma import DmaBus
 
 __all__ = ["IP_NAME", "VLNV", "driver", "load_bus"]
 
-VLNV = "streamtrain.org:ip:streamtrain:" + ".".join(version("streamtrain").split(".")[:2])
+VLNV = "streamtrain.org:ip:streamtrain:{}.{}".format(*release(version("streamtrain")))
 """Vendor, library, name and version of the IP."""
 
 IP_NAME = "trainer"

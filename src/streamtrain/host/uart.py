@@ -156,7 +156,10 @@ class UartBus:
         """What it means that ``byte`` came where ``letter`` should be."""
         if byte == Letter.LOST:
             return f"{self.name}: the trainer has lost a byte, or got one that begins no command"
-        if byte in {Letter.RESULT, Letter.RESULT_LAST}:
+        results = {Letter.RESULT, Letter.RESULT_LAST}
+        if byte in results and letter in results:
+            return f"{self.name}: results end before those of all samples came: a sample was dropped"
+        if byte in results:
             return f"{self.name}: results came that belong to nothing that was sent"
         expected = "a response" if letter is None else repr(chr(letter))
         return (

@@ -16,6 +16,7 @@ NAME = "streamtrain"
 """What the device tree calls the trainer; the DMA is NAME-dma, and the buffer NAME-buffer."""
 
 _SYNC_BOTH_WAYS = 0
+_SHARED, _FIRST_SHARED, _LEVEL_HIGH = 0, 32, 4  # as the GIC's device tree binding numbers interrupts
 
 
 class UioBuffer:
@@ -138,6 +139,8 @@ def uio_overlay(
     buffer_bytes=1 << 22,
     region="/fpga-full",
     address_cells=1,
+    interrupt=None,
+    controller="intc",
 ):
     """A device tree overlay that loads a bitstream and makes it usable from Linux.
 
@@ -165,6 +168,11 @@ def uio_overlay(
         Path of the FPGA's node.
     address_cells : :class:`int`
         1 for Zynq-7000, 2 for Zynq UltraScale+.
+    interrupt : :class:`int`, optional
+        Number of the trainer's interrupt at the GIC, for programs that wait for it; :func:`open_uio` does
+        not.
+    controller : :class:`str`
+        Label of the GIC in the system's device tree: ``"intc"`` for Zynq-7000, ``"gic"`` for Zynq UltraScale+.
 
     Returns :class:`str`: device tree source.
     """
@@ -176,13 +184,17 @@ def uio_overlay(
             else f"0x{number:x}"
         )
 
-    def node(label, address, size):
+    def node(label, address, size, more=""):
         return f"""
             {label}@{address:x} {{
                 compatible = "generic-uio";
-                reg = <{cells(address)} {cells(size)}>;
+                reg = <{cells(address)} {cells(size)}>;{more}
             }};
 """
+
+    raised = "" if interrupt is None else f"""
+                interrupt-parent = <&{controller}>;
+                interrupts = <{_SHARED} {interrupt - _FIRST_SHARED} {_LEVEL_HIGH}>;"""
 
     return f"""/dts-v1/;
 /plugin/;
@@ -195,7 +207,7 @@ def uio_overlay(
             #size-cells = <{address_cells}>;
             ranges;
             firmware-name = "{firmware}";
-{node(name, control_address, control_bytes)}{node(f"{name}-dma", dma_address, dma_bytes)}
+{node(name, control_address, control_bytes, raised)}{node(f"{name}-dma", dma_address, dma_bytes)}
             {name}-buffer {{
                 compatible = "ikwzm,u-dma-buf";
                 device-name = "{name}-buffer";

@@ -98,7 +98,7 @@ class TrainingPipeline(wiring.Component):
     def _dispatch(self, m, stages, loss):
         """Tell stages and loss about each sample; let weights through when no sample is inside."""
         plan = self.plan
-        m.submodules.commands = commands = Queue(command_layout(plan), _COMMANDS)
+        m.submodules.commands = commands = Queue(command_layout(plan), _COMMANDS, head=True)
         connect(m, wiring.flipped(self.command), commands.i)
         command = commands.o.payload
         reads, writes = command.op == Op.READ, command.op == Op.WRITE
@@ -111,7 +111,7 @@ class TrainingPipeline(wiring.Component):
             connect(m, queue.o, stage.token)
             queues.append(queue)
         m.submodules.loss_tokens = loss_queue = Queue(
-            loss_token_layout(plan), plan.in_flight + len(stages)
+            loss_token_layout(plan), plan.in_flight + len(stages), head=True
         )
         connect(m, loss_queue.o, loss.token)
 
@@ -129,8 +129,10 @@ class TrainingPipeline(wiring.Component):
                 m.d.comb += empty.eq(0)
         scanning, scanned = Signal(), Signal(range(len(scans)))
         go = Signal()
-        m.d.comb += go.eq(commands.o.valid & ~scanning & (empty | ~(reads | writes)))
         sample = ~(reads | writes)
+        calm = Signal()  # it was empty, and no sample has come since
+        m.d.sync += calm.eq(empty & ~(commands.o.valid & sample))
+        m.d.comb += go.eq(commands.o.valid & ~scanning & (calm | sample))
         branches = [
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]

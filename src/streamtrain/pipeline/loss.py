@@ -134,14 +134,13 @@ class ScoreLoss(wiring.Component):
                     turn.eq(self.i.valid & self.i.ready),
                     rule.collect.eq(1),
                 ]
-                m.d.sync += emitted.eq(0)
+                m.d.sync += [emitted.eq(0), loss.eq(0)]
                 with m.If(turn):
                     with m.If((number == 0) | (self.i.payload[0] > largest)):
                         m.d.sync += [largest.eq(self.i.payload[0]), predicted.eq(number)]
                     with m.If(last):
                         m.next = "prepare"
                         with m.If(token.op == Op.INFER):
-                            m.d.sync += loss.eq(0)
                             m.next = "result"
             with m.State("prepare"):
                 m.d.comb += [rule.prepare.eq(1), turn.eq(rule.next)]

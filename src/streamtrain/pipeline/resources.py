@@ -482,8 +482,15 @@ class _Tally:
         self.ff += copies * mapping.ff
         self.luts["address"] += copies * lanes * width * _choice(mapping.ways)
 
-    def queue(self, name, width, depth, **options):
+    def queue(self, name, width, depth, *, head=False, **options):
         """A :class:`~streamtrain.stream.Queue`."""
+        if head:  # in a register, in front of the others
+            self.ff += width
+            depth -= 1
+            if not depth:
+                self.ff += 1
+                return
+            self.luts["control"] += width
         self.memory(name, width, depth, held=False, **options)
         pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
         self.ff += pointers + 1
@@ -748,11 +755,11 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     phases = 1 + learns + back
     tally.cursor(x)
     if learns:
-        tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight)
+        tally.queue(f"{stage.name}.wu_tokens", token, plan.in_flight, head=True)
         tally.cursor(x)
         tally.cursor(replace(dz, places=(stage.out_rows, stage.out_cols)))
     if back:
-        tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight)
+        tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight, head=True)
         tally.cursor(dz)
         rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
         tally.counters(rows)
@@ -873,12 +880,12 @@ def _shell(plan):
     sites = len(plan.random_sites)
     shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
     shift += _values(plan) + bool(plan.network.optimizer.momentum)
-    tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS)
+    tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS, head=True)
     for stage in stages:
         tally.queue(
             f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
         )
-    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages))
+    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages), head=True)
     stored = stored_width(plan)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)

@@ -8,7 +8,7 @@ recognition and machine learning", 2006, equation 4.109).
 """
 
 import numpy as np
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
@@ -96,16 +96,20 @@ class SoftmaxCrossEntropy(wiring.Component):
             m.d.sync += total.eq(total + power)
 
         # The norm, by long division, two bits in a cycle, and times the mantissa as its bits come;
-        # meanwhile the loss.
-        remainder, division = Signal(len(total) + 1), Signal(range(_DIVISION_CYCLES))
+        # meanwhile the loss. All digits are tried at once.
+        remainder, division = Signal.like(total), Signal(range(_DIVISION_CYCLES))
         norm = Signal(24)
-        next_remainder, next_norm = remainder, norm
-        for _ in range(2):
-            doubled = Cat(Const(0, 1), next_remainder)
-            fits, left = Signal(), Signal.like(remainder)
-            m.d.comb += [fits.eq(doubled >= total), left.eq(Mux(fits, doubled - total, doubled))]
-            next_remainder = left
-            next_norm = Cat(Const(0, 1), next_norm) + Mux(fits, self.token.mantissa, 0)
+        thrice = Signal(len(total) + 2)
+        mantissa, mantissa_thrice = self.token.mantissa, Signal(len(self.token.mantissa) + 2)
+        m.d.sync += [thrice.eq(total + (total << 1)), mantissa_thrice.eq(mantissa + (mantissa << 1))]
+        four = Cat(Const(0, 2), remainder)
+        next_remainder, next_norm = four, Const(0)
+        for digit, product in ((1, total), (2, total << 1), (3, thrice)):
+            left = Signal(signed(len(thrice) + 1), name=f"left{digit}")
+            m.d.comb += left.eq(four - product)
+            fits = ~left[-1]
+            next_remainder = Mux(fits, left, next_remainder)
+            next_norm = Mux(fits, mantissa_thrice if digit == 3 else mantissa << digit - 1, next_norm)
         self._log_loss(m, total, own_below)
 
         with m.FSM():
@@ -120,13 +124,14 @@ class SoftmaxCrossEntropy(wiring.Component):
                     remainder.eq(1 << RECIPROCAL_BITS - 2 * _DIVISION_CYCLES),
                     norm.eq(0),
                     division.eq(0),
+                    thrice.eq(-1),  # it follows the sum by a cycle: the first digit is never 3
                 ]
                 with m.If(~Cat(fed[:-1]).any()):
                     m.next = "divide"
             with m.State("divide"):
                 m.d.sync += [
                     remainder.eq(next_remainder),
-                    norm.eq(next_norm),
+                    norm.eq(Cat(Const(0, 2), norm) + next_norm),
                     division.eq(division + 1),
                 ]
                 with m.If(division == _DIVISION_CYCLES - 1):

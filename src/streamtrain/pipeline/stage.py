@@ -230,13 +230,18 @@ class TrainingStage(wiring.Component):
         if takes_errors:
             connect(m, wiring.flipped(self.dz), dz.i)
 
-        # Tokens go from sequencer to sequencer. A queue holds all that can be on their way.
+        # Tokens go from sequencer to sequencer. A queue holds all that can be on their way. Its first
+        # one decides on what is issued, and is in registers.
         queues = []
         if stage.back:
-            m.submodules.bp_tokens = bp_tokens = Queue(token_layout(plan, stage), in_flight)
+            m.submodules.bp_tokens = bp_tokens = Queue(
+                token_layout(plan, stage), in_flight, head=True
+            )
             queues.append(bp_tokens)
         if learns:
-            m.submodules.wu_tokens = wu_tokens = Queue(token_layout(plan, stage), in_flight)
+            m.submodules.wu_tokens = wu_tokens = Queue(
+                token_layout(plan, stage), in_flight, head=True
+            )
             queues.append(wu_tokens)
 
         issue_fp, issue_bp, issue_wu = Signal(), Signal(), Signal()
@@ -246,9 +251,26 @@ class TrainingStage(wiring.Component):
         just_updated = Signal()  # the last word is on its way to memory
         scanning = Signal()
 
-        def arrived(store, cursor, ahead):
-            """Whether the cursor's window is complete; ``ahead`` counts whole maps before it."""
-            here = Cat(store.col, store.row) > Cat(cursor.need_col, cursor.need_row)
+        def arrived(store, cursor, ahead, name):
+            """Whether the cursor's window is complete; ``ahead`` counts whole maps before it.
+
+            This decides on what is issued, so it is known a cycle before: for this window and for the
+            next one, whether a square arrives or not.
+            """
+            here = Signal(name=f"{name}_here")
+            position = Cat(store.col, store.row)
+
+            def reached(*need):
+                passes = (position >= Cat(need)) & ~store.final
+                return Mux(store.forward, passes, position > Cat(need))
+
+            m.d.sync += here.eq(
+                Mux(
+                    cursor.step,
+                    reached(cursor.next_col, cursor.next_row),
+                    reached(cursor.need_col, cursor.need_row),
+                )
+            )
             if ahead.shape().signed:
                 return (ahead > 0) | ((ahead == 0) & here)
             return (ahead != 0) | here
@@ -326,7 +348,7 @@ class TrainingStage(wiring.Component):
                     wu_tokens.i.valid.eq(bp_done),
                     wu_tokens.i.payload.eq(bp_tokens.o.payload),
                 ]
-            bp_want = bp_train & arrived(dz, bp_dz, dz_ahead)
+            bp_want = bp_train & arrived(dz, bp_dz, dz_ahead, "bp")
 
         wu_inside = Signal()  # some of a word's operations are issued
         taken = Signal()  # WU reads the word that it updates, so nobody else can
@@ -407,7 +429,7 @@ class TrainingStage(wiring.Component):
             wu_want = wu_active
             if not stage.back:
                 no_more = wu_token.update | (wu_tokens.level == in_flight)
-                can = (wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead))
+                can = (wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead, "wu"))
                 wu_want = wu_active & (can | ~part.pixel if terms.count else can)
             finish = delayed(m, wu_block_done, finish_after, "finish")
             if not terms.decay:  # which has read the word itself
@@ -429,7 +451,7 @@ class TrainingStage(wiring.Component):
         ready_bp, ready_fp = Signal(), Signal()
         m.d.comb += [
             ready_bp.eq(bp_want & bp_room & ~wu_inside),
-            ready_fp.eq(fp_busy & arrived(x, fp_x, x_ahead) & room & ~wu_inside),
+            ready_fp.eq(fp_busy & arrived(x, fp_x, x_ahead, "fp") & room & ~wu_inside),
             issue_bp.eq(ready_bp & ~taken),
             issue_fp.eq(ready_fp & ~ready_bp & ~taken),
         ]
@@ -530,11 +552,13 @@ class TrainingStage(wiring.Component):
         if stage.back:
             m.d.comb += array.dz_window.eq(dz.taps)
         if learns:
+            shift = Signal.like(array.shift)  # everybody's operand waits for it
+            m.d.sync += shift.eq(Mux(ops[x.LATENCY].wu, wu_token.shift, 0))
             dz_pixel = [dz.taps[lane][centre % dz_windows.taps] for lane in range(pm)]
             m.d.comb += [
                 array.wu.eq(operands.wu),
                 array.load.eq(~operands.wu | operands.first),
-                array.shift.eq(Mux(operands.wu, wu_token.shift, 0)),
+                array.shift.eq(shift),
                 weights.gradient.eq(array.gradient),
                 *(array.dz[lane].eq(pixel) for lane, pixel in enumerate(dz_pixel)),
             ]
@@ -760,14 +784,16 @@ class TrainingStage(wiring.Component):
         if self.terms.velocity is not None:
             m.d.comb += weights.scan_velocity.eq(self.token.payload.velocity)
         wait = Signal(range(8))
+        m.d.sync += weights.scan_fetch.eq(0)  # but in "fetch"; a word's address waits for it
         with m.FSM():
             with m.State("idle"), m.If(self.token.valid & quiet):
                 with m.If(self.token.payload.read):
+                    m.d.sync += weights.scan_fetch.eq(1)
                     m.next = "fetch"
                 with m.Elif(self.token.payload.write):
                     m.next = "in"
             with m.State("fetch"):
-                m.d.comb += [scanning.eq(1), weights.scan_fetch.eq(1)]
+                m.d.comb += scanning.eq(1)
                 m.d.sync += wait.eq(weights.fetch_latency + 1)
                 m.next = "wait"
             with m.State("wait"):
@@ -782,9 +808,11 @@ class TrainingStage(wiring.Component):
                     m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
                     with m.If(lane == lanes - 1):
                         m.d.comb += word_step.eq(1)
-                        m.next = "fetch"
                         with m.If(words_done):
                             m.next = "done"
+                        with m.Else():
+                            m.d.sync += weights.scan_fetch.eq(1)
+                            m.next = "fetch"
             with m.State("in"):
                 m.d.comb += [scanning.eq(1), self.scan_i.ready.eq(1)]
                 with m.If(self.scan_i.valid):

@@ -276,10 +276,10 @@ class WeightStore(wiring.Component):
             drop = shift if number < lanes else bias_shift
             new = Signal(stored, name=f"new{number}", reset_less=True)
             lane_random = random if random is None else lane_bits(random, number, drop)
-            changed = self._changed(old, gradient, drop, loading, lane_random)
+            changed = self._changed(old, gradient, drop, lane_random)
             code, clipped = requantize(m, changed, 0, stored, Round.TRUNCATE)
             with m.If(update):
-                m.d.sync += new.eq(code)
+                m.d.sync += new.eq(Mux(loading, old, code))
             used = updating.finish if number < lanes else updating.finish & updating.bias
             flag = Signal(name=f"clipped{number}")
             m.d.sync += flag.eq(clipped & used & updating.apply)
@@ -479,14 +479,14 @@ class WeightStore(wiring.Component):
             m.d.comb += bias_write.data.eq(Cat(news[lanes:]))
         self._store(m, write, bias_write if stage.bias else None, storing, store, scan_store)
 
-    def _changed(self, old, gradient, drop, keep, random):
-        """``old - round(gradient)``, or ``old``."""
+    def _changed(self, old, gradient, drop, random):
+        """``old - round(gradient)``."""
         missing = max(0, drop + 2 - len(gradient))
         gradient = Cat(gradient, gradient[-1].replicate(missing)).as_signed()
         if self.stage.round_weights is Round.NEAREST:
             # With g = gradient >> drop - 1, whose lowest bit is the half: (2 old + 1 + ~g) >> 1 is
             # old - round(g / 2), in one adder instead of two.
-            half = Mux(keep, 0, _top(gradient, drop - 1))
-            return (Cat(Const(1, 1), old).as_signed() + ~half.as_signed())[1:].as_signed()
+            half = _top(gradient, drop - 1)
+            return (Cat(Const(1, 1), old).as_signed() + ~half)[1:].as_signed()
         delta = round_value(gradient, drop, self.stage.round_weights, random)
-        return old - Mux(keep, 0, delta)
+        return old - delta

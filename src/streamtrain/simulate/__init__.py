@@ -9,6 +9,7 @@ from streamtrain.simulate.cycles import (
     steady_samples,
 )
 from streamtrain.simulate.device import HangError, SimulatedDevice
+from streamtrain.simulate.line import SimulatedLine
 from streamtrain.simulate.memory import (
     BrokenRuleError,
     MemoryCounts,
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryTiming",
     "SimulatedBus",
     "SimulatedDevice",
+    "SimulatedLine",
     "SimulatedMemory",
     "SimulatedTrainer",
     "StepCycles",

@@ -2,7 +2,7 @@
 
 from operator import index
 
-from amaranth import Module, Shape, Signal
+from amaranth import Module, Mux, Shape, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -29,6 +29,9 @@ class Queue(wiring.Component):
         Payloads in memory, at least 1.
     lutram_depth : :class:`int`
         Largest ``depth`` that lives in LUT RAM.
+    head : :class:`bool`
+        Keep the oldest payload in a register, for those who decide on much in the cycle in which it is
+        offered. Not out of block RAM.
 
     Members
     -------
@@ -43,12 +46,17 @@ class Queue(wiring.Component):
     on the cycle after it was accepted, and one cycle later if it comes out of block RAM.
     """
 
-    def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH):
+    def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH, head=False):
         self.shape = shape
         self.depth = index(depth)
         self.lutram_depth = index(lutram_depth)
+        self.head = head
         if self.depth < 1:
             raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
+        if self.head and self.depth > self.lutram_depth:
+            raise ValueError(
+                f"Queue of {self.depth} payloads lives in block RAM, and has no register for its head"
+            )
         super().__init__({
             "i": In(stream.Signature(shape)),
             "o": Out(stream.Signature(shape)),
@@ -57,6 +65,9 @@ class Queue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        if self.head:
+            self._behind_a_register(m)
+            return m
         m.submodules.memory = memory = Memory(
             shape=Shape.cast(self.shape),
             depth=self.depth,
@@ -98,3 +109,38 @@ class Queue(wiring.Component):
             with m.Elif(fetch):
                 m.d.sync += self.o.valid.eq(stored != 1)
         return m
+
+    def _behind_a_register(self, m):
+        """The oldest payload in a register, and the others, if there may be any, in memory."""
+        behind = self.depth - 1
+        waiting, oldest = 0, self.i.payload
+        free = ~self.o.valid | self.o.ready
+        accept = self.i.valid & self.i.ready
+        if behind:
+            m.submodules.memory = memory = Memory(
+                shape=Shape.cast(self.shape), depth=behind, init=[], attrs=memory_style(behind)
+            )
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            stored = Signal(range(behind + 1))
+            waiting = stored != 0
+            fetch = waiting & self.o.ready  # then there is a head, too
+            m.d.comb += [
+                self.i.ready.eq(stored != behind),
+                write.en.eq(accept & (waiting | ~free)),
+                write.data.eq(self.i.payload),
+                self.level.eq(stored + self.o.valid),
+            ]
+            for port, moved in ((write, write.en), (read, fetch)):
+                with m.If(moved):
+                    m.d.sync += port.addr.eq(port.addr + 1)
+                    with m.If(port.addr == behind - 1):
+                        m.d.sync += port.addr.eq(0)
+            m.d.sync += stored.eq(stored + write.en - fetch)
+            oldest = Mux(waiting, read.data, Value.cast(self.i.payload))
+        else:
+            m.d.comb += [self.i.ready.eq(~self.o.valid), self.level.eq(self.o.valid)]
+        with m.If(free):
+            m.d.sync += [
+                self.o.valid.eq(waiting | accept),
+                Value.cast(self.o.payload).eq(Value.cast(oldest)),
+            ]

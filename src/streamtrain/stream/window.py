@@ -153,6 +153,8 @@ class Cursor(wiring.Component):
         This is the last window.
     need_row, need_col : :py:`Out(...)`
         The square whose arrival completes this window.
+    next_row, next_col : :py:`Out(...)`
+        The one whose arrival completes the window after it.
 
     Timing
     ------
@@ -169,6 +171,8 @@ class Cursor(wiring.Component):
             "last": Out(1),
             "need_row": Out(range(rows), init=shape.needs_first(shape.rows)),
             "need_col": Out(range(cols), init=shape.needs_first(shape.cols)),
+            "next_row": Out(range(rows)),
+            "next_col": Out(range(cols)),
         })
 
     def elaborate(self, platform):
@@ -195,15 +199,19 @@ class Cursor(wiring.Component):
             reach = shape.kernel - 1 - shape.pad
             first_need = shape.needs_first(size)
             final = Signal(range(size), name=f"{name}_final")  # of the next place
+            following = Signal.like(need, name=f"{name}_following")
             end = place + (1 + reach)
-            m.d.comb += final.eq(Mux(end < size, end, size - 1))
+            m.d.comb += [
+                final.eq(Mux(end < size, end, size - 1)),
+                following.eq(Mux(last, first_need, final // shape.square)),
+            ]
             with m.If(forward):
+                m.d.sync += need.eq(following)
                 with m.If(last):
                     m.d.sync += [place.eq(0), bank.eq(0), base.eq(0)]
-                    m.d.sync += [last.eq(places == 1), need.eq(first_need)]
+                    m.d.sync += last.eq(places == 1)
                 with m.Else():
                     m.d.sync += [place.eq(place + 1), last.eq(place == places - 2)]
-                    m.d.sync += need.eq(final // shape.square)
                     with m.If(bank == banks - 1):
                         m.d.sync += [bank.eq(0), base.eq(base + stride)]
                     with m.Else():
@@ -212,11 +220,13 @@ class Cursor(wiring.Component):
                 (place + tap >= shape.pad) & (place + tap < size + shape.pad)
                 for tap in range(shape.kernel)
             ]
-            axes.append((forward, last, bank, base, Cat(inside)))
+            axes.append((forward, last, bank, base, Cat(inside), following))
 
-        (row, last_row, row_bank, row_base, row_inside) = axes[0]
-        (col, last_col, col_bank, col_base, col_inside) = axes[1]
+        (row, last_row, row_bank, row_base, row_inside, row_following) = axes[0]
+        (col, last_col, col_bank, col_base, col_inside, col_following) = axes[1]
         m.d.comb += [
+            self.next_col.eq(col_following),
+            self.next_row.eq(Mux(last_col, row_following, self.need_row)),
             col.eq(self.step),
             row.eq(self.step & last_col),
             self.last.eq(last_row & last_col),
@@ -246,6 +256,10 @@ class WindowStore(wiring.Component):
         The oldest map is no longer needed.
     row, col : :py:`Out(...)`
         The square that arrives next; those before it can be read.
+    forward : :py:`Out(1)`
+        That square's last element is being accepted.
+    final : :py:`Out(1)`
+        It is the map's last square.
     complete : :py:`Out(1)`
         A map's last element is being accepted.
     en : :py:`In(1)`
@@ -272,6 +286,8 @@ class WindowStore(wiring.Component):
             "release": In(1),
             "row": Out(range(rows)),
             "col": Out(range(cols)),
+            "forward": Out(1),
+            "final": Out(1),
             "complete": Out(1),
             "en": In(1),
             "at": In(shape.at),
@@ -305,15 +321,21 @@ class WindowStore(wiring.Component):
         rows, cols = shape.squares
         used = Signal(range(shape.slots + 1))
         begun = Signal()  # a map has begun to arrive
+        space = Signal(init=1)  # what comes next has a place: in a map that has begun, or a free one
+        full = Signal()  # from the next cycle on, no map is free
         slot = Signal(range(shape.depth))
         block = Signal(range(shape.blocks))
         inner_row, inner_col = Signal(range(square)), Signal(range(square))
         accept = Signal()
         m.d.comb += [
-            self.i.ready.eq(begun | (used != shape.slots)),
-            accept.eq(self.i.valid & self.i.ready),
+            self.i.ready.eq(space),
+            accept.eq(self.i.valid & space),
+            full.eq(used + (accept & ~begun) - self.release == shape.slots),
         ]
-        m.d.sync += used.eq(used + (accept & ~begun) - self.release)
+        m.d.sync += [
+            used.eq(used + (accept & ~begun) - self.release),
+            space.eq(~full | Mux(accept, ~self.complete, begun)),
+        ]
         with m.If(accept):
             m.d.sync += begun.eq(~self.complete)
 
@@ -327,7 +349,7 @@ class WindowStore(wiring.Component):
             home = (shape.pad % n_banks, shape.pad // n_banks * stride)
             bank = Signal(range(n_banks), name=f"{name}_bank", init=home[0])
             base = Signal(range(shape.slot_stride), name=f"{name}_base", init=home[1])
-            forward, last = Signal(name=f"{name}_forward"), Signal(name=f"{name}_last")
+            forward, last = Signal(name=f"{name}_forward"), Signal(name=f"{name}_last", init=count == 1)
 
             def ahead(steps, bank=bank, base=base, n_banks=n_banks, stride=stride):
                 """Bank and base some pixels further on."""
@@ -338,10 +360,10 @@ class WindowStore(wiring.Component):
                     base + Mux(wrap, (whole + 1) * stride, whole * stride),
                 )
 
-            m.d.comb += last.eq(position == count - 1)
             with m.If(forward):
                 next_bank, next_base = ahead(square)
                 m.d.sync += [
+                    last.eq(Mux(last, count == 1, position == count - 2)),
                     position.eq(Mux(last, 0, position + 1)),
                     bank.eq(Mux(last, home[0], next_bank)),
                     base.eq(Mux(last, home[1], next_base)),
@@ -357,15 +379,23 @@ class WindowStore(wiring.Component):
 
         (row_forward, row_last, row_bank, row_base) = places[0]
         (col_forward, col_last, col_bank, col_base) = places[1]
-        inner_last = (inner_row == square - 1) & (inner_col == square - 1)
         block_last = block == shape.blocks - 1
+        # Whether this is a square's last element; like `row_last` and `col_last` in a register, since
+        # `accept` comes late in a cycle.
+        square_last = Signal(init=square == 1 and shape.blocks == 1)
+        if square > 1:
+            next_last = block_last & (inner_row == square - 1) & (inner_col == square - 2)
+        else:
+            next_last = (block == shape.blocks - 2) | (shape.blocks == 1)
         m.d.comb += [
-            col_forward.eq(accept & inner_last & block_last),
+            col_forward.eq(accept & square_last),
             row_forward.eq(col_forward & col_last),
-            self.complete.eq(row_forward & row_last),
+            self.forward.eq(col_forward),
+            self.final.eq(row_last & col_last),
+            self.complete.eq(col_forward & self.final),
         ]
         with m.If(accept):
-            m.d.sync += inner_col.eq(inner_col + 1)
+            m.d.sync += [square_last.eq(next_last), inner_col.eq(inner_col + 1)]
             with m.If(inner_col == square - 1):
                 m.d.sync += [inner_col.eq(0), inner_row.eq(inner_row + 1)]
                 with m.If(inner_row == square - 1):

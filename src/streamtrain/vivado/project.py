@@ -10,7 +10,7 @@ from pathlib import Path
 
 from streamtrain.records import Record
 
-__all__ = ["ADDRESSES", "DESIGN", "Ip", "block_design", "package_ip", "scripts", "write_project"]
+__all__ = ["ADDRESSES", "DESIGN", "DMA_BYTES", "INTERRUPTS", "REGISTER_BYTES", "Ip", "block_design", "package_ip", "scripts", "write_project"]
 
 VENDOR, LIBRARY = "streamtrain.org", "ip"
 
@@ -28,6 +28,9 @@ ADDRESSES = {
 
 DMA_BYTES = 65_536
 """Range of the DMA's registers."""
+
+INTERRUPTS = {"PS7": (61, 62, 63), "PS8": (121, 122, 123)}
+"""Their numbers at the GIC: DMA out, DMA in, core."""
 
 _TCL = Path(__file__).parent / "tcl"
 _AMD = ("xc7", "xcup")
@@ -235,7 +238,6 @@ def _readme(info, board):
     ps = board.ps
     parts = [_README_HEAD.format(title=board.title, part=board.part, vlnv=info.vlnv)]
     if ps is not None:
-        interrupts = {"PS7": "61, 62 and 63", "PS8": "121, 122 and 123"}[ps.type]
         board_part = ps.board_part
         parts.append(
             _README_BOARD.format(
@@ -243,7 +245,7 @@ def _readme(info, board):
                 dma=f"0x{ADDRESSES[ps.type]['axi_dma']:08X}",
                 core=f"0x{ADDRESSES[ps.type]['core']:08X}",
                 name=info.name,
-                interrupts=interrupts,
+                interrupts="{}, {} and {}".format(*INTERRUPTS[ps.type]),
                 files=_WITH_FILES.format(board_part=board_part) if board_part else _NO_FILES,
             )
         )
