@@ -29,7 +29,9 @@ COPY = RegisterMap(
         _word("DESTINATION", 0x08),
         _word("DESTINATION_HIGH", 0x0C),
         _word("BEATS", 0x10),
-        Register("PUSH", 0x14, "", (Field("read", 0, 1, "", "pulse"), Field("write", 1, 1, "", "pulse"))),
+        Register(
+            "PUSH", 0x14, "", (Field("read", 0, 1, "", "pulse"), Field("write", 1, 1, "", "pulse"))
+        ),
         Register("CONTROL", 0x18, "", (Field("run", 0, 1, ""), Field("abort", 1, 1, ""))),
         Register("PAUSE", 0x1C, "", (Field("cycles", 0, 8, ""),)),
         Register(

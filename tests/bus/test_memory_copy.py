@@ -215,7 +215,7 @@ def test_misuse_is_told_and_touches_nothing(copies, side, address, beats, kind):
     copy.model.timing = MemoryTiming()
     before, counts = copy.model.contents.copy(), copy.model.counts
     reading = side == "READ"
-    copy.push(address if reading else 0, None if reading else address, beats)
+    copy.push(address if reading else None, None if reading else address, beats)
     if not reading:
         copy.push(0, None, 16)
     copy.run(1000)

@@ -266,7 +266,7 @@ def covered(outstanding, beats, burst_beats):
 
 FULL_RATE = [
     (outstanding, burst_beats, beats)
-    for outstanding, burst_beats in [(2, 16), (4, 16), (8, 16), (8, 8)]
+    for outstanding, burst_beats in [(2, 16), (4, 16), (8, 16), (8, 8), (9, 4), (16, 2), (2, 64)]
     for beats in [1, 2, 7, 8, 16, 17, 24, 32, 64]
     if covered(outstanding, beats, burst_beats) > 0
 ]
@@ -357,7 +357,8 @@ def test_a_refused_request_is_told_and_those_before_it_finish():
         ((64,), {"burst_beats": 1}, r"power of two from 2 to 256, not 1$"),
         ((32,), {"burst_beats": 512}, r"power of two from 2 to 256, not 512$"),
         ((512,), {"burst_beats": 128}, r"has 8192 \(128 beats of 512 bits\)$"),
-        ((64,), {"outstanding": 0}, r"^At least one burst must be outstanding, not 0$"),
+        ((64,), {"outstanding": 0}, r"^Outstanding bursts must be 1 to 64, not 0$"),
+        ((64,), {"outstanding": 65}, r"^Outstanding bursts must be 1 to 64, not 65$"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(master, arguments, options, message):

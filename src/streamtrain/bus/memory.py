@@ -26,6 +26,7 @@ _INCR = 1  # BURST: each beat at the next address
 # bufferable: a write is answered by the memory itself, so that whoever hears of it can read it.
 _CACHE = 0b0010
 _PROT = 0b000  # data, secure, not privileged: as DMA engines have it
+_MOST_OUTSTANDING = 64  # what is known of them is in LUT RAM
 
 
 def beat_layout(data_bits):
@@ -34,8 +35,10 @@ def beat_layout(data_bits):
 
 
 def _check_outstanding(outstanding):
-    if index(outstanding) < 1:
-        raise ValueError(f"At least one burst must be outstanding, not {outstanding!r}")
+    if not 1 <= index(outstanding) <= _MOST_OUTSTANDING:
+        raise ValueError(
+            f"Outstanding bursts must be 1 to {_MOST_OUTSTANDING}, not {outstanding!r}"
+        )
     return index(outstanding)
 
 
@@ -109,7 +112,7 @@ class MemoryReader(wiring.Component):
     address_bits : :class:`int`
         Bits of an address in bytes, 32 to 64.
     outstanding : :class:`int`
-        Bursts that have been asked for and have not come, at most.
+        Bursts that have been asked for and have not come, at most: 1 to 64.
     burst_beats : :class:`int`
         Beats of a burst: a power of two up to 256, at most 4 KB. There is room for ``outstanding`` such
         bursts.
@@ -199,9 +202,10 @@ class MemoryWriter(wiring.Component):
     address_bits : :class:`int`
         Bits of an address in bytes, 32 to 64.
     outstanding : :class:`int`
-        Bursts that have begun and have not been answered, at most.
+        Bursts that have begun and have not been answered, at most: 1 to 64.
     burst_beats : :class:`int`
-        Beats of a burst: a power of two up to 256, at most 4 KB. There is room for two such bursts.
+        Beats of a burst: a power of two up to 256, at most 4 KB. There is room for two such bursts, or for 8
+        beats if that is more.
 
     Members
     -------
@@ -247,7 +251,8 @@ class MemoryWriter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi, depth = self.axi, 2 * self.burst_beats
+        # A burst goes out while the next one comes; a beat is inside for three cycles besides.
+        axi, depth = self.axi, max(2 * self.burst_beats, 8)
         requests = _Requests(m, self, "aw")
         under_way, issue = requests.under_way, requests.issue
         m.submodules.begun = begun = Queue(range(self.burst_beats), self.outstanding)

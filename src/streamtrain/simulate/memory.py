@@ -103,7 +103,9 @@ class MemoryCounts:
     write_starved: int
 
     def __sub__(self, other):
-        return MemoryCounts(**{name: mine - getattr(other, name) for name, mine in vars(self).items()})
+        return MemoryCounts(**{
+            name: mine - getattr(other, name) for name, mine in vars(self).items()
+        })
 
 
 class _Settings(Structure):
