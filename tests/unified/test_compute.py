@@ -6,8 +6,9 @@ from amaranth.sim import Simulator
 
 from streamtrain.golden import passes
 from streamtrain.numeric import FloatArithmetic, arithmetic
+from streamtrain.unified.buffers import Depths
 from streamtrain.unified.command import command_layout
-from streamtrain.unified.compute import ComputeEngine, Depths
+from streamtrain.unified.compute import ComputeEngine
 from streamtrain.unified.plan import KernelLayer
 from streamtrain.unified.sequencer import Fold
 

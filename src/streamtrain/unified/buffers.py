@@ -1,6 +1,7 @@
 """On-chip buffers that are filled while they are drained."""
 
 from operator import index
+from typing import NamedTuple
 
 from amaranth import Module, Mux, Signal, unsigned
 from amaranth.lib import wiring
@@ -9,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.gates import delayed
 
-__all__ = ["READ_LATENCY", "DoubleBuffer", "ReadPort", "WritePort"]
+__all__ = ["READ_LATENCY", "Depths", "DoubleBuffer", "ReadPort", "WritePort"]
 
 READ_LATENCY = 2
 """Cycles from an address to its word: block RAM with its output register."""
@@ -37,6 +38,50 @@ class ReadPort(wiring.Signature):
             "enable": Out(1),
             "data": In(width),
         })
+
+
+class Depths(NamedTuple):
+    """Words in half of each double buffer.
+
+    Parameters
+    ----------
+    x, e, sums : :class:`int`
+        Vectors of inputs, of errors in WU, and of sums and their routes.
+    weights : :class:`int`
+        Rows of weights: ``lanes`` for each block.
+    gradients : :class:`int`
+        Blocks of gradients.
+    tiles : :class:`int`
+        Vectors of biases, and of their gradients.
+    """
+
+    x: int
+    e: int
+    sums: int
+    weights: int
+    gradients: int
+    tiles: int
+
+    def sizes(self, arithmetic, lanes):
+        """Bits and number of words of half of each buffer, by name.
+
+        A word is a vector of ``lanes`` operands or accumulators; of gradients, those of a block; of routes, a
+        bit for each place of a pooling square.
+        """
+        operands, accumulators = (
+            lanes * arithmetic.operand.width,
+            lanes * arithmetic.accumulator.width,
+        )
+        return {
+            "x": (operands, self.x),
+            "e": (operands, self.e),
+            "weights": (operands, self.weights),
+            "biases": (accumulators, self.tiles),
+            "sums": (accumulators, self.sums),
+            "routes": (4 * lanes, self.sums),
+            "gradients": (lanes * accumulators, self.gradients),
+            "bias_gradients": (accumulators, self.tiles),
+        }
 
 
 class DoubleBuffer(wiring.Component):

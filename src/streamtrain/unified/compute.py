@@ -1,7 +1,6 @@
 """The engine that takes tiles through the array: what is read, computed and kept in each cycle."""
 
 from operator import index
-from typing import NamedTuple
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -15,35 +14,12 @@ from streamtrain.unified.command import command_layout
 from streamtrain.unified.sequencer import BUFFERS, Sequencer
 from streamtrain.unified.weights_walker import WeightsWalker
 
-__all__ = ["ComputeEngine", "Depths"]
+__all__ = ["ComputeEngine"]
 
 _OPERANDS = READ_LATENCY + 1  # cycles from an operation to its operands at the array
 
 _WRITTEN = ("x", "e", "weights", "biases")  # buffers that others fill
 _READ = ("sums", "gradients", "bias_gradients")  # buffers that others empty
-
-
-class Depths(NamedTuple):
-    """Words of each half of the engine's buffers.
-
-    Parameters
-    ----------
-    x, e, sums : :class:`int`
-        Vectors of inputs, of errors in WU, and of sums.
-    weights : :class:`int`
-        Rows of weights: ``lanes`` for each block.
-    gradients : :class:`int`
-        Blocks of gradients.
-    tiles : :class:`int`
-        Vectors of biases, and of their gradients.
-    """
-
-    x: int
-    e: int
-    sums: int
-    weights: int
-    gradients: int
-    tiles: int
 
 
 class ComputeEngine(wiring.Component):
@@ -56,12 +32,16 @@ class ComputeEngine(wiring.Component):
     ----------
     arithmetic : :class:`~streamtrain.numeric.FloatArithmetic` or :class:`~streamtrain.numeric.FixedArithmetic`
     lanes : :class:`int`
-    depths : :class:`Depths`
+    depths : :class:`~streamtrain.unified.buffers.Depths`
     fold : :class:`Fold`, optional
         How a first layer is folded into the lanes.
 
     Attributes
     ----------
+    sizes : dict of (bits, words) by name
+        Of each half of the buffers.
+    groups : :class:`int`
+        Of lanes that read inputs at addresses of their own.
     spacing : :class:`int`
         Cycles between two operations on the same sum or gradient: the least that a round of the inner loop
         takes.
@@ -98,26 +78,16 @@ class ComputeEngine(wiring.Component):
         self.array = MultiplyAccumulateArray(arithmetic, self.lanes)
         self.spacing = READ_LATENCY + self.array.add_latency + 1
         self.runout = self.array.sum_latency - self.array.product_latency
-        operands = self.lanes * arithmetic.operand.width
-        word = self.lanes * arithmetic.accumulator.width
-        self.widths = {
-            "x": operands, "e": operands, "weights": operands, "biases": word,
-            "sums": word, "gradients": self.lanes * word, "bias_gradients": word,
-        }  # fmt: skip
+        self.sizes = depths.sizes(arithmetic, self.lanes)
         super().__init__({
             "command": In(stream.Signature(command_layout())),
-            **{f"{name}_write": In(WritePort(*self._size(name))) for name in _WRITTEN},
+            **{f"{name}_write": In(WritePort(*self.sizes[name])) for name in _WRITTEN},
             **{f"{name}_filled": In(2) for name in _WRITTEN[:3]},
             **{f"{name}_full": Out(2) for name in _WRITTEN[:3]},
-            **{f"{name}_read": In(ReadPort(*self._size(name))) for name in _READ},
+            **{f"{name}_read": In(ReadPort(*self.sizes[name])) for name in _READ},
             **{f"{name}_full": Out(2) for name in _READ[:2]},
             **{f"{name}_emptied": In(2) for name in _READ[:2]},
         })
-
-    def _size(self, name):
-        """Bits and words of a buffer."""
-        depth = getattr(self.depths, {"biases": "tiles", "bias_gradients": "tiles"}.get(name, name))
-        return self.widths[name], depth
 
     def elaborate(self, platform):
         m = Module()
@@ -163,10 +133,10 @@ class ComputeEngine(wiring.Component):
     def _buffers(self, m):
         """All buffers by name. That of the inputs is in as many parts as there are groups of lanes."""
         buffers = {}
-        for name in self.widths:
-            if name != "x":
-                buffers[name] = m.submodules[name] = DoubleBuffer(*self._size(name))
-        part = self.widths["x"] // self.groups
+        for name in self.sizes:
+            if name not in ("x", "routes"):
+                buffers[name] = m.submodules[name] = DoubleBuffer(*self.sizes[name])
+        part = self.sizes["x"][0] // self.groups
         self._parts = []
         for number in range(self.groups):
             buffer = m.submodules[f"x{number}"] = DoubleBuffer(part, self.depths.x)
