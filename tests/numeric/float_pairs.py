@@ -44,28 +44,34 @@ def corners(fmt):
 
 
 def pairs(fmt, count, seed):
-    """Pairs of codes: any; close in size, to cancel; of products at the limits; and with few digits, for ties."""
+    """Pairs of codes of seven kinds, in turn.
+
+    Any; close in size, and almost equal, to cancel; the same with few digits, for ties; products next to
+    the limits, also by rounding; any with few digits.
+    """
     rng = np.random.default_rng(seed)
     width, m = fmt.width, fmt.mantissa
     mask, sign = (1 << width - 1) - 1, 1 << width - 1
     a, b = rng.integers(0, 1 << width, (2, count))
-    kind = np.arange(count) % 6
+    kind = np.arange(count) % 7
     few = -1 << rng.integers(0, m + 1, count)  # cuts digits off
     a = np.where((kind == 1) | (kind == 3) | (kind == 5), a & few, a)
     signs = rng.integers(0, 2, count) * sign
 
     near = (a & mask) + (rng.integers(-m - 4, m + 5, count) << m) + rng.integers(-2, 3, count)
     same = (a & mask) + rng.integers(-2, 3, count)
-    low, high = (
-        fmt.bias << m,
-        3 * fmt.bias + 1 << m,
-    )  # sums of codes of the smallest and largest product
-    limit = np.where(rng.random(count) < 0.5, low + (1 << m), high)
-    limit = limit - (a & mask) + rng.integers(-3, 4, count) * rng.integers(0, 1 << m, count)
+    # A product's code is the sum of its factors' codes, less that of 1, when they have few digits.
+    low, high = fmt.bias + 1 << m, 3 * fmt.bias + 1 << m
+    limit = np.where(rng.random(count) < 0.5, low, high)
+    close = limit - (a & mask) + rng.integers(-3, 4, count) * rng.integers(0, 1 << m, count)
+    # 1 + x times 1 - x is a little less than 1.
+    x = rng.integers(1, 8, count) << rng.integers(0, m - m // 2 + 1, count)
+    power = a & mask & -1 << m
+    a = np.where(kind == 6, power + x | a & sign, a)
     b = np.select(
-        [kind == 0, kind == 1, kind == 2, kind == 3, kind == 4],
-        [b, near, same, np.where(near & few, near & few, near), np.clip(limit, 0, mask)],
-        b & few,
+        [kind == 0, kind == 1, kind == 2, kind == 3, kind == 4, kind == 5],
+        [b, near, same, np.where(near & few, near & few, near), np.clip(close, 0, mask), b & few],
+        np.clip(limit - power - 2 * x, 0, mask),
     )
     return a, (b & mask) | np.where(kind == 0, b & sign, signs)
 

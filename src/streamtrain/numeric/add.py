@@ -123,8 +123,7 @@ class FloatAdder(wiring.Component):
         )
         total = Signal(1 + digits + 1)  # below it is the carry in, above it a carry
         m.d.comb += total.eq(
-            Cat(subtract, first)
-            + (Cat(Const(0, 1), second) ^ subtract.replicate(len(total)))
+            Cat(subtract, first) + (Cat(Const(0, 1), second) ^ subtract.replicate(len(total)))
         )
         digits += 1
         total = then(total[1:], "total")
