@@ -5,18 +5,12 @@ import numpy as np
 from streamtrain.golden import passes
 from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
 from streamtrain.numeric import (
-    Fixed,
     FloatArithmetic,
     Round,
-    add_saturating,
-    multiply_codes,
     requantize_codes,
 )
 
-__all__ = ["RATE", "UnifiedGolden", "pooled", "tiled", "unpooled"]
-
-RATE = Fixed(25, 24)
-"""What a learning rate becomes where numbers are fixed-point ones."""
+__all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
 
 
 class UnifiedGolden:
@@ -187,18 +181,16 @@ class _Numbers:
         return requantize_codes(codes, shift, self.arithmetic.operand, Round.NEAREST)[0]
 
     def rate(self, real):
-        """What gradients are multiplied with."""
-        return self.accumulators(-real) if self.floating else RATE.encode(-real)
+        """Code of what gradients are multiplied with."""
+        return self.arithmetic.rate.encode(-real)
 
     def updated(self, weights, gradients, rate):
         """Weights plus ``rate`` times their gradients, both rounded."""
-        wide = self.arithmetic.accumulator
-        if not self.floating:
-            step, _ = requantize_codes(gradients * rate, RATE.frac, wide, Round.NEAREST)
-            return add_saturating(weights, step, wide)
-        weights, gradients, rate = (wide.from_float32(a) for a in (weights, gradients, rate))
-        step = multiply_codes(gradients, rate, wide, wide)
-        return wide.to_float32(self.arithmetic.add(weights, step))
+        wide, codes = self.arithmetic.accumulator, np.asarray
+        if self.floating:
+            codes = wide.from_float32
+        step = self.arithmetic.scale(codes(gradients), rate)
+        return self._numbers(wide, self.arithmetic.add(codes(weights), step))
 
 
 def tiled(maps, lanes):
