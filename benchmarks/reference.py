@@ -78,11 +78,11 @@ REFERENCES = {
         "M, PYNQ-Z2 (XC7Z020), IP",
         lambda: st.plan(NETS["M"].network(), board="pynq_z2", multipliers=48),
         whole=True,
-        cheap=True,
+        cheap=False,
     ),
     "E": Reference(
         "E, ZC706 (XC7Z045), IP",
-        lambda: st.plan(NETS["E"].network(), board="zc706", multipliers=256),
+        lambda: st.plan(NETS["E"].network(), board="zc706", multipliers=128),
         whole=True,
         cheap=False,
     ),

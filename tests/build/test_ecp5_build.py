@@ -85,7 +85,10 @@ def test_the_same_again_is_the_same_bitstream_and_a_clock_that_is_missed_is_told
     out, _ = built
     first = (out / "deploy" / "streamtrain.bit").read_bytes()
 
+    seeds = []
+
     def slow(*arguments, **options):
+        seeds.append(options["seed"])
         routed, config, log = place_and_route(*arguments, **options)
         return replace(routed, fmax_mhz=40.0), config, log
 
@@ -93,6 +96,7 @@ def test_the_same_again_is_the_same_bitstream_and_a_clock_that_is_missed_is_told
     monkeypatch.setattr(parts, "place_and_route", slow)
     result = make(out, start="implement")
     assert (out / "deploy" / "streamtrain.bit").read_bytes() == first
+    assert seeds == [1, 2, 3]
     assert result.summary["timing"]["met"] is False
     assert result.summary["implemented"].startswith("nextpnr: 40.0 MHz routed, 50 MHz MISSED")
 

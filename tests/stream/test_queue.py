@@ -56,6 +56,41 @@ def test_a_payload_is_offered_soon_and_at_full_rate(depth, period, lutram_depth,
     assert run.times["o"] == [period * n + latency for n in range(50)]
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.5, {"i": 0.7}, {"o": 0.7}])
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+def test_a_queue_with_its_head_in_a_register_is_as_full_and_as_fast(depth, stall):
+    async def count(ctx):
+        inside, left, most = 0, 80, 0
+        while left:
+            _, _, level, *moves = await ctx.tick().sample(
+                queue.level, queue.i.valid & queue.i.ready, queue.o.valid & queue.o.ready
+            )
+            assert level == inside
+            inside += moves[0] - moves[1]
+            left -= moves[1]
+            most = max(most, inside)
+        assert most <= depth
+        if stall == {"o": 0.7}:
+            assert most == depth
+
+    codes = random.Random(depth).choices(Q4_4.codes, k=80)
+    queue, plain = Queue(Q4_4, depth, head=True), Queue(Q4_4, depth)
+    runs = [
+        run_streams(queue, {"i": codes}, {"o": 80}, drive=count, stall=stall),
+        run_streams(plain, {"i": codes}, {"o": 80}, stall=stall),
+    ]
+    assert runs[0].received["o"] == runs[1].received["o"] == codes
+    assert runs[0].times == runs[1].times
+
+
+def test_a_head_in_a_register_is_not_for_block_ram():
+    with pytest.raises(
+        ValueError,
+        match=r"^Queue of 65 payloads lives in block RAM, and has no register for its head$",
+    ):
+        Queue(Q4_4, 65, head=True)
+
+
 def test_small_memories_are_distributed():
     assert memory_style(64) == {"ram_style": "distributed"}
     assert memory_style(65) == {"ram_style": "block"}
