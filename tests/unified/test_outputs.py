@@ -42,7 +42,7 @@ class Bench:
         ctx.set(dut.sums_full, 3)
         ctx.set(dut.routes_full, 3)
         for command in commands:
-            base = {"pool": 0, "backward": 0, "routed": 0, "o": 0, "done": 1}
+            base = {"pool": 0, "backward": 0, "relu": 0, "routed": 0, "o": 0, "done": 1}
             ctx.set(dut.command.payload, base | command)
             ctx.set(dut.command.valid, 1)
             ready = False
@@ -125,11 +125,11 @@ def test_forward(numbers, pool, relu):
     bench.memories["sums"] = {(0, 5 + n): word for n, word in enumerate(maps.words())}
     bench.run({
         "images": images, "rows": rows // pool, "cols": cols // pool, "pool": pool == 2,
-        "routed": relu, "o": 5, "o_row": cols, "o_image": rows * cols,
+        "relu": relu, "routed": relu or pool == 2, "o": 5, "o_row": cols, "o_image": rows * cols,
     })  # fmt: skip
     want, routes = pooled(maps.operands, pool, relu)
     assert bench.vectors == maps.packed(want)
-    assert bench.routes == (route_words(routes) if relu else [])
+    assert bench.routes == (route_words(routes) if relu or pool == 2 else [])
 
 
 @FORMATS

@@ -108,13 +108,13 @@ def test_maps_routes_and_weights_share_a_memory():
     rate = int(NUMBERS.rate.encode(-0.25))
     weights = {"biases": 0, "first": 0, "count": 2, "rate": rate & (1 << 25) - 1, "done": 1}
     plain = {
-        "images": 3, "rows": 6, "cols": 6, "pool": 0, "backward": 0, "routed": 0, "o": 0, "o_row": 6,
+        "images": 3, "rows": 6, "cols": 6, "pool": 0, "backward": 0, "relu": 0, "routed": 0, "o": 0, "o_row": 6,
         "o_image": 36, "done": 1,
     }  # fmt: skip
     nothing = {"routes_address": 0, "routes_beats": 0, "routes_stride": 0}
     commands = [
         {  # images apart from one another, and an odd number of routes in each
-            "update": 0, "map": plain | {"rows": 3, "cols": 3, "pool": 1, "routed": 1},
+            "update": 0, "map": plain | {"rows": 3, "cols": 3, "pool": 1, "relu": 1, "routed": 1},
             "weights": weights, "address": 0, "beats": 9, "chunks": 3, "stride": 4096, "words": 9,
             "routes_address": 1024, "routes_beats": 3, "routes_stride": 256,
         },

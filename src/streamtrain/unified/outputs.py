@@ -27,13 +27,14 @@ def outputs_layout():
     images, rows, cols    vectors that are put out, in order
     pool                  forward, 2x2 sums become one; backward, one becomes 2x2
     backward              sums are errors
-    routed                forward, ReLU, and routes are put out; backward, routes are followed
+    relu                  forward, ReLU
+    routed                forward, routes are put out; backward, they are followed
     o, o_row, o_image     first sum; how many a row has, and an image
     done                  the halves of the buffers are not needed any more
     ====================  ==========================================================================
     """
     return data.StructLayout({
-        "images": 16, "rows": 16, "cols": 16, "pool": 1, "backward": 1, "routed": 1,
+        "images": 16, "rows": 16, "cols": 16, "pool": 1, "backward": 1, "relu": 1, "routed": 1,
         "o": 20, "o_row": 20, "o_image": 20, "done": 1,
     })  # fmt: skip
 
@@ -112,7 +113,7 @@ class MapOutputs(wiring.Component):
             value = Mux(pooled, best.word_select(lane, width), single.word_select(lane, width))
             through = value.any() & ~value[width - 1]  # above zero, in any format
             came = found.word_select(lane, PLACES).bit_select(mark.place, 1)
-            passes = ~mark.routed | Mux(mark.backward, came, through)
+            passes = Mux(mark.backward, ~mark.routed | came, ~mark.relu | through)
             m.d.comb += [
                 vector.word_select(lane, width).eq(Mux(passes, value, 0)),
                 routes.word_select(lane, PLACES).eq(
@@ -196,13 +197,13 @@ class MapOutputs(wiring.Component):
                 ]  # fmt: skip
 
         mark = Signal(data.StructLayout({
-            "valid": 1, "last": 1, "place": 2, "pool": 1, "backward": 1, "routed": 1,
+            "valid": 1, "last": 1, "place": 2, "pool": 1, "backward": 1, "relu": 1, "routed": 1,
         }))  # fmt: skip
         m.d.sync += [
             mark.valid.eq(issue),
             mark.last.eq(last[0]),
             mark.place.eq(Mux(spreads, Cat(col[0], row[0]), 0)),
-            *(mark[name].eq(command[name]) for name in ("pool", "backward", "routed")),
+            *(mark[name].eq(command[name]) for name in ("pool", "backward", "relu", "routed")),
         ]
         for name, ends in (
             ("sums", through & command.done),

@@ -127,6 +127,11 @@ class KernelLayer(Record):
         channels, rows, columns = self.flattened
         return _up(self.m, self.lanes), _up(channels, self.lanes) * rows * columns
 
+    @property
+    def input_tiles(self):
+        """Tiles of channels that an input is made of in memory."""
+        return 1 if self.group < self.lanes else self.tiles[1]
+
     @cached_property
     def passes(self):
         """The :class:`Passes` of FP and WU, in order."""

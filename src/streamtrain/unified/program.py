@@ -200,8 +200,6 @@ class ProgramFetch(wiring.Component):
         ]
         with m.If(asks):
             m.d.sync += address.eq(address + bytes_)
-        with m.If(self.start & ~self.busy):
-            m.d.sync += [self.busy.eq(1), ended.eq(0), address.eq(self.address)]
 
         kind = records.o.payload[:_KIND_BITS]
         body = records.o.payload[_KIND_BITS:]
@@ -228,4 +226,6 @@ class ProgramFetch(wiring.Component):
             m.d.comb += records.o.ready.eq(self.done == body[:32])
             with m.If(leaves):
                 m.d.sync += ended.eq(1)
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [self.busy.eq(1), ended.eq(0), address.eq(self.address)]
         return m

@@ -1,0 +1,133 @@
+# amaranth: UnusedElaboratable=no
+"""The whole core in front of a simulated memory: training steps equal the golden model's, bit for bit.
+
+The errors of the scores are the golden model's: the core has no loss yet.
+"""
+
+import numpy as np
+import pytest
+
+import streamtrain as st
+from streamtrain.golden.unified import UnifiedGolden, tiled
+from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
+from streamtrain.pipeline.generate import verilog_of
+from streamtrain.simulate.memory import MemoryTiming, SimulatedMemory, compile_memory_design
+from streamtrain.unified.compiler import Compiler
+from streamtrain.unified.core import UnifiedCore
+from streamtrain.unified.ip import UnifiedIP, unified_registers
+from streamtrain.unified.plan import lower
+
+pytestmark = pytest.mark.xdist_group("memory simulations")
+
+FIXED = FixedArithmetic(Fixed(16, 10), Fixed(32, 20))
+LANES, IMAGES, BEAT = 4, 2, 64
+REGISTERS = unified_registers()
+
+
+def network():
+    return st.Network(
+        (3, 8, 8),
+        [
+            st.Conv2d(5, 3), st.ReLU(), st.MaxPool2d(2), st.Conv2d(6, 5), st.ReLU(),
+            st.Conv2d(4, 1), st.MaxPool2d(2), st.Flatten(), st.Linear(9), st.ReLU(), st.Linear(4),
+        ],
+    )  # fmt: skip
+
+
+class Training:
+    """A core with its memory, and the golden model beside it."""
+
+    def __init__(self, numbers, **options):
+        self.numbers, self.plan = numbers, lower(network(), LANES)
+        self.golden = UnifiedGolden(self.plan, numbers)
+        self.compiler = Compiler(self.plan, numbers, IMAGES, data_bits=BEAT)
+        core = UnifiedCore(numbers, LANES, self.compiler.depths, self.compiler.fold, data_bits=BEAT)
+        design = UnifiedIP(core)
+        library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
+        self.programs = {}
+        end = self.compiler.programs
+        images = {"forward": self.compiler.forward(), "backward": self.compiler.backward()}
+        for name, image in images.items():
+            self.programs[name] = end
+            end += len(image)
+        self.memory = SimulatedMemory(library, -(-end // 4096) * 4096, **options)
+        for name, image in images.items():
+            self.put(self.programs[name], image)
+        for layer in self.plan.layers:
+            for region, tensors in (
+                (self.compiler.weights, self.golden.weights),
+                (self.compiler.biases, self.golden.biases),
+            ):
+                self.put(region[layer.name].address, self.codes(tensors[layer.name], "<u4"))
+
+    def put(self, address, content):
+        self.memory.contents[address : address + len(content)] = np.frombuffer(content, np.uint8)
+
+    def get(self, address, size):
+        return self.memory.contents[address : address + size].tobytes()
+
+    def codes(self, numbers, dtype):
+        """Bytes of numbers as the golden model has them."""
+        fmt = self.numbers.accumulator if dtype == "<u4" else self.numbers.operand
+        if isinstance(self.numbers, FloatArithmetic):
+            numbers = fmt.from_float32(numbers).astype(np.int64)
+        return (numbers & (1 << fmt.width) - 1).astype(dtype).tobytes()
+
+    def put_maps(self, region, maps):
+        """Maps (images, tiles, rows, columns, words), an image in a chunk."""
+        for number, image in enumerate(maps):
+            content = self.codes(image, f"<u{self.numbers.operand.width // 8}")
+            self.put(region.address + number * region.stride, content)
+
+    def run(self, program):
+        memory = self.memory
+        memory.write(REGISTERS["PROGRAM"].address, self.programs[program])
+        memory.write(REGISTERS["CONTROL"].address, 1)
+        memory.wait_for_irq(400_000)
+        return memory.read(REGISTERS["CYCLES"].address)
+
+    def step(self, x, labels, lr):
+        """One on both sides; they must agree in scores, errors and weights."""
+        golden, first = self.golden, self.plan.layers[0]
+        self.put_maps(
+            self.compiler.inputs[first.name], tiled(golden.numbers.operands(x), first.vector)
+        )
+        forward = self.run("forward")
+        scores, _, _ = golden._forward(x)
+        last = self.plan.layers[-1]
+        errors = golden._loss(scores, labels)
+        for number, own in enumerate(scores):
+            padded = np.zeros(LANES, own.dtype)
+            padded[: len(own)] = own
+            want = self.codes(padded, f"<u{self.numbers.operand.width // 8}")
+            region = self.compiler.outputs[last.name]
+            assert self.get(region.address + number * region.stride, len(want)) == want
+        self.put_maps(self.compiler.errors[last.name], errors)
+        rate = int(golden.numbers.rate(lr / len(x))) & (1 << self.numbers.rate.width) - 1
+        self.memory.write(REGISTERS["RATE"].address, rate)
+        backward = self.run("backward")
+        golden.step(x, labels, lr)
+        for layer in self.plan.layers:
+            for name, regions, tensors in (
+                ("weights", self.compiler.weights, golden.weights),
+                ("biases", self.compiler.biases, golden.biases),
+            ):
+                want = self.codes(tensors[layer.name], "<u4")
+                got = self.get(regions[layer.name].address, len(want))
+                assert got == want, f"{name} of {layer.name}"
+        return forward, backward
+
+
+@pytest.mark.parametrize(
+    "numbers", [FIXED, arithmetic("bf16"), arithmetic("fp32")], ids=lambda n: n.name
+)
+def test_steps_equal_the_golden_models(numbers):
+    training = Training(numbers)
+    rng = np.random.default_rng(0)
+    for step in range(3):
+        training.memory.timing = MemoryTiming(
+            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
+        )
+        x = rng.normal(size=(IMAGES, 3, 8, 8))
+        training.step(x, rng.integers(0, 4, IMAGES), 0.25 / (1 + step))
+    training.memory.close()
