@@ -676,6 +676,16 @@ def test_python_attributes_read_and_write(tmp_path):
     ):
         registers.CONTROL(go=1)
     assert words[0x030] == 65535
+    with pytest.raises(
+        AttributeError,
+        match=r"^PACKET is a register: write a field of it, such as PACKET.samples = ",
+    ):
+        registers.PACKET = 4
+    with pytest.raises(AttributeError, match=r"^PACKET has no field 'sampels'; it has samples$"):
+        registers.PACKET.sampels = 4
+    with pytest.raises(AttributeError, match=r"^There is no register 'PACKETS'; they are ID, "):
+        registers.PACKETS = 4
+    assert words[0x030] == 65535
 
 
 def test_python_module_needs_nothing(tmp_path):
