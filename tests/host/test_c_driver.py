@@ -26,6 +26,7 @@ import streamtrain as st
 import streamtrain.host
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.exports import c_header
+from streamtrain.host.c_driver import write_c_driver, write_c_weights
 from streamtrain.host.packing import stage_words
 from streamtrain.numeric import Round
 from streamtrain.simulate import SimulatedBus
@@ -371,6 +372,48 @@ def test_every_kind_of_design_compiles(tmp_path, design, size):
             ["gcc", *WARNINGS, *options, f"-I{tmp_path}", "-c", DRIVER / "streamtrain.c", "-o", tmp_path / "driver.o"],
             check=True,
         )  # fmt: skip
+
+
+def test_first_weights_are_those_of_the_network(tmp_path):
+    write_c_weights(tmp_path, DESIGN.plan)
+    put_header(tmp_path, DESIGN)
+    source = tmp_path / "main.c"
+    source.write_text("""
+#include <stdio.h>
+#include "streamtrain_regs.h"
+#include "streamtrain_weights.h"
+int main(void)
+{
+    for (uint32_t layer = 0; layer < STREAMTRAIN_SHAPE_LAYERS; ++layer) {
+        for (uint32_t number = 0; number < streamtrain_first_counts[layer]; ++number)
+            printf("%d ", (int)streamtrain_first_weights[layer][number]);
+        printf("\\n");
+    }
+    return 0;
+}
+""")
+    program = tmp_path / "main"
+    subprocess.run(["gcc", *WARNINGS, source, "-o", program], check=True)
+    printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    expected = words(DESIGN.golden())
+    assert [list(map(int, line.split())) for line in printed.splitlines()] == expected
+    constants = {
+        value.name: value.value for value in register_map(PacketFormat(DESIGN.plan)).constants
+    }
+    for stage, numbers in zip(DESIGN.plan.stages, expected, strict=True):
+        assert constants[f"{stage.name.upper()}_WEIGHTS"] == len(numbers)
+
+
+def test_the_pages_program_compiles(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "host.md"
+    (tmp_path / "main.c").write_text(page.read_text().partition("```c\n")[2].partition("```")[0])
+    write_c_driver(tmp_path)
+    write_c_weights(tmp_path, DESIGN.plan)
+    put_header(tmp_path, DESIGN)
+    subprocess.run(
+        ["gcc", *WARNINGS, f"-I{tmp_path}", tmp_path / "main.c", tmp_path / "streamtrain.c", "-lm", "-o", tmp_path / "main"],
+        check=True,
+    )  # fmt: skip
 
 
 def test_the_header_is_cpp_too(tmp_path):

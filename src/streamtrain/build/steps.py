@@ -21,7 +21,7 @@ from streamtrain.bus.generate import generate_ip
 from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
-from streamtrain.host.c_driver import write_c_driver
+from streamtrain.host.c_driver import write_c_driver, write_c_weights
 from streamtrain.host.connect import PLAN_FILE, ConnectedTrainer
 from streamtrain.network import network_text
 from streamtrain.simulate import SimulatedBus
@@ -269,6 +269,7 @@ class Steps:
         write_registers(self.folder, register_map(self.format))
         self._write_plan("driver")
         write_c_driver(self._folder("driver"))
+        write_c_weights(self._folder("driver"), self.design.plan)
         self.tools.package(self.folder, self.verilog)
         parts = ("ip", "regs", "driver", "vivado", "ecp5")
         return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
