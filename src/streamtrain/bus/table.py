@@ -18,7 +18,7 @@ from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = ["EVENTS", "IDENTITY", "SATURATIONS", "WIDE", "configuration", "register_map", "release"]
 
-IDENTITY = int.from_bytes(b"STRM")
+IDENTITY = int.from_bytes(b"STRM", "big")
 """What the register ID reads as."""
 
 SATURATIONS = 0x100
