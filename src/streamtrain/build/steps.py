@@ -30,6 +30,8 @@ __all__ = ["SEARCH_STEP", "STEPS", "Steps"]
 
 STEPS = ("plan", "generate", "verify", "train", "package", "synthesise", "implement", "report")
 
+_DEPLOYED = 1_000  # images that go to the board, with the losses that it should have
+
 SEARCH_STEP = "explore"
 """The step before them, if a search finds the design."""
 
@@ -302,6 +304,13 @@ class Steps:
             )
         if (self.folder / "deploy").exists():
             self._write_plan("deploy")  # beside the bitstream, where PYNQ's driver looks for it
+            x, y = self.images
+            np.savez_compressed(
+                self.folder / "deploy" / "training.npz",
+                x=x[:_DEPLOYED],
+                y=y[:_DEPLOYED],
+                losses=np.load(self.state.own / "loss.npy")[:_DEPLOYED],
+            )
         found = dict(done.summary)
         if "routed" in found:
             self.summary["resources"]["routed"] = found.pop("routed")
