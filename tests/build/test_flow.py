@@ -83,7 +83,8 @@ def test_manifest_lists_every_file(design, images, tmp_path):
     }
     assert manifest["files"] == there
     assert there.keys() >= {
-        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "driver/plan.json", "driver/streamtrain.c", "driver/streamtrain_weights.h",
+        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "ip/registers.json", "ip/golden.npz",
+        "driver/plan.json", "driver/streamtrain.c", "driver/streamtrain_weights.h",
         "regs/streamtrain.svd", "report/summary.json", "report/report.html",
     }  # fmt: skip
     configuration = manifest["configuration"]
