@@ -1,8 +1,5 @@
 # amaranth: UnusedElaboratable=no
-"""The whole core in front of a simulated memory: training steps equal the golden model's, bit for bit.
-
-The errors of the scores are the golden model's: the core has no loss yet.
-"""
+"""The whole core in front of a simulated memory: training steps equal the golden model's, bit for bit."""
 
 import numpy as np
 import pytest
@@ -41,12 +38,14 @@ class Training:
         self.numbers, self.plan = numbers, lower(network(), LANES)
         self.golden = UnifiedGolden(self.plan, numbers)
         self.compiler = Compiler(self.plan, numbers, IMAGES, data_bits=BEAT)
-        core = UnifiedCore(numbers, LANES, self.compiler.depths, self.compiler.fold, data_bits=BEAT)
+        core = UnifiedCore(
+            numbers, LANES, self.compiler.depths, 4, self.compiler.fold, data_bits=BEAT
+        )
         design = UnifiedIP(core)
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
         self.programs = {}
         end = self.compiler.programs
-        images = {"forward": self.compiler.forward(), "backward": self.compiler.backward()}
+        images = {"evaluate": self.compiler.evaluation(), "step": self.compiler.step()}
         for name, image in images.items():
             self.programs[name] = end
             end += len(image)
@@ -86,36 +85,42 @@ class Training:
         memory.wait_for_irq(400_000)
         return memory.read(REGISTERS["CYCLES"].address)
 
+    def put_samples(self, x, labels):
+        first = self.plan.layers[0]
+        maps = tiled(self.golden.numbers.operands(x), first.vector)
+        self.put_maps(self.compiler.inputs[first.name], maps)
+        for number, label in enumerate(labels):
+            region, word = self.compiler.targets, 1 << 4 * int(label)
+            self.put(region.address + number * region.stride, word.to_bytes(LANES // 2, "little"))
+
+    def check(self, what, region, tensor, dtype):
+        for number, own in enumerate(tensor):
+            want = self.codes(own, dtype)
+            assert self.get(region.address + number * region.stride, len(want)) == want, what
+
+    def check_scores(self, scores):
+        padded = np.zeros((len(scores), LANES), scores.dtype)
+        padded[:, : scores.shape[1]] = scores
+        region = self.compiler.outputs[self.plan.layers[-1].name]
+        self.check("scores", region, padded, f"<u{self.numbers.operand.width // 8}")
+
     def step(self, x, labels, lr):
-        """One on both sides; they must agree in scores, errors and weights."""
-        golden, first = self.golden, self.plan.layers[0]
-        self.put_maps(
-            self.compiler.inputs[first.name], tiled(golden.numbers.operands(x), first.vector)
-        )
-        forward = self.run("forward")
-        scores, _, _ = golden._forward(x)
-        last = self.plan.layers[-1]
-        errors = golden._loss(scores, labels)
-        for number, own in enumerate(scores):
-            padded = np.zeros(LANES, own.dtype)
-            padded[: len(own)] = own
-            want = self.codes(padded, f"<u{self.numbers.operand.width // 8}")
-            region = self.compiler.outputs[last.name]
-            assert self.get(region.address + number * region.stride, len(want)) == want
-        self.put_maps(self.compiler.errors[last.name], errors)
+        """One on both sides; they must agree in scores, errors and weights. Returns its cycles."""
+        golden = self.golden
+        self.put_samples(x, labels)
         rate = int(golden.numbers.rate(lr / len(x))) & (1 << self.numbers.rate.width) - 1
         self.memory.write(REGISTERS["RATE"].address, rate)
-        backward = self.run("backward")
+        cycles = self.run("step")
+        self.check_scores(golden._forward(x)[0])
         golden.step(x, labels, lr)
         for layer in self.plan.layers:
             for name, regions, tensors in (
                 ("weights", self.compiler.weights, golden.weights),
                 ("biases", self.compiler.biases, golden.biases),
             ):
-                want = self.codes(tensors[layer.name], "<u4")
-                got = self.get(regions[layer.name].address, len(want))
-                assert got == want, f"{name} of {layer.name}"
-        return forward, backward
+                tensor = tensors[layer.name][None]
+                self.check(f"{name} of {layer.name}", regions[layer.name], tensor, "<u4")
+        return cycles
 
 
 @pytest.mark.parametrize(
@@ -130,4 +135,12 @@ def test_steps_equal_the_golden_models(numbers):
         )
         x = rng.normal(size=(IMAGES, 3, 8, 8))
         training.step(x, rng.integers(0, 4, IMAGES), 0.25 / (1 + step))
+    before = training.memory.contents.copy()
+    training.put_samples(x, np.zeros(IMAGES, int))
+    training.run("evaluate")
+    training.check_scores(training.golden._forward(x)[0])
+    for regions in (training.compiler.weights, training.compiler.biases):
+        for region in regions.values():
+            own = slice(region.address, region.end)
+            np.testing.assert_array_equal(training.memory.contents[own], before[own])
     training.memory.close()

@@ -91,6 +91,8 @@ class Compiler:
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
     inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
         ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
+    targets : :class:`Region`
+        The classes of a mini-batch, as routes: the first bit of a class's lane is set.
     programs : :class:`int`
         Where programs may be put, behind all regions.
     """
@@ -124,6 +126,7 @@ class Compiler:
             blocks = layer.tiles[0] * len(layer.passes.tile)
             self.weights[layer.name] = self._region(blocks * plan.lanes, row, 1)
             self.biases[layer.name] = self._region(layer.tiles[0], row, 1)
+        self.targets = self._region(1, PLACES * plan.lanes, images)
         self.programs = self._end
 
     def _region(self, words, bits, chunks):
@@ -147,16 +150,19 @@ class Compiler:
             tiles=max(2, *(layer.tiles[0] for layer in layers)),
         )
 
-    def forward(self):
+    def evaluation(self):
         """The program that computes scores of a mini-batch, as bytes."""
         program = self._begin()
         for layer in self.plan.layers:
             self._forward(program, layer)
         return program.image()
 
-    def backward(self):
-        """The program that takes errors of the scores back and updates all weights, as bytes."""
-        program = self._begin()
+    def step(self):
+        """The program of a training step, as bytes."""
+        program, (*others, last) = self._begin(), self.plan.layers
+        for layer in others:
+            self._forward(program, layer)
+        self._forward(program, last, scored=True)
         for layer in reversed(self.plan.layers):
             if layer.back:
                 self._backward(program, layer)
@@ -174,7 +180,8 @@ class Compiler:
 
     # -- one layer ---------------------------------------------------------------------------------
 
-    def _forward(self, program, layer):
+    def _forward(self, program, layer, scored=False):
+        """FP; if it is ``scored``, the errors of its outputs, too."""
         self._load_weights(program, layer)
         self._load(program, self._x(layer), self.inputs[layer.name], self.images)
         count, pixels = len(layer.passes.tile), layer.out_rows * layer.out_columns
@@ -190,11 +197,15 @@ class Compiler:
         outputs = {
             "images": self.images, "rows": rows // pool, "cols": layer.out_columns // pool,
             "pool": pool > 1, "relu": layer.relu, "routed": routed, "o_row": layer.out_columns,
-            "o_image": rows * layer.out_columns, "done": 1,
+            "o_image": rows * layer.out_columns, "done": not scored,
         }  # fmt: skip
         self._store(
             program, outputs, self.outputs[layer.name], self.routes[layer.name] if routed else None
         )
+        if scored:
+            self._load(program, Target.ROUTES, self.targets, self.images)
+            errors = outputs | {"relu": 0, "routed": 0, "scored": 1, "done": 1}
+            self._store(program, errors, self.errors[layer.name], None)
 
     def _backward(self, program, layer):
         """BP: errors of the inputs, taken back to before the pool of the layer before.
