@@ -42,7 +42,15 @@ class Bench:
         ctx.set(dut.sums_full, 3)
         ctx.set(dut.routes_full, 3)
         for command in commands:
-            base = {"pool": 0, "backward": 0, "relu": 0, "routed": 0, "o": 0, "done": 1}
+            base = {
+                "pool": 0,
+                "backward": 0,
+                "relu": 0,
+                "routed": 0,
+                "scored": 0,
+                "o": 0,
+                "done": 1,
+            }
             ctx.set(dut.command.payload, base | command)
             ctx.set(dut.command.valid, 1)
             ready = False
@@ -72,7 +80,7 @@ class Bench:
             )
             self.cycles += 1
             if valid and ready:
-                taken.append(word)
+                taken.append(word if isinstance(word, int) else word.vector)
 
 
 def pack(codes, width):

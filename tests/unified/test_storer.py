@@ -21,7 +21,7 @@ class Bench:
 
     def __init__(self, seed=0):
         self.random = random.Random(seed)
-        self.dut = Storer(NUMBERS, LANES, DEPTHS, data_bits=BEAT, address_bits=32)
+        self.dut = Storer(NUMBERS, LANES, DEPTHS, 3, data_bits=BEAT, address_bits=32)
         self.memories = {"sums": {}, "routes": {}, "gradients": {}, "bias_gradients": {}}
         self.requests, self.beats, self.written, self.over = [], [], {}, False
 
@@ -108,7 +108,7 @@ def test_maps_routes_and_weights_share_a_memory():
     rate = int(NUMBERS.rate.encode(-0.25))
     weights = {"biases": 0, "first": 0, "count": 2, "rate": rate & (1 << 25) - 1, "done": 1}
     plain = {
-        "images": 3, "rows": 6, "cols": 6, "pool": 0, "backward": 0, "relu": 0, "routed": 0, "o": 0, "o_row": 6,
+        "images": 3, "rows": 6, "cols": 6, "pool": 0, "backward": 0, "relu": 0, "routed": 0, "scored": 0, "o": 0, "o_row": 6,
         "o_image": 36, "done": 1,
     }  # fmt: skip
     nothing = {"routes_address": 0, "routes_beats": 0, "routes_stride": 0}

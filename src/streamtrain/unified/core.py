@@ -29,6 +29,8 @@ class UnifiedCore(wiring.Component):
         With accumulators of 32 bits.
     lanes : :class:`int`
     depths : :class:`~streamtrain.unified.buffers.Depths`
+    classes : :class:`int`
+        Of the network.
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
     data_bits, address_bits : :class:`int`
         Of the memory.
@@ -50,10 +52,13 @@ class UnifiedCore(wiring.Component):
     That of its parts, all at once: a program takes about as long as the busiest of memory and array.
     """
 
-    def __init__(self, arithmetic, lanes, depths, fold=None, *, data_bits, address_bits=32):
+    def __init__(
+        self, arithmetic, lanes, depths, classes, fold=None, *, data_bits, address_bits=32
+    ):
         self.arithmetic = arithmetic
         self.lanes = index(lanes)
         self.depths = depths
+        self.classes = index(classes)
         self.fold = fold
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
@@ -81,7 +86,7 @@ class UnifiedCore(wiring.Component):
         m.submodules.fetch = fetch = ProgramFetch(self.arithmetic, **memory)
         m.submodules.engine = engine = ComputeEngine(*numbers, self.fold)
         m.submodules.loader = loader = Loader(*numbers, engine.groups, **memory)
-        m.submodules.storer = storer = Storer(*numbers, **memory)
+        m.submodules.storer = storer = Storer(*numbers, self.classes, **memory)
         m.submodules.routes = routes = DoubleBuffer(*engine.sizes["routes"])
 
         connect(m, reader.axi, flipped(self.read))

@@ -10,7 +10,7 @@ from streamtrain.pipeline.gates import delayed
 from streamtrain.stream import Queue, connect
 from streamtrain.unified.buffers import READ_LATENCY, ReadPort
 
-__all__ = ["PLACES", "MapOutputs", "outputs_layout"]
+__all__ = ["PLACES", "MapOutputs", "outputs_layout", "vector_layout"]
 
 PLACES = 4
 """Places of a pooling square; a route has a bit for each."""
@@ -29,14 +29,20 @@ def outputs_layout():
     backward              sums are errors
     relu                  forward, ReLU
     routed                forward, routes are put out; backward, they are followed
+    scored                sums are scores: with each vector comes its target, from where routes are
     o, o_row, o_image     first sum; how many a row has, and an image
     done                  the halves of the buffers are not needed any more
     ====================  ==========================================================================
     """
     return data.StructLayout({
         "images": 16, "rows": 16, "cols": 16, "pool": 1, "backward": 1, "relu": 1, "routed": 1,
-        "o": 20, "o_row": 20, "o_image": 20, "done": 1,
+        "scored": 1, "o": 20, "o_row": 20, "o_image": 20, "done": 1,
     })  # fmt: skip
+
+
+def vector_layout(arithmetic, lanes):
+    """A vector of operands, and of scores its target."""
+    return data.StructLayout({"vector": lanes * arithmetic.operand.width, "target": lanes})
 
 
 class MapOutputs(wiring.Component):
@@ -62,7 +68,7 @@ class MapOutputs(wiring.Component):
     sums_read, routes_read : :py:`Out(ReadPort(...))`
     sums_emptied, routes_emptied : :py:`Out(2)`
     o : :py:`Out(stream.Signature(...))`
-        Vectors of operands.
+        ``vector``: operands; ``target``: if ``scored``, a bit for each lane, the first one of its route.
     routes : :py:`Out(stream.Signature(...))`
         Forward, if ``routed``: of each vector, those of a lane side by side.
 
@@ -83,7 +89,7 @@ class MapOutputs(wiring.Component):
             "routes_read": Out(ReadPort(*self.sizes["routes"])),
             "sums_emptied": Out(2),
             "routes_emptied": Out(2),
-            "o": Out(stream.Signature(unsigned(self.lanes * arithmetic.operand.width))),
+            "o": Out(stream.Signature(vector_layout(arithmetic, self.lanes))),
             "routes": Out(stream.Signature(unsigned(PLACES * self.lanes))),
         })
 
@@ -121,13 +127,14 @@ class MapOutputs(wiring.Component):
                 ),
             ]
 
-        m.submodules.vectors = vectors = Queue(self.o.payload.shape(), depth=_ROOM)
+        m.submodules.vectors = vectors = Queue(vector_layout(self.arithmetic, lanes), depth=_ROOM)
         m.submodules.found = kept = Queue(
             self.routes.payload.shape(), depth=self.sizes["routes"][1]
         )
         complete = mark.valid & mark.last
         m.d.comb += [
-            vectors.i.payload.eq(vector),
+            vectors.i.payload.vector.eq(vector),
+            vectors.i.payload.target.eq(Cat(found[::PLACES])),
             vectors.i.valid.eq(complete),
             kept.i.payload.eq(routes),
             kept.i.valid.eq(complete & mark.routed & ~mark.backward),
@@ -154,7 +161,7 @@ class MapOutputs(wiring.Component):
         sub, col, row, image = Signal(2), Signal(16), Signal(16), Signal(16)
         row_base, image_base, address = Signal(20), Signal(20), Signal(20)
         merges, spreads = command.pool & ~command.backward, command.pool & command.backward
-        follows = command.backward & command.routed
+        follows = command.backward & command.routed | command.scored
         last = Signal(4)  # sub, column, row and image
         m.d.comb += [
             self.command.ready.eq(~active | through),

@@ -235,6 +235,11 @@ def lower(network, lanes=16):
             f"{layers[-1].name} gives {layers[-1].m} scores for each of {prod(layers[-1].pooled)} pixels; "
             f"the array's loss takes one pixel with up to {lanes} classes"
         )
+    if layers[-1].relu or layers[-1].pool > 1:
+        raise ValueError(
+            f"{layers[-1].name} is the last layer with weights, and its outputs must be the scores; leave out "
+            f"what follows it"
+        )
     return UnifiedPlan(network, tuple(layers), lanes)
 
 

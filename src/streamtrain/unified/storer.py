@@ -11,6 +11,7 @@ from streamtrain.stream import Queue
 from streamtrain.unified.buffers import ReadPort
 from streamtrain.unified.outputs import PLACES, MapOutputs, outputs_layout
 from streamtrain.unified.pack import Pack
+from streamtrain.unified.softmax import SoftmaxErrors
 from streamtrain.unified.update import WeightUpdate, update_layout
 
 __all__ = ["Storer", "store_layout"]
@@ -45,13 +46,16 @@ def store_layout(arithmetic, address_bits):
 class Storer(wiring.Component):
     """Store results, command after command.
 
-    A map's vectors go to memory as they come; its routes are kept meanwhile, and follow.
+    A map's vectors go to memory as they come; its routes are kept meanwhile, and follow. Scores become
+    their errors on the way.
 
     Parameters
     ----------
     arithmetic : :class:`~streamtrain.numeric.Arithmetic`
     lanes : :class:`int`
     depths : :class:`~streamtrain.unified.buffers.Depths`
+    classes : :class:`int`
+        Of the network.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -73,10 +77,11 @@ class Storer(wiring.Component):
     A beat per cycle, as its parts have it.
     """
 
-    def __init__(self, arithmetic, lanes, depths, *, data_bits, address_bits):
+    def __init__(self, arithmetic, lanes, depths, classes, *, data_bits, address_bits):
         self.arithmetic = arithmetic
         self.lanes = index(lanes)
         self.depths = depths
+        self.classes = index(classes)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         sizes = depths.sizes(arithmetic, self.lanes)
@@ -168,8 +173,20 @@ class Storer(wiring.Component):
         m.submodules.places = places = Pack(PLACES * self.lanes, self.data_bits)
         word, chunk = Signal.like(command.words), Signal.like(command.chunks)
         beat, moves, last, through = Signal(24), Signal(), Signal(), Signal()
+        m.submodules.softmax = softmax = SoftmaxErrors(self.arithmetic, self.lanes, self.classes)
+        scored = ~command.update & command.map.scored
+        plain, vector = stream.Signature(unsigned(values.word)).create(), maps.o.payload
+        m.d.comb += [
+            softmax.i.payload.scores.eq(vector.vector),
+            softmax.i.payload.target.eq(vector.target),
+            softmax.i.valid.eq(maps.o.valid & sent.o.valid & scored),
+            plain.payload.eq(Mux(scored, softmax.o.payload, vector.vector)),
+            plain.valid.eq(Mux(scored, softmax.o.valid, maps.o.valid)),
+            softmax.o.ready.eq(scored & plain.ready),
+            maps.o.ready.eq(Mux(scored, softmax.i.ready & sent.o.valid, plain.ready)),
+        ]
         for pack, source, mine in (
-            (values, maps.o, ~command.update & ~routes),
+            (values, plain, ~command.update & ~routes),
             (places, maps.routes, ~command.update & routes),
         ):
             m.d.comb += [
