@@ -87,7 +87,7 @@ class Training:
 
     def put_samples(self, x, labels):
         first = self.plan.layers[0]
-        maps = tiled(self.golden.numbers.operands(x), first.vector)
+        maps = tiled(self.golden.numbers.operands(x), first.group)
         region = self.compiler.inputs[first.name]
         self.put_tiles(region, maps.reshape(-1, *maps.shape[2:]), self.operand)
         for number, label in enumerate(labels):

@@ -9,8 +9,8 @@ from amaranth.sim import Simulator
 
 from streamtrain.golden.unified import pooled, unpooled
 from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
-from streamtrain.unified.buffers import READ_LATENCY, Depths
-from streamtrain.unified.outputs import PLACES, MapOutputs
+from streamtrain.unified.buffers import PLACES, READ_LATENCY, Depths
+from streamtrain.unified.outputs import MapOutputs
 
 LANES = 3
 DEPTHS = Depths(x=8, e=8, sums=64, weights=8, gradients=8, tiles=8)

@@ -81,12 +81,12 @@ class UnifiedGolden:
     def _forward(self, x):
         """Scores, and for each layer its inputs, and where its outputs went through pool and ReLU."""
         layer, inputs, routes = self.plan.layers[0], {}, {}
-        maps = tiled(self.numbers.operands(x), layer.vector)
+        maps = tiled(self.numbers.operands(x), layer.group)
         if layer.linear:
             maps = tiled(self.numbers.operands(x).reshape(len(x), -1, 1, 1), layer.lanes)
         for layer in self.plan.layers:
             inputs[layer.name] = maps = np.ascontiguousarray(
-                maps.reshape(self._input_shape(layer, maps))
+                maps.reshape(len(maps), -1, layer.rows, layer.columns, maps.shape[-1])
             )
             shape = (len(maps), layer.tiles[0], layer.out_rows, layer.out_columns, layer.lanes)
             z = np.zeros(shape, self.numbers.dtype)
@@ -96,9 +96,6 @@ class UnifiedGolden:
             )  # fmt: skip
             maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
         return maps.reshape(len(maps), -1)[:, : layer.m], inputs, routes
-
-    def _input_shape(self, layer, maps):
-        return len(maps), -1, layer.rows, layer.columns, maps.shape[-1]
 
     def _loss(self, scores, labels):
         """Errors of the scores, as a map."""

@@ -18,9 +18,8 @@ WU    gradients of some      those groups; images and rows               inputs 
 
 from dataclasses import dataclass, field
 
-from streamtrain.unified.buffers import Depths
+from streamtrain.unified.buffers import PLACES, Depths
 from streamtrain.unified.loader import Target
-from streamtrain.unified.outputs import PLACES
 from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
 from streamtrain.unified.sequencer import Fold
 
@@ -77,9 +76,6 @@ class Region:
             "beats": self._beats(len(rows)), "chunks": len(images) * len(tiles),
             "stride": self.stride, "words": len(rows) * self.columns,
         }  # fmt: skip
-
-    def whole(self, images):
-        return self.part(range(images), range(self.tiles), range(self.rows))
 
 
 @dataclass

@@ -8,12 +8,9 @@ from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.gates import delayed
 from streamtrain.stream import Queue, connect
-from streamtrain.unified.buffers import READ_LATENCY, ReadPort
+from streamtrain.unified.buffers import PLACES, READ_LATENCY, ReadPort
 
-__all__ = ["PLACES", "MapOutputs", "outputs_layout", "vector_layout"]
-
-PLACES = 4
-"""Places of a pooling square; a route has a bit for each."""
+__all__ = ["MapOutputs", "outputs_layout", "vector_layout"]
 
 _ROOM = 32  # vectors that may be on their way
 

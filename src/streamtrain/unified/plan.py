@@ -106,7 +106,7 @@ class KernelLayer(Record):
 
     @property
     def group(self):
-        """Lanes that one tap takes: all, or a power of two that is enough for few channels.
+        """Lanes that one tap takes, and words of an input's pixel in memory: all, or a power of two that is enough for few channels.
 
         Only layers whose input errors nobody wants can have several groups: BP would have to add up
         what different taps of a vector are worth.
@@ -115,11 +115,6 @@ class KernelLayer(Record):
             return self.lanes
         group = 1 << (self.n - 1).bit_length()
         return group if 2 * group <= self.lanes else self.lanes
-
-    @property
-    def vector(self):
-        """Words of an input pixel in memory."""
-        return self.group
 
     @property
     def tiles(self):
@@ -187,11 +182,6 @@ class KernelLayer(Record):
             channel = self._channels[passes.tile]
         used = passes.exists & (channel < self.n)
         return (slice(None), channel[used], passes.row[used], passes.column[used]), used
-
-    @property
-    def macs(self):
-        """Multiplications of one phase for a sample that a perfect array would do."""
-        return self.m * self.n * self.kernel**2 * self.out_rows * self.out_columns
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from streamtrain.bus.bursts import request_layout
 from streamtrain.stream import Queue
-from streamtrain.unified.buffers import ReadPort
-from streamtrain.unified.outputs import PLACES, MapOutputs, outputs_layout
+from streamtrain.unified.buffers import PLACES, ReadPort
+from streamtrain.unified.outputs import MapOutputs, outputs_layout
 from streamtrain.unified.pack import Pack
 from streamtrain.unified.softmax import SoftmaxErrors
 from streamtrain.unified.update import WeightUpdate, update_layout
