@@ -9,8 +9,9 @@ from streamtrain.numeric import (
     Round,
     requantize_codes,
 )
+from streamtrain.unified.plan import tiled
 
-__all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
+__all__ = ["UnifiedGolden", "pooled", "unpooled"]
 
 
 class UnifiedGolden:
@@ -61,13 +62,16 @@ class UnifiedGolden:
 
     def forward(self, x):
         """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns)."""
-        return self._forward(x)[0]
+        return self.numbers.real_operands(self._forward(x)[0])
 
     def step(self, x, labels, lr):
         """Train with a mini-batch. Returns the scores that it had before."""
+        return self.train(x, labels, self.numbers.rate(lr / len(x)))
+
+    def train(self, x, labels, rate):
+        """Train with a mini-batch; ``rate`` is a code of what gradients are multiplied with."""
         scores, inputs, routes = self._forward(x)
         errors = self._loss(scores, labels)
-        rate = self.numbers.rate(lr / len(x))
         for layer in reversed(self.plan.layers):
             mine = inputs[layer.name]
             down = self._back(layer, errors, mine, routes) if layer.back else None
@@ -188,16 +192,6 @@ class _Numbers:
             codes = wide.from_float32
         step = self.arithmetic.scale(codes(gradients), rate)
         return self._numbers(wide, self.arithmetic.add(codes(weights), step))
-
-
-def tiled(maps, lanes):
-    """Maps (images, channels, rows, columns) as (images, tiles, rows, columns, lanes); the rest is zero."""
-    images, channels, rows, columns = maps.shape
-    tiles = -(-channels // lanes)
-    padded = np.zeros((images, tiles * lanes, rows, columns), maps.dtype)
-    padded[:, :channels] = maps
-    parts = padded.reshape(images, tiles, lanes, rows, columns)
-    return np.ascontiguousarray(parts.transpose(0, 1, 3, 4, 2))
 
 
 def pooled(maps, size, relu):

@@ -16,6 +16,7 @@ WU    gradients of some      those groups; images and rows               inputs 
 ====  =====================  ==========================================  ==============================
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 
 from streamtrain.unified.buffers import PLACES, Depths
@@ -135,6 +136,9 @@ class Compiler:
         Of the memory.
     base : :class:`int`
         First address.
+    weight_sets : :class:`int`
+        With 2, a step reads the weights of one set and writes those of the other: one that is cut short leaves
+        those of the step before as they are. With 1, weights are updated where they lie.
 
     Attributes
     ----------
@@ -142,6 +146,8 @@ class Compiler:
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
     inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
         ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
+    sets : list of (dict, dict) of :class:`Region` by layer
+        Weights and biases of each set. ``weights`` and ``biases`` are those that are read.
     targets : :class:`Region`
         The classes of a mini-batch, as routes: the first bit of a class's lane is set.
     programs : :class:`int`
@@ -154,7 +160,8 @@ class Compiler:
     """
 
     def __init__(
-        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0
+        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0,
+        weight_sets=1,
     ):
         self.plan, self.arithmetic, self.images = plan, arithmetic, images
         self.beat_bytes = data_bits // 8
@@ -165,7 +172,7 @@ class Compiler:
         if first.group < plan.lanes:
             self.fold = Fold(first.group, first.kernel, first.columns)
         self.inputs, self.outputs, self.routes, self.errors = {}, {}, {}, {}
-        self.weights, self.biases = {}, {}
+        self.sets = [({}, {}) for _ in range(weight_sets)]
         self._end = base
         operands, row, lanes = plan.lanes * arithmetic.operand.width, plan.lanes * 32, plan.lanes
         for number, layer in enumerate(plan.layers):
@@ -183,10 +190,24 @@ class Compiler:
             # A tile is what belongs to a tile of output channels; a row, one of input channels.
             passes = len(layer.passes.tile)
             inputs = self.inputs[name].tiles
-            self.weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
-            self.biases[name] = self._region(1, outs, 1, row, 1)
+            for weights, biases in self.sets:
+                weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
+                biases[name] = self._region(1, outs, 1, row, 1)
         self.targets = self._region(1, 1, 1, PLACES * lanes, images)
         self.programs = self._end
+        self._use(0)
+
+    def _use(self, read):
+        """Read the weights of one set, and write those of the next."""
+        self.weights, self.biases = self.sets[read]
+        self.new_weights, self.new_biases = self.sets[(read + 1) % len(self.sets)]
+
+    def variant(self, images, read=0):
+        """A compiler for the same memory: of programs for so many images, with the weights of one set."""
+        other = copy(self)
+        other.images = images
+        other._use(read)
+        return other
 
     def _region(self, tiles, rows, columns, bits, images):
         region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes, [0] * images)
@@ -250,7 +271,10 @@ class Compiler:
         return program.end()
 
     def _begin(self):
-        for regions in (self.outputs, self.routes, self.errors, self.weights, self.biases):
+        for regions in (
+            self.outputs, self.routes, self.errors, self.weights, self.biases, self.new_weights,
+            self.new_biases,
+        ):
             for region in regions.values():
                 region.written = [0] * len(region.written)
         return Program(self.layouts)
@@ -677,13 +701,17 @@ class _Update(_Phase):
 
     def store(self, program, outs, part):
         compiler, name, one = self.compiler, self.layer.name, range(1)
-        weights, biases = compiler.weights[name], compiler.biases[name]
-        parts = [(weights, weights.part(one, outs, part), 0, len(outs) * len(part) * self.blocks)]
+        parts = [(compiler.weights, compiler.new_weights, (one, outs, part))]
         if self.layer.bias and part.start == 0:
-            parts.append((biases, biases.part(one, one, outs), 1, len(outs)))
-        for region, chunks, is_bias, count in parts:
+            parts.append((compiler.biases, compiler.new_biases, (one, one, outs)))
+        for number, (old, new, which) in enumerate(parts):
             # Of the same weights, there are none under way: each is written once in a program.
-            masters = chunks | {"words": chunks["beats"]}
+            masters = old[name].part(*which)
+            masters["words"] = masters["beats"]
             program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
-            update = {"biases": is_bias, "count": count, "done": region is parts[-1][0]}
-            compiler.store(program, region, one, chunks, update=1, weights=update)
+            update = {
+                "biases": number, "done": number == len(parts) - 1,
+                "count": len(outs) * (1 if number else len(part) * self.blocks),
+            }  # fmt: skip
+            region = new[name]
+            compiler.store(program, region, one, region.part(*which), update=1, weights=update)

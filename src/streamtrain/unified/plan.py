@@ -19,7 +19,7 @@ import numpy as np
 
 from streamtrain.records import Record
 
-__all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower"]
+__all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower", "tiled"]
 
 
 class Passes(NamedTuple):
@@ -268,6 +268,16 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         trainable=layer.trainable,
         lanes=lanes,
     )
+
+
+def tiled(maps, lanes):
+    """Maps (images, channels, rows, columns) as (images, tiles, rows, columns, lanes); the rest is zero."""
+    images, channels, rows, columns = maps.shape
+    tiles = -(-channels // lanes)
+    padded = np.zeros((images, tiles * lanes, rows, columns), maps.dtype)
+    padded[:, :channels] = maps
+    parts = padded.reshape(images, tiles, lanes, rows, columns)
+    return np.ascontiguousarray(parts.transpose(0, 1, 3, 4, 2))
 
 
 def _up(value, step):
