@@ -193,14 +193,17 @@ class WeightWindow(wiring.Component):
                 with m.Case(stage << 1 | (target is Target.VELOCITIES)):
                     m.d.comb += fits.eq(_fits(self.number, _width(plan, target, stage)))
 
+        # Whether a number fits is found in the cycle before it is taken.
+        given, right = Signal(), Signal()
+        m.d.sync += [given.eq(self.written & ~self.done), right.eq(writes & fits)]
         # Until the command is taken, the pipeline takes and gives nothing.
         m.d.comb += [
-            self.wrong.eq(~self.opened | self.read & writes | self.written & ~(writes & fits)),
-            self.weights_i.valid.eq(self.busy & writes & (seeded | self.written & ~self.wrong)),
+            self.wrong.eq(~self.opened | self.read & writes | given & ~right),
+            self.weights_i.valid.eq(self.busy & writes & (seeded | given & self.opened & right)),
             self.weights_i.payload.eq(Mux(seeded, random[-1], self.number)),
             self.weights_o.ready.eq(self.busy & ~writes & self.read & self.opened),
             self.found.eq(self.weights_o.payload),
-            self.done.eq((self.read | self.written) & (self.wrong | move)),
+            self.done.eq((self.read | given) & (self.wrong | move)),
         ]
         with m.If(self.busy & (self.weights_i.ready | self.weights_o.valid)):
             m.d.sync += self.opened.eq(~seeded)

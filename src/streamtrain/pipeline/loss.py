@@ -125,6 +125,11 @@ class ScoreLoss(wiring.Component):
                 own[1].eq(own[0]),
             ]
 
+        saturates = Signal()  # what is sent
+        m.d.sync += [
+            saturates.eq(go & sending[1] & clipped),
+            self.saturated.eq(self.saturated + saturates),
+        ]
         emitted = Signal()  # all classes are on their way
         with m.FSM():
             with m.State("collect"):
@@ -156,7 +161,6 @@ class ScoreLoss(wiring.Component):
                         sending[1].eq(sending[0]),
                         sending[2].eq(sending[1]),
                         self.o.payload[0].eq(error),
-                        self.saturated.eq(self.saturated + (clipped & sending[1])),
                     ]
                     with m.If(last):
                         m.d.sync += emitted.eq(1)

@@ -493,7 +493,7 @@ class _Tally:
             self.luts["control"] += width
         self.memory(name, width, depth, held=False, **options)
         pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
-        self.ff += pointers + 1
+        self.ff += pointers + 2
         self.luts["count"] += pointers
 
     def counters(self, bits):
@@ -819,7 +819,8 @@ def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
     width = max(stage.sum_width, shift + 1)
     saturates = fmt.width + 3 if width - shift > fmt.width else 0
     adding = shift if shift > 0 and mode in _ADDING else 0
-    tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS)
+    head = name == "outputs" and stage.pool > 1
+    tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS, head=head)
     tally.ff += 32 + lanes * width
     tally.luts["sum"] += lanes * (width + 1 + saturates + adding)
     tally.luts["control"] += 32
@@ -839,7 +840,8 @@ def _link(plan, before, after):
     if before.pool > 1:
         row = cols * blocks
         place = 2 if before.takes_errors else 0
-        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, single_port=True)
+        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, held=False)
+        tally.ff += lanes * (output.width + place)  # what comes next
         if place:
             tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
         tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
@@ -883,9 +885,9 @@ def _shell(plan):
     tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS, head=True)
     for stage in stages:
         tally.queue(
-            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 2
         )
-    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages), head=True)
+    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages) + 1, head=True)
     stored = stored_width(plan)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)

@@ -159,15 +159,17 @@ class SoftmaxCrossEntropy(wiring.Component):
             shape=unsigned(_EXP_BITS), depth=2**INDEX_BITS, init=EXP_TABLE.tolist()
         )
         exp = exp_table.read_port()
-        halvings = Signal(len(scaled) - INDEX_BITS)
+        # The table's answer comes late in a cycle: half of the shift follows in the next one.
+        halvings, fours = Signal(len(scaled) - INDEX_BITS), Signal(2)
         m.d.comb += exp.addr.eq(exponent[:INDEX_BITS])
         m.d.sync += [
             below_held.eq(below),
             exponent.eq(scaled),
             halvings.eq(exponent[INDEX_BITS:]),
-            power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:4])),
+            power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:2])),
+            fours.eq(halvings[2:]),
         ]
-        return power
+        return power >> (fours << 2)
 
     def _log_loss(self, m, total, own_below):
         """``ln(sum / 2^15) + d`` of the label, a few cycles after the sum is there."""

@@ -19,6 +19,20 @@ def memory_style(depth, lutram_depth=DISTRIBUTED_DEPTH):
     return {"ram_style": "distributed" if depth <= lutram_depth else "block"}
 
 
+def _count(m, i, write, fetch, depth):
+    """Payloads in a queue's memory; drives ``i.ready``.
+
+    Both ``write`` and ``fetch`` come late in a cycle, and ``i.ready`` is wanted early.
+    """
+    stored, full = Signal(range(depth + 1)), Signal()
+    with m.If(write & ~fetch):
+        m.d.sync += [stored.eq(stored + 1), full.eq(stored == depth - 1)]
+    with m.If(fetch & ~write):
+        m.d.sync += [stored.eq(stored - 1), full.eq(0)]
+    m.d.comb += i.ready.eq(~full)
+    return stored
+
+
 class Queue(wiring.Component):
     """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
 
@@ -76,11 +90,10 @@ class Queue(wiring.Component):
         )
         block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
-        stored = Signal(range(self.depth + 1))  # in memory
         fetch = Signal()  # the oldest one leaves the memory
+        stored = _count(m, self.i, write.en, fetch, self.depth)  # in memory
 
         m.d.comb += [
-            self.i.ready.eq(stored != self.depth),
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
             self.o.payload.eq(read.data),
@@ -90,7 +103,6 @@ class Queue(wiring.Component):
                 m.d.sync += port.addr.eq(port.addr + 1)
                 with m.If(port.addr == self.depth - 1):
                     m.d.sync += port.addr.eq(0)
-        m.d.sync += stored.eq(stored + write.en - fetch)
         if block:
             # What is read waits in the memory's own register: it is free, or becomes so.
             m.d.comb += [
@@ -121,11 +133,11 @@ class Queue(wiring.Component):
                 shape=Shape.cast(self.shape), depth=behind, init=[], attrs=memory_style(behind)
             )
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            stored = Signal(range(behind + 1))
+            fetch = Signal()
+            stored = _count(m, self.i, write.en, fetch, behind)
             waiting = stored != 0
-            fetch = waiting & self.o.ready  # then there is a head, too
             m.d.comb += [
-                self.i.ready.eq(stored != behind),
+                fetch.eq(waiting & self.o.ready),  # then there is a head, too
                 write.en.eq(accept & (waiting | ~free)),
                 write.data.eq(self.i.payload),
                 self.level.eq(stored + self.o.valid),
@@ -135,7 +147,6 @@ class Queue(wiring.Component):
                     m.d.sync += port.addr.eq(port.addr + 1)
                     with m.If(port.addr == behind - 1):
                         m.d.sync += port.addr.eq(0)
-            m.d.sync += stored.eq(stored + write.en - fetch)
             oldest = Mux(waiting, read.data, Value.cast(self.i.payload))
         else:
             m.d.comb += [self.i.ready.eq(~self.o.valid), self.level.eq(self.o.valid)]
