@@ -177,7 +177,7 @@ class Ecp5Build:
                 netlist, self.part, lpf=lpf, mhz=self.clock_mhz, seed=seed, progress=progress
             )
             found.append((routed.fmax_mhz, -seed, routed, config))
-            if routed.fmax_mhz >= self.top.clock_mhz:
+            if routed.fmax_mhz >= self.clocks.clock_mhz:
                 break
         _, seed, routed, config = max(found)
         bitstream = folder / "ecp5" / f"{TOP}.bit"
