@@ -3,7 +3,7 @@
 import cocotb
 from cocotb.triggers import RisingEdge
 
-__all__ = ["LiteRules", "RuleBroken", "StreamRules"]
+__all__ = ["LiteRules", "MemoryRules", "RuleBroken", "StreamRules"]
 
 _CHANNELS = {  # of AXI4-Lite, and what each carries
     "aw": ("awaddr", "awprot"),
@@ -157,4 +157,79 @@ class LiteRules(_Watcher):
             if name in {"b", "r"} and word[-1] not in {0, 2}:
                 raise RuleBroken(
                     f"{channel.name}: the response is {word[-1]}, neither OKAY nor SLVERR"
+                )
+
+
+class MemoryRules(_Watcher):
+    """AXI4, of a master that reads and writes memory in whole beats.
+
+    What is offered stays; no burst crosses a page of 4 KB; WLAST is on the last beat and nowhere else; data
+    that come are taken.
+
+    Parameters
+    ----------
+    dut : handle
+    prefix : :class:`str`
+    data_bytes : :class:`int`
+    """
+
+    def __init__(self, dut, prefix, data_bytes):
+        address = ("id", "addr", "len", "size", "burst", "cache", "prot")
+        payloads = {
+            "aw": [f"aw{name}" for name in address],
+            "ar": [f"ar{name}" for name in address],
+            "w": ["wdata", "wstrb", "wlast"],
+        }
+        self._channels = {
+            name: _Channel(
+                dut,
+                f"{prefix} {name.upper()}",
+                f"{prefix}_{name}valid",
+                f"{prefix}_{name}ready",
+                [f"{prefix}_{signal}" for signal in payload],
+            )
+            for name, payload in payloads.items()
+        }
+        self._bytes = data_bytes
+        self._taking = [getattr(dut, f"{prefix}_{name}ready") for name in ("r", "b")]
+        self.beats = 0  # written
+        self.forget()
+        super().__init__(dut, [f"{prefix}_{name}valid" for name in payloads])
+
+    def forget(self):
+        for channel in self._channels.values():
+            channel.forget()
+        self._lengths, self._written = [], []  # of bursts: as asked, as their data say
+        self._place = 0  # in the burst whose data come
+
+    def step(self):
+        for signal in self._taking:
+            if signal.value != 1:
+                raise RuleBroken(f"{signal._name} is {signal.value}: somebody else has to wait")
+        for name in ("aw", "ar"):
+            word = self._channels[name].step()
+            if word is None:
+                continue
+            _, address, length, size, burst, *_ = word
+            end = address + (length + 1) * self._bytes - 1
+            if burst != 1 or 1 << size != self._bytes or address % self._bytes:
+                raise RuleBroken(f"{self._channels[name].name}: no burst of whole beats: {word}")
+            if address >> 12 != end >> 12:
+                raise RuleBroken(
+                    f"{self._channels[name].name}: {address:#x} to {end:#x} is two pages"
+                )
+            if name == "aw":
+                self._lengths.append(length)
+        word = self._channels["w"].step()
+        if word is not None:
+            self.beats += 1
+            self._place += 1
+            if word[-1]:
+                self._written.append(self._place)
+                self._place = 0
+        while self._lengths and self._written:  # data may come before their address
+            length, written = self._lengths.pop(0) + 1, self._written.pop(0)
+            if length != written:
+                raise RuleBroken(
+                    f"{self._channels['w'].name}: WLAST is on beat {written} of the {length}"
                 )

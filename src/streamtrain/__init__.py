@@ -43,7 +43,7 @@ from streamtrain.network import (
     to_onnx,
     to_torch,
 )
-from streamtrain.numeric import Fixed, Round
+from streamtrain.numeric import Fixed, Float, Round
 from streamtrain.pipeline.numbers import Numbers
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Design",
     "Fixed",
     "Flatten",
+    "Float",
     "Linear",
     "LiveView",
     "MSELoss",

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from streamtrain.cache import cache_dir, content_key
 
-__all__ = ["njit"]
+__all__ = ["jitable", "njit"]
 
 _COMPILED = ("jit.py", "golden/*.py", "numeric/*.py", "pipeline/*.py", "explore/*.py")
 
 try:
     import numba
     from numba.core import config
+    from numba.extending import register_jitable as jitable
 except ImportError:  # such as on a 32-bit ARM, for which there are no wheels
 
     def njit(function=None, **options):
@@ -33,6 +34,10 @@ except ImportError:  # such as on a 32-bit ARM, for which there are no wheels
             )
 
         return missing
+
+    def jitable(function):
+        """Stand in for Numba's decorator, which changes nothing for Python either."""
+        return function
 
 else:
 

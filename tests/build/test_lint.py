@@ -83,7 +83,9 @@ def test_generated_verilog_has_no_unexplained_warning(monkeypatch):
         for plan in (
             st.plan(digits, board="pynq_z2", multipliers=80).plan,
             st.plan(one_word, foldings={"linear1": (2, 4, 1)}).plan,
-            st.plan(convolutional((1, 9, 9), "2P-2-FC4-FC3", lr=2**-5), multipliers=4, max_batch=2).plan,
+            st.plan(
+                convolutional((1, 9, 9), "2P-2-FC4-FC3", lr=2**-5), multipliers=4, max_batch=2
+            ).plan,
         )
     ]
     assert [result.warnings for result in found] == [(), (), ()]

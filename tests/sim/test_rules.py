@@ -8,7 +8,7 @@ import pytest
 from cocotb.types import Logic, LogicArray
 
 sys.path.append(str(Path(__file__).parents[2] / "sim"))
-from rules import LiteRules, RuleBroken, StreamRules
+from rules import LiteRules, MemoryRules, RuleBroken, StreamRules
 
 _STREAM = {"tvalid": 0, "tready": 0, "tdata": 0, "tkeep": 15, "tlast": 0}
 _LITE = {
@@ -23,6 +23,17 @@ _LITE = {
     **dict.fromkeys(
         ["awaddr", "awprot", "wdata", "wstrb", "bresp", "araddr", "arprot", "rdata", "rresp"], 0
     ),
+}
+_MEMORY = {
+    **{f"{name}{end}": 0 for name in ("aw", "w", "ar") for end in ("valid", "ready")},
+    **{
+        f"{name}{part}": 0
+        for name in ("aw", "ar")
+        for part in ("id", "addr", "len", "cache", "prot")
+    },
+    **{f"{name}size": 2 for name in ("aw", "ar")},
+    **{f"{name}burst": 1 for name in ("aw", "ar")},
+    "wdata": 0, "wstrb": 15, "wlast": 0, "rready": 1, "bready": 1,
 }
 
 
@@ -53,6 +64,8 @@ def _watch(kind, idle, cycles):
     seen = []
     if kind is StreamRules:
         rules = StreamRules(wires, "p", lambda *word: seen.append(word[1:]), valid_is_output=True)
+    elif kind is MemoryRules:
+        rules = MemoryRules(wires, "p", 4)
     else:
         rules = LiteRules(wires, "p")
     for changes in cycles:
@@ -111,3 +124,33 @@ def test_each_request_has_its_response():
 def test_broken_rules_of_registers(cycles, message):
     with pytest.raises(RuleBroken, match=message):
         _watch(LiteRules, _LITE, cycles)
+
+
+_AW, _AR = {"awvalid": 1, "awready": 1}, {"arvalid": 1, "arready": 1}
+_W = {"wvalid": 1, "wready": 1}
+
+
+def test_data_may_come_before_their_address():
+    address, last = {**_AW, "awlen": 1}, {**_W, "wlast": 1}
+    page_end = {**_AR, "araddr": 0xFF8, "arlen": 1}
+    _watch(MemoryRules, _MEMORY, [_W, last, address, {**address, **_W}, {**page_end, **last}, {}])
+
+
+@pytest.mark.parametrize(
+    ("cycles", "message"),
+    [
+        ([{"arvalid": 1}, {}], "p AR: VALID went away"),
+        ([{"awvalid": 1}, {"awvalid": 1, "awlen": 1}], "p AW changed from"),
+        ([{"wvalid": 1}, {"wvalid": 1, "wlast": 1}], "p W changed from"),
+        ([{"rready": 0}], "rready is 0: somebody else has to wait"),
+        ([{**_AR, "araddr": 0xFF8, "arlen": 2}], "p AR: 0xff8 to 0x1003 is two pages"),
+        ([{**_AR, "araddr": 2}], "p AR: no burst of whole beats"),
+        ([{**_AW, "awburst": 0}], "p AW: no burst of whole beats"),
+        ([{**_AW, "awsize": 1}], "p AW: no burst of whole beats"),
+        ([{**_AW, "awlen": 1}, {**_W, "wlast": 1}], "p W: WLAST is on beat 1 of the 2"),
+        ([_AW, _W, {**_W, "wlast": 1}], "p W: WLAST is on beat 2 of the 1"),
+    ],
+)
+def test_broken_rules_of_memory(cycles, message):
+    with pytest.raises(RuleBroken, match=message):
+        _watch(MemoryRules, _MEMORY, cycles)

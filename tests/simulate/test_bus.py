@@ -232,7 +232,8 @@ def test_each_packet_of_which_something_counts_has_one_packet_of_results(stall):
     device, (x, _) = BusDevice(PLAIN.plan, bus), samples(4)
     device.write("PACKET", samples=4)
     device.write("CONTROL", run=1, mode=2)
-    packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x), [0, 1, 2, 1]).reshape(4, -1, 4)
+    labels = [0, 1, 2, 1]
+    packed = device.format.pack(PLAIN.plan.stages[0].input.encode(x), labels).reshape(4, -1, 4)
     one, two, three, four = packed
     unknown = three.copy()
     unknown[0] = [3, 0, 0, 0]
@@ -246,14 +247,16 @@ def test_each_packet_of_which_something_counts_has_one_packet_of_results(stall):
         "no end behind the fourth": ([*whole, one], 3),
         "whole again": (whole, 4),
     }
-    labels, ends = results_of(
+    found, ends = results_of(
         bus,
         device,
         [np.concatenate(parts) for parts, _ in packets.values()],
         sum(count for _, count in packets.values()),
     )
-    expected = [(label, n == count - 1) for _, count in packets.values() for n, label in enumerate([0, 1, 2, 1][:count])]
-    assert list(zip(labels, ends, strict=True)) == expected
+    expected = [
+        (labels[n], n == count - 1) for _, count in packets.values() for n in range(count)
+    ]
+    assert list(zip(found, ends, strict=True)) == expected
     assert device.counters()["dropped"] == 5
 
 

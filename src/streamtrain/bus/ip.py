@@ -4,6 +4,7 @@ from amaranth import ClockDomain, ClockSignal, Module, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from streamtrain.bus.axi import flat, join_flat
 from streamtrain.bus.trainer import BusTrainer
 
 __all__ = ["TrainerIP"]
@@ -42,8 +43,7 @@ class TrainerIP(wiring.Component):
         self.table = trainer.table
         members = {"aclk": In(1), "aresetn": In(1), "irq": Out(1)}
         for port, prefix in _NAMES.items():
-            side = trainer.signature.members[port].signature
-            members |= {f"{prefix}_{name}": member for name, member in side.members.items()}
+            members |= flat(prefix, trainer.signature.members[port].signature)
         super().__init__(members)
 
     def elaborate(self, platform):
@@ -53,8 +53,5 @@ class TrainerIP(wiring.Component):
         m.submodules.trainer = trainer = self._trainer
         m.d.comb += self.irq.eq(trainer.irq)
         for port, prefix in _NAMES.items():
-            for name in trainer.signature.members[port].signature.members:
-                inner, outer = getattr(getattr(trainer, port), name), getattr(self, f"{prefix}_{name}")
-                outward = self.signature.members[f"{prefix}_{name}"].flow is Out
-                m.d.comb += outer.eq(inner) if outward else inner.eq(outer)
+            join_flat(m, self, prefix, getattr(trainer, port))
         return m

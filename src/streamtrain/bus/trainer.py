@@ -195,6 +195,9 @@ class BusTrainer(wiring.Component):
     def _counters(self, m, registers, receiver, dispatch, sender, core):
         done, dropped = dispatch.done, Signal()
         m.d.sync += dropped.eq(receiver.dropped)
+        # What is dropped by a reset that comes with it is counted two cycles later, and cleared, too.
+        asked, clear = Signal(), Signal()
+        m.d.sync += [asked.eq(registers.control_clear), clear.eq(asked)]
         steps = {
             "SAMPLES": done,
             "CORRECT": done & dispatch.correct,
@@ -208,7 +211,7 @@ class BusTrainer(wiring.Component):
             wide = name in WIDE
             count = Signal(64 if wide else 32, name=name.lower())
             m.d.sync += count.eq(count + step)
-            with m.If(registers.control_clear):
+            with m.If(clear):
                 m.d.sync += count.eq(0)
             m.d.comb += getattr(registers, f"{name.lower()}_count").eq(count)
             if wide:

@@ -352,20 +352,23 @@ class UartBridge(wiring.Component):
         with m.If(receiver.broken & inside):
             m.d.sync += ending.eq(1)
         word = data.StructLayout({"tdata": 8 * self.size, "tkeep": self.size, "tlast": 1})
-        m.submodules.sending = sending = Queue(word, 1, head=True)
+        sending = Queue(word, 1, head=True)
+        m.submodules.sending = anew(sending)  # a word that nobody has taken is forgotten, too
         source, samples, out = asking.axis, self.samples, sending.o
         m.d.comb += [
-            sending.i.valid.eq(source.tvalid | ending),
+            sending.i.valid.eq(source.tvalid),
             sending.i.payload.tdata.eq(source.tdata),
             sending.i.payload.tkeep.eq(source.tkeep),
-            sending.i.payload.tlast.eq(source.tlast | ending),
-            source.tready.eq(sending.i.ready & ~ending),
-            samples.tvalid.eq(out.valid),
-            *(getattr(samples, name).eq(out.payload[name]) for name, _ in word),
-            out.ready.eq(samples.tready),
+            sending.i.payload.tlast.eq(source.tlast),
+            source.tready.eq(sending.i.ready),
+            samples.tvalid.eq(out.valid | ending),
+            samples.tdata.eq(out.payload.tdata),
+            samples.tkeep.eq((1 << self.size) - 1),
+            samples.tlast.eq(out.payload.tlast | ending),
+            out.ready.eq(samples.tready & ~ending),
         ]
-        with m.If(sending.i.valid & sending.i.ready):
-            m.d.sync += [inside.eq(~sending.i.payload.tlast), ending.eq(0)]
+        with m.If(samples.tvalid & samples.tready):
+            m.d.sync += [inside.eq(~samples.tlast), ending.eq(0)]
 
         m.submodules.coming = coming = Queue(word, 1, head=True)
         results, answer, line = coming.o, answering.o, transmitter.i

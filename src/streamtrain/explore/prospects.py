@@ -5,6 +5,7 @@ When a stage is put before partial designs, :func:`candidates` finds the folding
 :func:`completions` tries all their designs, the *heads*: each has to be good enough by all cuts at once.
 """
 
+from math import frexp
 from typing import NamedTuple
 
 import numpy as np
@@ -135,10 +136,10 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, eve
         # A level of what is left, besides that of a corner.
         d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
         b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
-        for block in range(len(block_most) if fits else 0):
-            bit = np.uint64(1) << np.uint64(block)
-            if not wanted & bit:
-                continue
+        while fits and wanted:  # from one set bit to the next: few of them are
+            bit = wanted & (~wanted + np.uint64(1))
+            wanted ^= bit
+            block = frexp(float(bit))[1] - 1
             # First all corners of the block at once.
             i, j = block_levels[block, 0], block_levels[block, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
@@ -391,7 +392,7 @@ def completions(stage, partial, parts, found, heads, first, hits):
 
 
 @njit(cache=True)
-def reaching(partial, parts, stage, bound, corners, heads):
+def reaching(partial, parts, stage, bound, corners, heads, order):
     """Those partial designs that some folding of the next stage and some head complete.
 
     Parameters
@@ -405,6 +406,9 @@ def reaching(partial, parts, stage, bound, corners, heads):
     corners : :class:`~streamtrain.explore.bounds.Corners`
     heads : :class:`Heads`
         Of the stages before ``stage``.
+    order : integer array (partial designs,)
+        In which they are looked at. Neighbours that cost about the same find in the processor's cache
+        what the one before them read.
 
     Returns an array of :class:`bool`.
     """
@@ -416,7 +420,7 @@ def reaching(partial, parts, stage, bound, corners, heads):
     all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
     own_parts, link_parts = stage.parts, stage.link_parts
     alive = np.zeros(len(groups), np.bool_)
-    for number in range(len(alive)):
+    for number in order:
         rows = _foldings(
             number, groups[number], partial, parts, stage, bound, corners, killer,
             all_blocks[number], work,

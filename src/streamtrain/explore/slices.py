@@ -88,7 +88,7 @@ class SliceSearch:
             self.tables, self.linked = least_by_lanes(self.stages, *shape, self.few)
         heads = self.heads and self.heads._replace(most=most.astype(np.float32))
         first = self.search.heads.designs.shape[1] if heads else 0
-        partial = self._loss()
+        partial = self._loss(len(goals.block_most))
         for s in range(self.last, first - 1, -1):
             if s == first and heads:
                 self._complete(s, partial, goals, heads, best)
@@ -182,8 +182,11 @@ class SliceSearch:
         np.minimum.accumulate(best, axis=0, out=best)
         np.minimum.accumulate(best, axis=1, out=best)
 
-    def _loss(self):
-        """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it."""
+    def _loss(self, blocks):
+        """The partial design that has no stage yet: for each Pm of the last stage, the loss behind it.
+
+        All ``blocks`` of corners are still open.
+        """
         space, last = self.space, self.last
         link = space.link[-1][:, 0].astype(np.int64)
         times = np.full((len(link), 6), NEVER, np.int32)
@@ -197,7 +200,7 @@ class SliceSearch:
             np.zeros((n, len(RESOURCES))),
             np.tile(self.constants[: self.few], (n, 1)),
             np.zeros((n, self.last + 1), np.int16),
-            np.full(n, 2**64 - 1, np.uint64),
+            np.full(n, 2**blocks - 1, np.uint64),
         )
 
     def _bound(self, s):
@@ -239,8 +242,10 @@ class SliceSearch:
             refine(grown, self._bound(s), goals)
             if heads:
                 worth = self._worth(s, grown)
+                d_step, b_step, _ = goals.grid
+                order = np.lexsort((grown.cost[:, 1] // b_step, grown.cost[:, 0] // d_step, a))
                 alive = reaching(
-                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads
+                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads, order
                 )
                 grown, found = Partial(*(array[alive] for array in grown)), found[alive]
             for first in range(0, len(found), most):

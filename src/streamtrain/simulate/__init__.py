@@ -10,21 +10,33 @@ from streamtrain.simulate.cycles import (
 )
 from streamtrain.simulate.device import HangError, SimulatedDevice
 from streamtrain.simulate.line import SimulatedLine
+from streamtrain.simulate.memory import (
+    BrokenRuleError,
+    MemoryCounts,
+    MemoryTiming,
+    SimulatedMemory,
+    compile_memory_design,
+)
 from streamtrain.simulate.trainer import SimulatedTrainer
 from streamtrain.simulate.verify import Difference, Verification, compare, verify
 
 __all__ = [
+    "BrokenRuleError",
     "CompileError",
     "Difference",
     "HangError",
+    "MemoryCounts",
+    "MemoryTiming",
     "SimulatedBus",
     "SimulatedDevice",
     "SimulatedLine",
+    "SimulatedMemory",
     "SimulatedTrainer",
     "StepCycles",
     "Verification",
     "compare",
     "compile_design",
+    "compile_memory_design",
     "count_cycles",
     "cycles_per_sample",
     "steady_samples",

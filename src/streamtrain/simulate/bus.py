@@ -1,19 +1,18 @@
 """The compiled model of the whole IP as a :class:`~streamtrain.host.bus_device.Bus`."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_int, c_uint8, c_uint32, c_uint64
+from ctypes import POINTER, Structure, c_uint8, c_uint32, c_uint64
 
 import numpy as np
 
-from streamtrain.bus.axi import OKAY
 from streamtrain.bus.packets import PacketFormat
 from streamtrain.host.bus_device import BusError
 from streamtrain.simulate.compiled import compile_ip, patience_cycles
-from streamtrain.simulate.model import RunningModel, pointer
+from streamtrain.simulate.model import pointer
+from streamtrain.simulate.registers import ACCESS, RegisterModel
 
 __all__ = ["SimulatedBus"]
 
-_ACCESS_CYCLES = 1_000  # that a register access may take: more is a hang
 _QUIET_CYCLES = 1_000  # after which nothing more comes of itself
 
 _PAUSE_CYCLES = 200
@@ -37,7 +36,7 @@ class _Exchange(Structure):
     ]
 
 
-class SimulatedBus(RunningModel):
+class SimulatedBus(RegisterModel):
     """A trainer's RTL with its buses, compiled and running; see :class:`~streamtrain.host.bus_device.Bus`.
 
     Parameters
@@ -78,53 +77,13 @@ class SimulatedBus(RunningModel):
             "st_irq": (),
             "st_wait": (c_uint64,),
             "st_exchange": (POINTER(_Exchange),),
-            "st_access": (c_int, c_uint32, POINTER(c_uint32), c_uint32, c_uint64),
+            "st_access": ACCESS,
         }
         super().__init__(library, functions, trace)
-
-    @property
-    def irq(self):
-        """Level of the interrupt."""
-        return self._library.st_irq(self._model)
 
     def wait(self, cycles):
         """Let clock cycles pass."""
         self._library.st_wait(self._model, cycles)
-
-    def access(self, address, value=None, strobe=0xF):
-        """Read a register, or write ``value``: ``(response, word)``.
-
-        Raises :exc:`BusError` if there is no response.
-        """
-        word = c_uint32(0 if value is None else int(value) & 0xFFFFFFFF)
-        response = self._library.st_access(
-            self._model, value is not None, address, ctypes.byref(word), strobe, _ACCESS_CYCLES
-        )
-        if response < 0:
-            raise BusError(f"No response from address 0x{address:03x} in {_ACCESS_CYCLES} cycles")
-        return response, word.value
-
-    def read(self, address):
-        """See :class:`~streamtrain.host.bus_device.Bus`."""
-        response, word = self.access(address)
-        if response != OKAY:
-            raise BusError(f"The trainer refuses that address 0x{address:03x} is read now")
-        return word
-
-    def write(self, address, value):
-        """See :class:`~streamtrain.host.bus_device.Bus`."""
-        response, _ = self.access(address, value)
-        if response != OKAY:
-            raise BusError(f"The trainer refuses 0x{value:08x} at address 0x{address:03x}")
-
-    def read_all(self, address, count):
-        """See :class:`~streamtrain.host.bus_device.Bus`."""
-        return np.array([self.read(address) for _ in range(count)], np.uint32)
-
-    def write_all(self, address, values):
-        """See :class:`~streamtrain.host.bus_device.Bus`."""
-        for value in values.tolist():
-            self.write(address, value)
 
     def pause(self, seconds):
         """Let some clock cycles pass, however long it is to be: simulated time is not ours."""

@@ -1,18 +1,14 @@
 """A queue whose newest payloads count only once all of them have come."""
 
-from operator import index
+from amaranth import Module, Signal
+from amaranth.lib.wiring import In
 
-from amaranth import Module, Shape, Signal
-from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
-
-from streamtrain.stream.queue import DISTRIBUTED_DEPTH, memory_style
+from streamtrain.stream.queue import DISTRIBUTED_DEPTH, Store
 
 __all__ = ["PacketQueue"]
 
 
-class PacketQueue(wiring.Component):
+class PacketQueue(Store):
     """Keep payloads in order; give them out only after :py:`commit`, or forget them at :py:`discard`.
 
     A sample that comes from outside may turn out to be damaged at its end. Nothing of it may have
@@ -42,26 +38,11 @@ class PacketQueue(wiring.Component):
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH):
-        self.shape = shape
-        self.depth = index(depth)
-        self.lutram_depth = index(lutram_depth)
-        if self.depth < 1:
-            raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
-        super().__init__({
-            "i": In(stream.Signature(shape)),
-            "o": Out(stream.Signature(shape)),
-            "commit": In(1),
-            "discard": In(1),
-        })
+        super().__init__(shape, depth, lutram_depth, {"commit": In(1), "discard": In(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(
-            shape=Shape.cast(self.shape),
-            depth=self.depth,
-            init=[],
-            attrs=memory_style(self.depth, self.lutram_depth),
-        )
+        m.submodules.memory = memory = self.memory()
         write, read = memory.write_port(), memory.read_port()
         whole = Signal(range(self.depth + 1))  # of committed packets, in memory
         begun = Signal(range(self.depth + 1))  # since then

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["DISTRIBUTED_DEPTH", "Queue", "memory_style"]
+__all__ = ["DISTRIBUTED_DEPTH", "Queue", "Store", "memory_style"]
 
 DISTRIBUTED_DEPTH = 64
 """Unless told otherwise, memories up to this many words live in LUT RAM: block RAM would be nearly empty."""
@@ -33,7 +33,52 @@ def _count(m, i, write, fetch, depth):
     return stored
 
 
-class Queue(wiring.Component):
+class Store(wiring.Component):
+    """What queues have in common: payloads that go through a memory.
+
+    Parameters
+    ----------
+    shape : shape-like
+    depth : :class:`int`
+        Payloads in memory, at least 1.
+    lutram_depth : :class:`int`
+        Largest ``depth`` that lives in LUT RAM.
+    members : dict
+        Ports besides the streams.
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(shape))`
+    o : :py:`Out(stream.Signature(shape))`
+
+    Timing
+    ------
+    That of the queue.
+    """
+
+    def __init__(self, shape, depth, lutram_depth, members):
+        self.shape = shape
+        self.depth = index(depth)
+        self.lutram_depth = index(lutram_depth)
+        if self.depth < 1:
+            raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
+        super().__init__({
+            "i": In(stream.Signature(shape)),
+            "o": Out(stream.Signature(shape)),
+            **members,
+        })
+
+    def memory(self):
+        """The memory: LUT RAM, or block RAM if it is deeper than ``lutram_depth``."""
+        return Memory(
+            shape=Shape.cast(self.shape),
+            depth=self.depth,
+            init=[],
+            attrs=memory_style(self.depth, self.lutram_depth),
+        )
+
+
+class Queue(Store):
     """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
 
     Parameters
@@ -61,33 +106,19 @@ class Queue(wiring.Component):
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH, head=False):
-        self.shape = shape
-        self.depth = index(depth)
-        self.lutram_depth = index(lutram_depth)
+        super().__init__(shape, depth, lutram_depth, {"level": Out(range(index(depth) + 2))})
         self.head = head
-        if self.depth < 1:
-            raise ValueError(f"Queue must hold at least one payload, not {depth!r}")
         if self.head and self.depth > self.lutram_depth:
             raise ValueError(
                 f"Queue of {self.depth} payloads lives in block RAM, and has no register for its head"
             )
-        super().__init__({
-            "i": In(stream.Signature(shape)),
-            "o": Out(stream.Signature(shape)),
-            "level": Out(range(self.depth + 2)),
-        })
 
     def elaborate(self, platform):
         m = Module()
         if self.head:
             self._behind_a_register(m)
             return m
-        m.submodules.memory = memory = Memory(
-            shape=Shape.cast(self.shape),
-            depth=self.depth,
-            init=[],
-            attrs=memory_style(self.depth, self.lutram_depth),
-        )
+        m.submodules.memory = memory = self.memory()
         block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
         fetch = Signal()  # the oldest one leaves the memory

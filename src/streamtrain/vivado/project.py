@@ -10,7 +10,18 @@ from pathlib import Path
 
 from streamtrain.records import Record
 
-__all__ = ["ADDRESSES", "DESIGN", "DMA_BYTES", "INTERRUPTS", "REGISTER_BYTES", "Ip", "block_design", "package_ip", "scripts", "write_project"]
+__all__ = [
+    "ADDRESSES",
+    "DESIGN",
+    "DMA_BYTES",
+    "INTERRUPTS",
+    "REGISTER_BYTES",
+    "Ip",
+    "block_design",
+    "package_ip",
+    "scripts",
+    "write_project",
+]
 
 VENDOR, LIBRARY = "streamtrain.org", "ip"
 

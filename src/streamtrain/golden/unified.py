@@ -1,0 +1,238 @@
+"""The golden model of the unified core: what a training step does to its weights, bit for bit."""
+
+import numpy as np
+
+from streamtrain.golden import passes
+from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
+from streamtrain.numeric import (
+    Fixed,
+    FloatArithmetic,
+    Round,
+    add_saturating,
+    multiply_codes,
+    requantize_codes,
+)
+
+__all__ = ["RATE", "UnifiedGolden", "pooled", "tiled", "unpooled"]
+
+RATE = Fixed(25, 24)
+"""What a learning rate becomes where numbers are fixed-point ones."""
+
+
+class UnifiedGolden:
+    """Train a :class:`~streamtrain.unified.plan.UnifiedPlan` in software, a mini-batch at a time.
+
+    Weights are kept as accumulators, and narrowed to operands when they are multiplied. An update is
+    ``w + (-rate * dw)``, where ``dw`` is the sum over the mini-batch: the rate is the learning rate divided by
+    its size.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.plan.UnifiedPlan`
+    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+
+    Attributes
+    ----------
+    weights, biases : dict of arrays by layer
+        As :meth:`~streamtrain.unified.plan.KernelLayer.pack` makes them: float32 numbers, or codes of the
+        accumulator.
+    """
+
+    def __init__(self, plan, arithmetic):
+        self.plan = plan
+        self.arithmetic = arithmetic
+        self.numbers = _Numbers(arithmetic)
+        initial = plan.network.initial_weights()
+        self.weights, self.biases = {}, {}
+        for layer in plan.layers:
+            weight = self.numbers.accumulators(initial[f"{layer.name}.weight"])
+            self.weights[layer.name] = layer.pack(weight)
+            bias = np.zeros((layer.tiles[0] * layer.lanes,), weight.dtype)
+            if layer.bias:
+                bias[: layer.m] = self.numbers.accumulators(initial[f"{layer.name}.bias"])
+            self.biases[layer.name] = bias.reshape(layer.tiles[0], layer.lanes)
+
+    def read_weights(self):
+        """Weights and biases by PyTorch's names, in its shapes, as real numbers."""
+        found = {}
+        for layer in self.plan.layers:
+            weight = self.numbers.real(layer.unpack(self.weights[layer.name]))
+            shape = (layer.m, layer.n) if layer.linear else weight.shape
+            found[f"{layer.name}.weight"] = weight.reshape(shape)
+            if layer.bias:
+                found[f"{layer.name}.bias"] = self.numbers.real(
+                    self.biases[layer.name].ravel()[: layer.m]
+                )
+        return found
+
+    def forward(self, x):
+        """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns)."""
+        return self._forward(x)[0]
+
+    def step(self, x, labels, lr):
+        """Train with a mini-batch. Returns the scores that it had before."""
+        scores, inputs, routes = self._forward(x)
+        errors = self._loss(scores, labels)
+        rate = self.numbers.rate(lr / len(x))
+        for layer in reversed(self.plan.layers):
+            mine = inputs[layer.name]
+            down = self._back(layer, errors, mine, routes) if layer.back else None
+            if layer.trainable:
+                self._update(layer, mine, errors, rate)
+            if down is None:
+                break
+            errors = down
+        return self.numbers.real_operands(scores)
+
+    def _forward(self, x):
+        """Scores, and for each layer its inputs, and where its outputs went through pool and ReLU."""
+        layer, inputs, routes = self.plan.layers[0], {}, {}
+        maps = tiled(self.numbers.operands(x), layer.vector)
+        if layer.linear:
+            maps = tiled(self.numbers.operands(x).reshape(len(x), -1, 1, 1), layer.lanes)
+        for layer in self.plan.layers:
+            inputs[layer.name] = maps = np.ascontiguousarray(
+                maps.reshape(self._input_shape(layer, maps))
+            )
+            shape = (len(maps), layer.tiles[0], layer.out_rows, layer.out_columns, layer.lanes)
+            z = np.zeros(shape, self.numbers.dtype)
+            passes.forward(
+                maps, self.numbers.narrow(self.weights[layer.name]), self.biases[layer.name],
+                *layer.passes, layer.stride, layer.pad, self.numbers.scalars, z,
+            )  # fmt: skip
+            maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
+        return maps.reshape(len(maps), -1)[:, : layer.m], inputs, routes
+
+    def _input_shape(self, layer, maps):
+        return len(maps), -1, layer.rows, layer.columns, maps.shape[-1]
+
+    def _loss(self, scores, labels):
+        """Errors of the scores, as a map."""
+        found = probabilities(self.numbers.scores(scores))
+        found[np.arange(len(found)), labels] -= 1 << PROBABILITY_BITS
+        lanes = self.plan.lanes
+        errors = np.zeros((len(found), 1, 1, 1, lanes), self.numbers.dtype)
+        errors[:, 0, 0, 0, : found.shape[1]] = self.numbers.errors(found)
+        return errors
+
+    def _back(self, layer, errors, inputs, routes):
+        """Errors of the outputs, before pool and ReLU, of the layer before."""
+        dx = np.zeros(inputs.shape, self.numbers.dtype)
+        passes.back_propagate(
+            errors, self.numbers.narrow(self.weights[layer.name]), layer.kernel, layer.stride,
+            layer.pad, self.numbers.scalars, dx,
+        )  # fmt: skip
+        before = self.plan.layers[self.plan.layers.index(layer) - 1]
+        return unpooled(self.numbers.narrow(dx), routes[before.name])
+
+    def _update(self, layer, x, errors, rate):
+        weights, biases = self.weights[layer.name], self.biases[layer.name]
+        dw, db = np.zeros_like(weights), np.zeros_like(biases)
+        passes.gradients(
+            x, errors, *layer.passes, layer.stride, layer.pad, self.numbers.scalars,
+            self.numbers.one, dw, db,
+        )  # fmt: skip
+        weights[...] = self.numbers.updated(weights, dw, rate)
+        if layer.bias:
+            biases[...] = self.numbers.updated(biases, db, rate)
+
+
+class _Numbers:
+    """An arithmetic's numbers as the compiled passes take them: float32, or int64 codes."""
+
+    def __init__(self, arithmetic):
+        self.arithmetic = arithmetic
+        self.floating = isinstance(arithmetic, FloatArithmetic)
+        self.dtype = np.dtype(np.float32 if self.floating else np.int64)
+        self.scalars = passes.FLOAT if self.floating else passes.fixed(arithmetic.accumulator)
+        shift = 0 if self.floating else arithmetic.accumulator.frac - arithmetic.operand.frac
+        self.one = self.dtype.type(1 << shift)
+
+    def _numbers(self, fmt, codes):
+        return fmt.to_float32(codes) if self.floating else np.asarray(codes, np.int64)
+
+    def operands(self, real):
+        fmt = self.arithmetic.operand
+        return self._numbers(fmt, fmt.encode(real))
+
+    def accumulators(self, real):
+        fmt = self.arithmetic.accumulator
+        return self._numbers(fmt, fmt.encode(real))
+
+    def real(self, accumulators):
+        return self._real(self.arithmetic.accumulator, accumulators)
+
+    def real_operands(self, operands):
+        return self._real(self.arithmetic.operand, operands)
+
+    def _real(self, fmt, numbers):
+        return numbers.astype(np.float64) if self.floating else fmt.decode(numbers)
+
+    def narrow(self, accumulators):
+        if not self.floating:
+            return self.arithmetic.narrow_codes(accumulators)
+        codes = self.arithmetic.accumulator.from_float32(accumulators)
+        return self._numbers(self.arithmetic.operand, self.arithmetic.narrow_codes(codes))
+
+    def scores(self, operands):
+        """Operands as codes of :data:`~streamtrain.golden.softmax.SCORE`; NaN is zero."""
+        real = np.nan_to_num(self.real_operands(operands), posinf=np.inf, neginf=-np.inf)
+        return SCORE.encode(real)
+
+    def errors(self, codes):
+        """Operands of codes with the fractional bits of a probability."""
+        if self.floating:
+            return self.operands(np.ldexp(codes.astype(np.float64), -PROBABILITY_BITS))
+        shift = PROBABILITY_BITS - self.arithmetic.operand.frac
+        return requantize_codes(codes, shift, self.arithmetic.operand, Round.NEAREST)[0]
+
+    def rate(self, real):
+        """What gradients are multiplied with."""
+        return self.accumulators(-real) if self.floating else RATE.encode(-real)
+
+    def updated(self, weights, gradients, rate):
+        """Weights plus ``rate`` times their gradients, both rounded."""
+        wide = self.arithmetic.accumulator
+        if not self.floating:
+            step, _ = requantize_codes(gradients * rate, RATE.frac, wide, Round.NEAREST)
+            return add_saturating(weights, step, wide)
+        weights, gradients, rate = (wide.from_float32(a) for a in (weights, gradients, rate))
+        step = multiply_codes(gradients, rate, wide, wide)
+        return wide.to_float32(self.arithmetic.add(weights, step))
+
+
+def tiled(maps, lanes):
+    """Maps (images, channels, rows, columns) as (images, tiles, rows, columns, lanes); the rest is zero."""
+    images, channels, rows, columns = maps.shape
+    tiles = -(-channels // lanes)
+    padded = np.zeros((images, tiles * lanes, rows, columns), maps.dtype)
+    padded[:, :channels] = maps
+    parts = padded.reshape(images, tiles, lanes, rows, columns)
+    return np.ascontiguousarray(parts.transpose(0, 1, 3, 4, 2))
+
+
+def pooled(maps, size, relu):
+    """Pool squares of ``size`` and rectify.
+
+    Returns the maps, and the *routes*: for each place of a square, whether the output came from there.
+    Of equal values the first one counts, row by row; what ReLU holds back has no route.
+    """
+    squares = [maps[:, :, r::size, c::size] for r in range(size) for c in range(size)]
+    best, at = squares[0], np.zeros(squares[0].shape, np.int8)
+    for number, square in enumerate(squares[1:], 1):
+        better = square > best
+        best, at = np.where(better, square, best), np.where(better, number, at)
+    passes_on = best > 0 if relu else np.ones(best.shape, bool)
+    routes = np.stack([(at == number) & passes_on for number in range(len(squares))])
+    return np.where(passes_on, best, best.dtype.type(0)), routes
+
+
+def unpooled(errors, routes):
+    """Send errors back along the routes that :func:`pooled` found; elsewhere is zero."""
+    size = int(len(routes) ** 0.5)
+    errors = errors.reshape(routes.shape[1:])
+    images, tiles, rows, columns, lanes = errors.shape
+    maps = np.zeros((images, tiles, rows * size, columns * size, lanes), errors.dtype)
+    for number, route in enumerate(routes):
+        maps[:, :, number // size :: size, number % size :: size] = np.where(route, errors, 0)
+    return maps

@@ -1,0 +1,274 @@
+"""The plan of the unified core: a network as layers of one array, in lanes and passes.
+
+The array multiplies a vector of ``lanes`` inputs with ``lanes x lanes`` weights in a cycle. A *pass* is
+one setting of its weights, with which it goes over all pixels of a tile. What the lanes of a pass hold:
+
+- as a rule ``lanes`` channels, at one tap of the kernel: a layer takes a pass for each tile of input
+  channels and each tap;
+- in a first layer with few channels, several taps side by side, as many as there are groups of
+  channels in the lanes: three channels of a colour image take a group of four lanes, and 16 lanes hold
+  four taps at once. EF-Train leaves 13 of 16 lanes idle here.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from streamtrain.records import Record
+
+__all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower"]
+
+
+class Passes(NamedTuple):
+    """What each lane of each pass of a forward computation holds.
+
+    Parameters
+    ----------
+    tile : integer array (passes,)
+        Of input channels.
+    row, column : integer arrays (passes, lanes)
+        Tap of the kernel.
+    lane : integer array (lanes,)
+        Of the input vector.
+    exists : boolean array (passes, lanes)
+        Whether the kernel has such a tap; the input counts as zero if not.
+    """
+
+    tile: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    lane: np.ndarray
+    exists: np.ndarray
+
+
+@dataclass(frozen=True)
+class KernelLayer(Record):
+    """A layer with weights and what follows it, as the array computes it.
+
+    A linear layer is a 1x1 convolution on a 1x1 map. Its inputs are counted as they lie in memory:
+    tile of channels, row, column, lane.
+
+    Parameters
+    ----------
+    name : :class:`str`
+    n, m : :class:`int`
+        Input and output channels.
+    flattened : (channels, rows, columns)
+        What a linear layer's input was before Flatten; ``(n, 1, 1)`` without.
+    rows, columns : :class:`int`
+        Of the input map.
+    kernel, stride, pad : :class:`int`
+    out_rows, out_columns : :class:`int`
+        Of the outputs that are used, before pooling: a pool drops the last one of an odd number.
+    pool : :class:`int`
+        2 if pairs of rows and columns are pooled; 1 if not.
+    relu, bias : :class:`bool`
+    back : :class:`bool`
+        Whether the errors of its inputs are wanted.
+    trainable : :class:`bool`
+    lanes : :class:`int`
+        Of the array.
+    """
+
+    name: str
+    n: int
+    m: int
+    flattened: tuple
+    rows: int
+    columns: int
+    kernel: int
+    stride: int
+    pad: int
+    out_rows: int
+    out_columns: int
+    pool: int
+    relu: bool
+    bias: bool
+    back: bool
+    trainable: bool
+    lanes: int
+
+    @property
+    def linear(self):
+        return self.flattened != (self.n, 1, 1) or (self.rows, self.columns, self.kernel) == (
+            1,
+            1,
+            1,
+        )
+
+    @property
+    def pooled(self):
+        """(rows, columns) of the map that leaves the layer."""
+        return self.out_rows // self.pool, self.out_columns // self.pool
+
+    @property
+    def group(self):
+        """Lanes that one tap takes: all, or a power of two that is enough for few channels.
+
+        Only layers whose input errors nobody wants can have several groups: BP would have to add up
+        what different taps of a vector are worth.
+        """
+        if self.back or self.linear or self.kernel == 1:
+            return self.lanes
+        group = 1 << (self.n - 1).bit_length()
+        return group if 2 * group <= self.lanes else self.lanes
+
+    @property
+    def vector(self):
+        """Words of an input pixel in memory."""
+        return self.group
+
+    @property
+    def tiles(self):
+        """Tiles of (output, input) channels; of a linear layer, each pixel of its input is one."""
+        channels, rows, columns = self.flattened
+        return _up(self.m, self.lanes), _up(channels, self.lanes) * rows * columns
+
+    @cached_property
+    def passes(self):
+        """The :class:`Passes` of FP and WU, in order."""
+        lanes, taps = np.arange(self.lanes), self.kernel**2
+        groups = self.lanes // self.group
+        channel = lanes % self.group
+        if groups > 1:
+            count = _up(taps, groups)
+            tile = np.zeros(count, np.int64)
+            tap = np.arange(count)[:, None] * groups + lanes // self.group
+        else:
+            tile, tap = (a.ravel() for a in np.indices((self.tiles[1], taps)))
+            tap = np.repeat(tap[:, None], self.lanes, axis=1)
+        exists, tap = tap < taps, np.minimum(tap, taps - 1)
+        return Passes(tile, tap // self.kernel, tap % self.kernel, channel, exists)
+
+    @property
+    def _channels(self):
+        """Channel of each (tile, lane), in PyTorch's order of a flattened map; n where there is none."""
+        channels, rows, columns = self.flattened
+        found = np.arange(_up(channels, self.lanes) * self.lanes).reshape(-1, 1, self.lanes)
+        pixel = np.arange(rows * columns)[:, None]
+        found = np.where(found < channels, found * rows * columns + pixel, self.n)
+        return found.reshape(-1, self.lanes)
+
+    def pack(self, weight):
+        """Weights (M, N, K, K) or (M, N) as blocks (output tiles, passes, lanes out, lanes in).
+
+        Lanes without a channel hold zeros.
+        """
+        weight = np.asarray(weight).reshape(self.m, self.n, self.kernel, self.kernel)
+        blocks = np.zeros((self.tiles[0] * self.lanes, *self.passes.row.shape), weight.dtype)
+        places, used = self._places
+        blocks[: self.m, used] = weight[places]
+        blocks = blocks.reshape(self.tiles[0], self.lanes, *self.passes.row.shape)
+        return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3))
+
+    def unpack(self, blocks):
+        """The weights (M, N, K, K) of blocks that :meth:`pack` made."""
+        weight = np.zeros((self.m, self.n, self.kernel, self.kernel), blocks.dtype)
+        rows = blocks.transpose(0, 2, 1, 3).reshape(-1, *self.passes.row.shape)
+        places, used = self._places
+        weight[places] = rows[: self.m, used]
+        return weight
+
+    @property
+    def _places(self):
+        """Index of a weight tensor (M, N, K, K) for all lanes of passes that hold a weight; and which do."""
+        passes = self.passes
+        if self.group < self.lanes:
+            channel = np.broadcast_to(passes.lane, passes.row.shape)
+        else:
+            channel = self._channels[passes.tile]
+        used = passes.exists & (channel < self.n)
+        return (slice(None), channel[used], passes.row[used], passes.column[used]), used
+
+    @property
+    def macs(self):
+        """Multiplications of one phase for a sample that a perfect array would do."""
+        return self.m * self.n * self.kernel**2 * self.out_rows * self.out_columns
+
+
+@dataclass(frozen=True)
+class UnifiedPlan(Record):
+    """A network on the array.
+
+    Parameters
+    ----------
+    network : :class:`~streamtrain.network.Network`
+    layers : tuple of :class:`KernelLayer`
+    lanes : :class:`int`
+    """
+
+    network: Record
+    layers: tuple
+    lanes: int
+
+
+def lower(network, lanes=16):
+    """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
+
+    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run, or more
+    classes than lanes.
+    """
+    groups = []
+    for layer, shape in zip(network.layers, network.shapes, strict=False):
+        if layer.stem in ("conv", "linear"):
+            groups.append([layer, shape, []])
+        elif groups:
+            groups[-1][2].append(layer)
+        elif layer.stem != "flatten":
+            raise ValueError(
+                f"{layer.name} comes before any Conv2d or Linear; the array begins with one of them"
+            )
+    layers, before = [], network.input_shape
+    for layer, shape, followers in groups:
+        layers.append(_lowered(layer, shape, followers, before, layers, lanes))
+        before = (layers[-1].m, *layers[-1].pooled)
+    if prod(layers[-1].pooled) != 1 or layers[-1].m > lanes:
+        raise ValueError(
+            f"{layers[-1].name} gives {layers[-1].m} scores for each of {prod(layers[-1].pooled)} pixels; "
+            f"the array's loss takes one pixel with up to {lanes} classes"
+        )
+    return UnifiedPlan(network, tuple(layers), lanes)
+
+
+def _lowered(layer, shape, followers, before, layers, lanes):
+    pools = [follower for follower in followers if follower.stem == "pool"]
+    if len(pools) > 1:
+        raise ValueError(
+            f"{pools[1].name} pools what {pools[0].name} pooled; put a Conv2d between them"
+        )
+    if layer.stem == "conv":
+        n, rows, columns = shape
+        m, out_rows, out_columns = layer.output_shape(shape)
+        kernel, pad, flattened = layer.kernel, layer.pad, (n, 1, 1)
+    else:
+        (n,), m = shape, layer.features
+        rows = columns = out_rows = out_columns = kernel = 1
+        # What the host sends is packed as the array likes it; what a layer puts out lies as it is.
+        pad, flattened = 0, before if layers and prod(before) == n else (n, 1, 1)
+    pool = 2 if pools else 1
+    return KernelLayer(
+        name=layer.name,
+        n=n,
+        m=m,
+        flattened=flattened,
+        rows=rows,
+        columns=columns,
+        kernel=kernel,
+        stride=1,
+        pad=pad,
+        out_rows=out_rows // pool * pool,
+        out_columns=out_columns // pool * pool,
+        pool=pool,
+        relu=any(follower.stem == "relu" for follower in followers),
+        bias=layer.bias,
+        back=any(before.trainable for before in layers),
+        trainable=layer.trainable,
+        lanes=lanes,
+    )
+
+
+def _up(value, step):
+    return -(-value // step)

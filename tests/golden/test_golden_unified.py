@@ -1,0 +1,144 @@
+"""Training on the unified core's golden model: against PyTorch, and where order cannot matter, exactly."""
+
+import numpy as np
+import pytest
+
+import streamtrain as st
+from streamtrain.golden.softmax import SCORE, probabilities
+from streamtrain.golden.unified import UnifiedGolden
+from streamtrain.numeric import arithmetic
+from streamtrain.unified.plan import lower
+
+torch = pytest.importorskip("torch")
+
+
+def small(seed=0):
+    return st.Network(
+        (3, 10, 10),
+        [
+            st.Conv2d(6, 3), st.ReLU(), st.MaxPool2d(2),
+            st.Conv2d(9, 5), st.ReLU(), st.Conv2d(5, 1), st.MaxPool2d(2),
+            st.Flatten(), st.Linear(11), st.ReLU(), st.Linear(7),
+        ],
+        seed=seed,
+    )  # fmt: skip
+
+
+def data(network, images, seed=3):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(images, *network.input_shape)), rng.integers(0, network.classes, images)
+
+
+def trained(network, x, labels, lr, steps):
+    """Weights after steps of SGD with PyTorch's autograd in float64."""
+    weights = {
+        name: torch.tensor(value, requires_grad=True)
+        for name, value in network.initial_weights().items()
+    }
+    for _ in range(steps):
+        y = torch.tensor(x)
+        for layer in network.layers:
+            own = weights.get(f"{layer.name}.weight"), weights.get(f"{layer.name}.bias")
+            if layer.stem == "conv":
+                y = torch.nn.functional.conv2d(y, *own, padding=layer.pad)
+            elif layer.stem == "linear":
+                y = torch.nn.functional.linear(y, *own)
+            elif layer.stem == "pool":
+                y = torch.nn.functional.max_pool2d(y, layer.kernel)
+            else:
+                y = torch.relu(y) if layer.stem == "relu" else y.flatten(1)
+        loss = torch.nn.functional.cross_entropy(y, torch.tensor(labels))
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        with torch.no_grad():
+            for weight, gradient in zip(weights.values(), gradients, strict=True):
+                weight -= lr * gradient
+    return {name: value.detach().numpy() for name, value in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "close"), [("fp32", 3, 1e-5), ("fp16", 1, 0.01), ("bf16", 1, 0.1)]
+)
+def test_trains_as_pytorch_does(name, steps, close):
+    """Weights move as they should: off by less than ``close`` of how far, in the root mean square.
+
+    With operands of 8 bits (bfloat16), a maximum is taken from another place now and then.
+    """
+    network = small()
+    golden = UnifiedGolden(lower(network, 8), arithmetic(name))
+    before = golden.read_weights()
+    x, labels = data(network, 4)
+    for _ in range(steps):
+        golden.step(x, labels, 0.05)
+    want = trained(network, x, labels, 0.05, steps)
+    for key, got in golden.read_weights().items():
+        moved = np.linalg.norm(want[key] - before[key])
+        assert np.linalg.norm(got - want[key]) < close * moved, key
+
+
+def test_fixed_point_learns():
+    network = small()
+    numbers = arithmetic("fixed<16,6>")
+    golden = UnifiedGolden(lower(network, 8), numbers)
+    x, labels = data(network, 4)
+    first = golden.step(x, labels, 0.05)
+    for _ in range(30):
+        last = golden.step(x, labels, 0.05)
+    own = np.arange(len(labels)), labels
+    assert (last[own] - last.max(axis=1) == 0).all()
+    assert last[own].mean() > first[own].mean()
+
+
+def test_lanes_change_the_order_and_little_else():
+    network = small()
+    x, labels = data(network, 2)
+    found = []
+    for lanes in (7, 8, 16):
+        golden = UnifiedGolden(lower(network, lanes), arithmetic("fp32"))
+        golden.step(x, labels, 0.05)
+        found.append(golden.read_weights())
+    assert all(
+        np.allclose(a, b, atol=1e-6)
+        for f in found
+        for a, b in zip(f.values(), found[0].values(), strict=True)
+    )
+
+
+def test_frozen_layers_keep_their_weights():
+    network = small().freeze("conv1", "linear1")
+    golden = UnifiedGolden(lower(network, 8), arithmetic("fp32"))
+    before = golden.read_weights()
+    golden.step(*data(network, 2), 0.05)
+    for key, after in golden.read_weights().items():
+        assert (after == before[key]).all() == key.startswith(("conv1", "linear1"))
+
+
+def test_softmax_is_right_to_the_last_bits():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(scale=4, size=(1000, 10))
+    want = np.exp(scores - scores.max(axis=1, keepdims=True))
+    want /= want.sum(axis=1, keepdims=True)
+    got = probabilities(SCORE.encode(scores)) / 2.0**24
+    # Scores are off by 2**-21, powers by about 2**-24 of them; what is shifted out of a power, and out of
+    # its probability, is less than 2**-24 each.
+    assert (abs(got - want) <= want * (2 * 2.0**-21 + 2 * 2.0**-23) + 2 * 2.0**-24).all()
+
+
+@pytest.mark.parametrize("scores", [[0, 0], [2**31 - 1, -(2**31)], [-(2**31)] * 3, [5]])
+def test_softmax_of_extreme_scores(scores):
+    got = probabilities(np.array([scores]))[0]
+    equal = np.array(scores) == max(scores)
+    assert (got[equal] == 2**24 // equal.sum()).all()
+    assert (got[~equal] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("layers", "culprit"),
+    [
+        ([st.ReLU(), st.Conv2d(3, 3), st.Flatten(), st.Linear(3)], "relu1 comes before any"),
+        ([st.Conv2d(3, 3), st.MaxPool2d(), st.MaxPool2d(), st.Flatten(), st.Linear(3)], "pool2"),
+        ([st.Flatten(), st.Linear(9)], "up to 8 classes"),
+    ],
+)
+def test_what_the_array_cannot_run_is_named(layers, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        lower(st.Network((2, 9, 9), layers), 8)
