@@ -156,8 +156,8 @@ class TrainingStage(wiring.Component):
     interrupted, and FP or BP lose one cycle for each word that WU updates; no other word begins in
     it. Without BP, the first word follows the errors as they arrive if no FP may come meanwhile:
     the sample updates the weights, or all that there is room for are past FP. With
-    an update, a step takes 9 cycles more than its operations, and in a design for mini-batches or with
-    clipping another one. A stage that is not trainable has no WU, nor has a
+    an update, a step takes 9 cycles more than its operations, another one if its errors are there when FP
+    ends, and in a design for mini-batches or with clipping another one. A stage that is not trainable has no WU, nor has a
     ``frozen`` sample: an input map is free again two cycles after FP's last operation in the former, and
     after BP's in the latter, or when all errors are there.
 
