@@ -90,7 +90,8 @@ class SampleReceiver(wiring.Component):
         word = Signal(range(fmt.payload_words + 1))  # behind the label
         sample, inside = Signal(PACKET_BITS), Signal()  # of the packet; it is not the first
         draining = Signal()  # the rest of a packet that is dropped
-        head, tail = Signal(init=1), Signal()  # it is the label; it is the sample's last, or the label
+        head = Signal(init=1)  # it is the label
+        tail = Signal()  # it is the sample's last, or the label
         end = tail & ~head
         taken, wrong = Signal(), Signal()
         m.d.comb += [

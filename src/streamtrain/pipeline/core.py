@@ -135,9 +135,11 @@ class TrainingPipeline(wiring.Component):
         sample = ~(reads | writes)
         calm = Signal()  # it was empty, and no sample has come since
         m.d.sync += calm.eq(empty & ~(commands.o.valid & sample))
-        # All have room for a token. Only a command takes it, so it is known before the command is looked at.
+        # All have room for a token. Only commands take it, so it is known before one is looked at.
         room = Signal()
-        takers = [(queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)]
+        takers = [
+            (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
+        ]
         takers.append((loss_queue.i, sample))
         if plan.random_sites:
             takers.append((random.token, ~sample & (command.stage == len(stages))))

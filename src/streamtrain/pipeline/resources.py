@@ -492,9 +492,10 @@ class _Tally:
                 return
             self.luts["control"] += width
         self.memory(name, width, depth, held=False, **options)
-        pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
+        level = ceil_log2(depth + 1)  # up and down are counters of their own
+        pointers = 2 * ceil_log2(depth) + level
         self.ff += pointers + 2
-        self.luts["count"] += pointers
+        self.luts["count"] += pointers + level + 1
 
     def counters(self, bits):
         """Registers that count."""
