@@ -21,7 +21,7 @@ from streamtrain.host.packing import STATE_BITS
 from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.array import MultiplierArray, operand_widths
-from streamtrain.pipeline.layouts import stored_width, update_fields
+from streamtrain.pipeline.layouts import scan_width, stored_width, update_fields
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.optimizer import (
     CLIP_BITS,
@@ -789,7 +789,8 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
         + ceil_log2(shape.kernel**2 // shape.taps)
         for shape in windows
     )
-    tally.ff += line + reads + token + 23
+    # And the number that the host writes, and tokens that go on a cycle later.
+    tally.ff += line + reads + token + 23 + scan_width(plan, stage) + 1 + back + learns
     tally.luts["control"] += 40 + 20 * learns + 20 * back + (2 + learns) * word + reads
     if stage.bias and learns:
         width = stage.errors.width + shifts
@@ -822,7 +823,7 @@ def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
     adding = shift if shift > 0 and mode in _ADDING else 0
     head = name == "outputs" and stage.pool > 1
     tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS, head=head)
-    tally.ff += 32 + lanes * width
+    tally.ff += 32 + lanes * width + ceil_log2(lanes + 1)
     tally.luts["sum"] += lanes * (width + 1 + saturates + adding)
     tally.luts["control"] += 32
     if adding and mode is Round.STOCHASTIC:
