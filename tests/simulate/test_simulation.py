@@ -208,10 +208,10 @@ def test_waveforms_on_request(tmp_path):
 def _half_a_bit_more(function):
     """``WeightStore._changed`` that rounds up where it should round to nearest."""
 
-    def changed(self, old, gradient, drop, keep, random):
+    def changed(self, old, gradient, drop, random):
         if self.stage.name == "conv1":
             gradient = (gradient + (1 << drop - 1)).as_signed()
-        return function(self, old, gradient, drop, keep, random)
+        return function(self, old, gradient, drop, random)
 
     return changed
 
