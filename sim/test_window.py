@@ -2,7 +2,7 @@
 
 import cocotb
 from common import agree, begin, check_end, check_weights
-from trainer import WEIGHTS, Refused
+from trainer import RANDOM, WEIGHTS, Refused
 
 
 @cocotb.test()
@@ -12,6 +12,20 @@ async def weights_read_back(dut):
     for count in (3, 0, len(trainer.golden["x"])):
         await trainer.load(count)
         await check_weights(trainer, count)
+
+
+@cocotb.test()
+async def memories_outlast_aresetn(dut):
+    """What memories hold stays; registers have their reset values, and random bits their seed."""
+    trainer = await begin(dut, samples=3)
+    await trainer.load(2)
+    await trainer.reset()
+    for place in trainer.places:
+        expected = trainer.held(place, 0 if place[1] == RANDOM else 2)
+        assert (await trainer.read_window(*place)).tolist() == expected.tolist(), f"place {place}"
+    assert await trainer.read("CONTROL") == 0
+    assert await trainer.read("PACKET") == 1
+    assert await trainer.read("EVENTS") == 0
 
 
 @cocotb.test()

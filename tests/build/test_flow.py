@@ -3,6 +3,7 @@ import re
 from hashlib import sha256
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from streamtrain.build import BuildError, build
@@ -58,8 +59,6 @@ def test_shares_of_the_bound_add_up(design, images, tmp_path):
 
 
 def test_accuracies_are_those_of_the_same_training(design, images, tmp_path):
-    import numpy as np
-
     accuracy = make(design, images, tmp_path / "out", seed=3).summary["accuracy"]
     rng = np.random.default_rng(3)
     order = np.concatenate([rng.permutation(30), rng.permutation(30)])[:50]
@@ -84,7 +83,8 @@ def test_manifest_lists_every_file(design, images, tmp_path):
     }
     assert manifest["files"] == there
     assert there.keys() >= {
-        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "driver/plan.json", "driver/streamtrain.c",
+        "design.json", "ip/streamtrain.v", "ip/package_ip.tcl", "vivado/build.tcl", "ip/registers.json", "ip/golden.npz",
+        "driver/plan.json", "driver/streamtrain.c", "driver/streamtrain_weights.h",
         "regs/streamtrain.svd", "report/summary.json", "report/report.html",
     }  # fmt: skip
     configuration = manifest["configuration"]
@@ -250,7 +250,12 @@ def test_there_is_an_overlay_of_the_device_tree(design, images, tmp_path, board,
     """Addresses, sizes and interrupt are those of the block design; the compiler dtc is not needed."""
     design.board, out = board, tmp_path / "out"
     make(design, images, out)
-    assert {path.name for path in (out / "deploy").iterdir()} == {"streamtrain.dtso", "plan.json"}
+    deployed = {path.name for path in (out / "deploy").iterdir()}
+    assert deployed == {"streamtrain.dtso", "plan.json", "training.npz"}
+    with np.load(out / "deploy" / "training.npz") as found:
+        losses = design.golden().fit(found["x"], found["y"], progress=False).losses
+        assert len(losses) == 50
+        assert np.array_equal(losses, found["losses"])
     text = (out / "deploy" / "streamtrain.dtso").read_text()
     nodes = {
         name: dict(re.findall(r"([\w#-]+) = (.*);", body))

@@ -103,6 +103,31 @@ def test_refuses_a_build_with_files_added(tmp_path):
     assert_refuses(tmp_path / "out", r"what streamtrain did not write, such as rtl/notes\.txt")
 
 
+def test_keeps_what_other_tools_left_where_they_work(tmp_path):
+    left = {
+        "vivado/streamtrain.bit": "an hour",
+        "vivado/project/streamtrain.runs/impl_1/top.bit": "an hour",
+        "vivado/vivado.jou": "journal",
+        "vivado/.Xil/lock": "",
+        "ip/component.xml": "packaged",
+        "ip/verilator/Vtop.mk": "compiled",
+    }
+    for content in ("first", "second", "third"):
+        with output_folder(tmp_path / "out") as folder:
+            fill(folder, content)
+            if content == "third":  # a build that ran Vivado itself
+                (folder / "vivado").mkdir()
+                (folder / "vivado" / "streamtrain.bit").write_text("new")
+        for name, text in left.items():
+            if content == "first":
+                (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "out" / name).write_text(text)
+            right = "new" if content == "third" and name == "vivado/streamtrain.bit" else text
+            assert (tmp_path / "out" / name).read_text() == right
+        assert (tmp_path / "out" / "rtl" / "top.v").read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_refuses_a_file(tmp_path):
     (tmp_path / "out").write_text("precious")
     assert_refuses(tmp_path / "out", r"must be a folder, but .*out is a file")

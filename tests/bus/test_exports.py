@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from ctypes import c_long
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -26,7 +27,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "registers.md"
 
 def plain(table, lacks=()):
     """A table as dictionaries, without members that a format has no place for."""
-    return {
+    constants = {v.name: (v.value, "" if "doc" in lacks else v.doc) for v in table.constants}
+    return ({} if "constants" in lacks else {"constants": constants}) | {
         register.name: {
             name: value
             for name, value in (
@@ -68,7 +70,9 @@ def read_markdown(table, folder):
     """By the rows of its tables."""
     path = write_registers(folder, table) / "registers.md"
     sections = re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    _, *overview = cells(sections[0])[0]
+    *constants, (_, *overview) = cells(sections[0])
+    own = [row for rows in constants for row in rows[1:]]
+    held_by_none = {name.strip("`"): (int(value), doc) for name, value, doc in own}
     found = {}
     for section in sections[1:]:
         name, facts, *_ = (line for line in section.splitlines() if line)
@@ -107,7 +111,7 @@ def read_markdown(table, folder):
     assert [(int(row[0], 0), row[1]) for row in overview] == [
         (register["address"], f"[{name}](#{name.lower()})") for name, register in found.items()
     ]
-    return found
+    return {"constants": held_by_none, **found}
 
 
 def limits_of(access, limits, bits):
@@ -145,6 +149,8 @@ def read_c(table, folder):
     numbers = {
         name: int(number) for name, number in (line.split() for line in printed.splitlines())
     }
+    facts = re.findall(rf"^#define {prefix}(\w+) \(-?\d+\)$", defined, re.MULTILINE)
+    constants = {name: (c_long(numbers.pop(name)).value, "") for name in facts}
     found = {}
     registers = [name.removesuffix("_OFFSET") for name in numbers if name.endswith("_OFFSET")]
     for name in sorted(registers, key=lambda name: numbers[f"{name}_OFFSET"]):
@@ -174,7 +180,7 @@ def read_c(table, folder):
         register = max((name_ for name_ in found if mask.startswith(f"{name_}_")), key=len)
         field = found[register]["fields"][mask.removeprefix(f"{register}_").lower()]
         field["values"][name.removeprefix(f"{mask}_")] = numbers[name]
-    return found
+    return {"constants": constants, **found}
 
 
 def compile_and_run(program, compiler, *options):
@@ -341,9 +347,9 @@ READERS = {
         read_c,
         ("doc", "value docs", "external", "captured_by", "consumes", "access", "signed"),
     ),
-    "Python": (read_python, ("value docs",)),
-    "SVD": (read_svd, ("external", "captured_by", "constant", "signed")),
-    "RDL": (read_rdl, ()),
+    "Python": (read_python, ("value docs", "constants")),
+    "SVD": (read_svd, ("constants", "external", "captured_by", "constant", "signed")),
+    "RDL": (read_rdl, ("constants",)),
 }
 
 
@@ -547,11 +553,14 @@ PLANTED = {
     "value's name": lambda t: change_field(
         t, "MIXED", "number", values=(Value("SOME", 2, "Not many."), Value("MANY", 12))
     ),
+    "fact that no register holds": lambda t: replace(t, constants=(Value("BYTES", -2, "Of it."),)),
 }
 
 UNSEEN = {
+    "Python": {"fact that no register holds"},
+    "RDL": {"fact that no register holds"},
     "C": {"external", "captured_by", "consumes", "doc", "access", "pulse", "signed"},
-    "SVD": {"external", "captured_by", "signed"},
+    "SVD": {"external", "captured_by", "signed", "fact that no register holds"},
     "gates": {
         "register's name",
         "consumes",
@@ -560,6 +569,7 @@ UNSEEN = {
         "signed",
         "value",
         "value's name",
+        "fact that no register holds",
     },
 }
 """Planted errors in what a format has no place for."""
@@ -675,6 +685,16 @@ def test_python_attributes_read_and_write(tmp_path):
         AttributeError, match=r"^CONTROL has no field 'go' to write; it has run, mode"
     ):
         registers.CONTROL(go=1)
+    assert words[0x030] == 65535
+    with pytest.raises(
+        AttributeError,
+        match=r"^PACKET is a register: write a field of it, such as PACKET.samples = ",
+    ):
+        registers.PACKET = 4
+    with pytest.raises(AttributeError, match=r"^PACKET has no field 'sampels'; it has samples$"):
+        registers.PACKET.sampels = 4
+    with pytest.raises(AttributeError, match=r"^There is no register 'PACKETS'; they are ID, "):
+        registers.PACKETS = 4
     assert words[0x030] == 65535
 
 

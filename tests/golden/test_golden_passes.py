@@ -59,7 +59,7 @@ def computed(own, x, weight, bias, errors):
     if flat:
         mine = tiled(x.reshape(images, *own.flattened), lanes).reshape(images, -1, 1, 1, lanes)
     else:
-        mine = tiled(x, own.vector)
+        mine = tiled(x, own.group)
     outs = own.tiles[0]
     padded = np.zeros(outs * lanes, dtype)
     padded[: own.m] = bias
@@ -144,7 +144,7 @@ def test_blocks_hold_every_weight_once(name):
 
 def test_taps_of_a_colour_image_lie_side_by_side():
     own = LAYERS["stride 4, 11x11"]
-    assert own.vector == 4
+    assert own.group == 4
     assert len(own.passes.tile) == 31  # 121 taps, four at once; one by one, they would be 121
 
 

@@ -137,6 +137,7 @@ def test_softmax_of_extreme_scores(scores):
         ([st.ReLU(), st.Conv2d(3, 3), st.Flatten(), st.Linear(3)], "relu1 comes before any"),
         ([st.Conv2d(3, 3), st.MaxPool2d(), st.MaxPool2d(), st.Flatten(), st.Linear(3)], "pool2"),
         ([st.Flatten(), st.Linear(9)], "up to 8 classes"),
+        ([st.Flatten(), st.Linear(3), st.ReLU()], "must be the scores"),
     ],
 )
 def test_what_the_array_cannot_run_is_named(layers, culprit):

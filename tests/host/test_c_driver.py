@@ -26,6 +26,7 @@ import streamtrain as st
 import streamtrain.host
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.exports import c_header
+from streamtrain.host.c_driver import write_c_driver, write_c_weights
 from streamtrain.host.packing import stage_words
 from streamtrain.numeric import Round
 from streamtrain.simulate import SimulatedBus
@@ -61,7 +62,7 @@ void watch(uint32_t (*read)(uintptr_t), void (*write)(uintptr_t, uint32_t))
 }
 """
 
-OK, NO_TRAINER, OTHER_DESIGN, OUT_OF_RANGE, TIMEOUT, DMA_ERROR, DAMAGED = range(7)
+OK, NO_TRAINER, OTHER_DESIGN, OUT_OF_RANGE, TIMEOUT, DMA_ERROR, DAMAGED, NO_DRAIN = range(8)
 CONTROL, DMA = 0x40000000, 0x41E00000
 
 READ = CFUNCTYPE(c_uint32, c_void_p, c_uint32)
@@ -73,7 +74,7 @@ FLUSH = CFUNCTYPE(c_int, c_void_p)
 class Trainer(Structure):
     _fields_ = (
         ("read", READ), ("write", WRITE), ("exchange", EXCHANGE), ("flush", FLUSH),
-        ("context", c_void_p), ("patience", c_uint32),
+        ("context", c_void_p), ("patience", c_uint32), ("spare", c_void_p),
     )  # fmt: skip
 
 
@@ -90,6 +91,7 @@ class Axi(Structure):
     _fields_ = (
         ("control", c_void_p), ("dma", c_void_p), ("physical", c_void_p),
         ("flush_cache", c_void_p), ("invalidate_cache", c_void_p), ("patience", c_uint32),
+        ("drain", c_void_p),
     )  # fmt: skip
 
 
@@ -159,7 +161,8 @@ class Host:
             watch_read = CFUNCTYPE(c_uint32, c_void_p)(self._read)
             watch_write = CFUNCTYPE(None, c_void_p, c_uint32)(self._write)
             library.watch(watch_read, watch_write)
-            self.axi = Axi(CONTROL, DMA, None, None, None, patience)
+            self.drain = np.zeros(4 * self.format.result_bytes + 64, np.uint8)
+            self.axi = Axi(CONTROL, DMA, None, None, None, patience, self.drain.ctypes.data)
             self.trainer = library.streamtrain_over_axi(byref(self.axi))
             self.kept = watch_read, watch_write
         else:
@@ -170,6 +173,7 @@ class Host:
                 FLUSH(lambda context: self.bus.flush() or OK),
                 None,
                 patience,
+                None,
             )
 
     def _read(self, address):
@@ -323,6 +327,43 @@ def test_results_that_nobody_took_are_dropped(library):
     assert again.run("infer", x, y)[0] == golden.predict(x, progress=False).tolist()
 
 
+def test_the_dma_gets_no_memory_but_the_callers(library):
+    host = Host(library, "axi")
+    started = []
+    physical = CFUNCTYPE(c_uint64, c_void_p)(lambda address: started.append(address) or address)
+    host.axi.physical = ctypes.cast(physical, c_void_p)
+    x, y = samples(2)
+    host.bus.write(0x030, 2)
+    host.bus.write(0x020, 1)
+    packet = host.format.pack(np.zeros((2, 1, 4, 4), int), y).reshape(-1, host.format.size)[:-2]
+    keep = np.full(len(packet), (1 << host.format.size) - 1)
+    host.bus.transfer(packet, keep, np.zeros(len(packet)), 0)  # the rest never comes
+    assert host.bus.read(0x024) & 2  # receiving
+    assert host.call("init") == OK
+    assert not host.bus.read(0x024) & 2
+    assert set(started) == {host.drain.ctypes.data}
+    assert len(host.run("infer", x, y)[0]) == 2
+
+
+def test_a_drain_buffer_is_asked_for(library):
+    host = Host(library, "axi")
+    host.axi.drain = None
+    host.trainer = library.streamtrain_over_axi(byref(host.axi))
+    host.dma.stuck = True
+    assert host.call("init") == host.call("reset") == NO_DRAIN
+
+
+def test_nothing_is_written_where_no_trainer_is(library):
+    host = Host(library, "axi")
+    host.bus.read = lambda address: 0xFFFFFFFF
+    written = []
+    host._write = lambda address, value: written.append(address)
+    watch_write = CFUNCTYPE(None, c_void_p, c_uint32)(host._write)
+    library.watch(host.kept[0], watch_write)
+    assert host.call("init") == host.call("reset") == NO_TRAINER
+    assert written == []
+
+
 @pytest.mark.parametrize("design, size", [(FULL, 4), (FULL, 1), (DESIGN, 64)])
 def test_every_kind_of_design_compiles(tmp_path, design, size):
     put_header(tmp_path, design, size)
@@ -331,6 +372,48 @@ def test_every_kind_of_design_compiles(tmp_path, design, size):
             ["gcc", *WARNINGS, *options, f"-I{tmp_path}", "-c", DRIVER / "streamtrain.c", "-o", tmp_path / "driver.o"],
             check=True,
         )  # fmt: skip
+
+
+def test_first_weights_are_those_of_the_network(tmp_path):
+    write_c_weights(tmp_path, DESIGN.plan)
+    put_header(tmp_path, DESIGN)
+    source = tmp_path / "main.c"
+    source.write_text("""
+#include <stdio.h>
+#include "streamtrain_regs.h"
+#include "streamtrain_weights.h"
+int main(void)
+{
+    for (uint32_t layer = 0; layer < STREAMTRAIN_SHAPE_LAYERS; ++layer) {
+        for (uint32_t number = 0; number < streamtrain_first_counts[layer]; ++number)
+            printf("%d ", (int)streamtrain_first_weights[layer][number]);
+        printf("\\n");
+    }
+    return 0;
+}
+""")
+    program = tmp_path / "main"
+    subprocess.run(["gcc", *WARNINGS, source, "-o", program], check=True)
+    printed = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    expected = words(DESIGN.golden())
+    assert [list(map(int, line.split())) for line in printed.splitlines()] == expected
+    constants = {
+        value.name: value.value for value in register_map(PacketFormat(DESIGN.plan)).constants
+    }
+    for stage, numbers in zip(DESIGN.plan.stages, expected, strict=True):
+        assert constants[f"{stage.name.upper()}_WEIGHTS"] == len(numbers)
+
+
+def test_the_pages_program_compiles(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "host.md"
+    (tmp_path / "main.c").write_text(page.read_text().partition("```c\n")[2].partition("```")[0])
+    write_c_driver(tmp_path)
+    write_c_weights(tmp_path, DESIGN.plan)
+    put_header(tmp_path, DESIGN)
+    subprocess.run(
+        ["gcc", *WARNINGS, f"-I{tmp_path}", tmp_path / "main.c", tmp_path / "streamtrain.c", "-lm", "-o", tmp_path / "main"],
+        check=True,
+    )  # fmt: skip
 
 
 def test_the_header_is_cpp_too(tmp_path):

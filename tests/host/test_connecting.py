@@ -94,7 +94,9 @@ def test_a_file_may_hold_something_else(tmp_path):
     file.write_text(NET.to_json())
     with pytest.raises(ValueError, match=r"net\.json holds a Network, not a Plan or a Design$"):
         st.connect(file, "simulation")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        FileNotFoundError, match=r"^There is no .*none\.json: name the folder that a"
+    ):
         st.connect(tmp_path / "none.json", "simulation")
     with pytest.raises(TypeError, match=r"^design must be a Design, a Plan or a path, not 7$"):
         st.connect(7, "simulation")

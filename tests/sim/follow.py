@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
-from handover import held_by
 
+from streamtrain.build.handover import held_by
 from streamtrain.bus.window import Target
 from streamtrain.golden import Golden
 from streamtrain.host.device import Commands, Op

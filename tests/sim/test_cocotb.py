@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from follow import follow
-from handover import hand_over
 
 import streamtrain as st
+from streamtrain.build.handover import hand_over
+from streamtrain.bus import PacketFormat, TrainerIP
 from streamtrain.host.trainer import encode_samples
 from streamtrain.numeric import Fixed, Round
+from streamtrain.pipeline.generate import verilog_of
 from streamtrain.simulate import count_cycles
 
 sys.path.append(str(Path(__file__).parents[2] / "sim"))
@@ -40,7 +42,10 @@ _SMALL_NUMBERS = st.Numbers(
 
 def _built(folder, plan, size, x, y, simulator="verilator", **options):
     codes = encode_samples(plan, x)
-    hand_over(plan, size, folder, codes, y, **options)
+    fmt = PacketFormat(plan, size)
+    folder.mkdir(exist_ok=True)
+    (folder / "streamtrain.v").write_text(verilog_of(TrainerIP(fmt), "streamtrain"))
+    hand_over(fmt, folder, codes, y, **options)
     return SimpleNamespace(folder=folder, plan=plan, x=codes, runner=bench.build(folder, simulator))
 
 

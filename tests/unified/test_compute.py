@@ -60,7 +60,7 @@ class Case:
         self.numbers, self.floating = numbers, isinstance(numbers, FloatArithmetic)
         rng = np.random.default_rng(seed)
         self.tiles = own.tiles if own.group == own.lanes else (own.tiles[0], 1)
-        shape = (IMAGES, self.tiles[1], own.rows, own.columns, own.vector)
+        shape = (IMAGES, self.tiles[1], own.rows, own.columns, own.group)
 
         def draw(shape):
             if self.floating:

@@ -11,6 +11,7 @@ from amaranth.sim import Simulator
 from streamtrain.numeric import Fixed, FixedArithmetic, arithmetic
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.loader import Loader, Target
+from streamtrain.unified.pack import Pack
 from streamtrain.unified.regroup import Regroup
 
 FIXED = FixedArithmetic(Fixed(16, 8), Fixed(32, 16))
@@ -238,3 +239,50 @@ def test_a_load_waits_for_what_it_reads_to_be_written():
     assert all(
         done >= load["after"] for (*_, done), load in zip(bench.requests, loads, strict=True)
     )
+
+
+@pytest.mark.parametrize("word", [16, 32, 64, 192])
+def test_pack(word):
+    """Packets of words, cut into beats or put together, the last beat filled up with zeros."""
+    dut, rng = Pack(word, BEAT), np.random.default_rng(word)
+    packets = [
+        [int.from_bytes(rng.bytes(word // 8), "little") for _ in range(count)]
+        for count in rng.integers(1, 12, 20)
+    ]
+    want, got = [], []
+    for packet in packets:
+        joined = sum(code << word * n for n, code in enumerate(packet))
+        beats = -(-len(packet) * word // BEAT)
+        want += [joined >> BEAT * n & (1 << BEAT) - 1 for n in range(beats)]
+    pauses = random.Random(word)
+
+    async def send(ctx):
+        for packet in packets:
+            for number, code in enumerate(packet):
+                ctx.set(dut.i.payload, {"word": code, "last": number == len(packet) - 1})
+                ctx.set(dut.i.valid, 1)
+                ready = False
+                while not ready:
+                    *_, ready = await ctx.tick().sample(dut.i.ready)
+                ctx.set(dut.i.valid, 0)
+
+    async def take(ctx):
+        while len(got) < len(want):
+            ctx.set(dut.o.ready, pauses.random() < 0.6)
+            _, _, valid, ready, beat = await ctx.tick().sample(
+                dut.o.valid, dut.o.ready, dut.o.payload
+            )
+            if valid and ready:
+                got.append(beat)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(send)
+    simulator.add_testbench(take)
+    simulator.run()
+    assert got == want
+
+
+def test_pack_refuses_words_that_do_not_fit():
+    with pytest.raises(ValueError, match="48 bits neither divide beats of 64"):
+        Pack(48, 64)

@@ -97,7 +97,7 @@ def build(
     The steps are those of ``python -m streamtrain.build``: *generate* Verilog; *verify* that it
     equals the golden model; *train* it in simulation on real images; *package* it as an IP with registers,
     drivers and Vivado's scripts; *synthesise* it; *implement* it, where there are tools for the board;
-    *report*. Nothing is at ``out`` until all of them succeed.
+    *report*. ``out`` appears when all of them have succeeded, or all up to ``stop``.
 
     A build that fails or is interrupted keeps what its finished steps made in ``OUT.partial``, and the
     same build goes on from there.

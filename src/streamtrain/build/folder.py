@@ -15,6 +15,10 @@ MANIFEST = "manifest.json"
 """File that lists what a build wrote; a folder with it may be replaced by the next build."""
 
 
+_WORKPLACES = ("ip", "vivado")
+"""Folders of a build in which other tools work: Vivado, and simulators. What they leave there is kept."""
+
+
 def _listed(out):
     """Files that the manifest of ``out`` lists; None if there is no manifest of ours."""
     try:
@@ -25,17 +29,18 @@ def _listed(out):
 
 
 def _check_replaceable(out):
+    """Files at ``out`` that the next build keeps; raises :exc:`ValueError` if it may not replace the others."""
     if Path.cwd().is_relative_to(out):
         raise ValueError(f"Output folder {out} holds the current folder; name one inside it")
     if not out.exists():
-        return
+        return []
     if out.is_mount():
         raise ValueError(f"Output folder {out} is a mount point; name a folder inside it")
     if not out.is_dir():
         raise ValueError(f"Output must be a folder, but {out} is a file")
     found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
     if not found:
-        return
+        return []
     listed = _listed(out)
     if listed is None:
         raise ValueError(
@@ -43,11 +48,21 @@ def _check_replaceable(out):
             f"{MANIFEST} of ours); name another, or empty it"
         )
     foreign = [name for name in found if name != MANIFEST and name not in listed]
-    if foreign:
+    lost = [name for name in foreign if name.partition("/")[0] not in _WORKPLACES]
+    if lost:
         raise ValueError(
-            f"Output folder {out} also holds what streamtrain did not write, such as {foreign[0]}; "
+            f"Output folder {out} also holds what streamtrain did not write, such as {lost[0]}; "
             f"move it, or name another folder"
         )
+    return foreign
+
+
+def _keep(names, replaced, out):
+    """Move files that others made to the new build, where it has none of that name."""
+    for name in names:
+        if not (out / name).exists():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (replaced / name).rename(out / name)
 
 
 def _claim(partial, out):
@@ -86,13 +101,13 @@ def output_folder(out):
     Until then it is ``OUT.partial`` beside it. When the block fails or is interrupted, what was at
     ``out`` stays; so does what the block made, if a :class:`~streamtrain.build.state.BuildState` says that
     something can go on from there: the next block finds it in its folder. An earlier build at ``out`` is
-    replaced.
+    replaced; what other tools left in its ``ip`` and ``vivado`` stays.
 
     Raises
     ------
     ValueError
         Before the block, if ``out`` cannot be written, is a file, holds the current folder, or
-        holds files that no manifest of ours lists; or another process is at it.
+        holds files elsewhere that no manifest of ours lists; or another process is at it.
     """
     out = Path(out).resolve()
     try:
@@ -102,16 +117,18 @@ def output_folder(out):
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"Cannot write to {out.parent}: {error.strerror}") from None
-    lock = _claim(partial, out)
+    lock, kept = _claim(partial, out), []
     try:
         yield partial
-        _check_replaceable(out)
+        kept = _check_replaceable(out)
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
     finally:
         if replaced.exists() and not out.exists():
             replaced.rename(out)
+        if replaced.exists():
+            _keep(kept, replaced, out)
         lock.unlink(missing_ok=True)
         if not (partial / BOOKKEEPING / "state.json").exists():
             shutil.rmtree(partial, ignore_errors=True)

@@ -12,6 +12,7 @@ import numpy as np
 import streamtrain
 from streamtrain import data as datasets
 from streamtrain.build.errors import BuildError
+from streamtrain.build.handover import hand_over
 from streamtrain.build.manifest import made_now
 from streamtrain.build.parts import TOP, part_build
 from streamtrain.build.report import RESOURCES, render
@@ -21,14 +22,19 @@ from streamtrain.bus.generate import generate_ip
 from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
-from streamtrain.host.c_driver import write_c_driver
+from streamtrain.host.c_driver import write_c_driver, write_c_weights
 from streamtrain.host.connect import PLAN_FILE, ConnectedTrainer
+from streamtrain.host.trainer import encode_samples
 from streamtrain.network import network_text
 from streamtrain.simulate import SimulatedBus
 
 __all__ = ["SEARCH_STEP", "STEPS", "Steps"]
 
 STEPS = ("plan", "generate", "verify", "train", "package", "synthesise", "implement", "report")
+
+_DEPLOYED = 1_000  # images that go to the board, with the losses that it should have
+
+_HANDED_OVER = 18  # to benches in sim/
 
 SEARCH_STEP = "explore"
 """The step before them, if a search finds the design."""
@@ -267,8 +273,12 @@ class Steps:
         for name in ("regs", "driver", "deploy", "vivado", "ecp5"):
             rmtree(self.folder / name, ignore_errors=True)
         write_registers(self.folder, register_map(self.format))
+        x, y = (part[:_HANDED_OVER] for part in self.images)
+        cycles = self.summary["cycles_per_step"]["simulated"]
+        hand_over(self.format, self.folder / "ip", encode_samples(self.design.plan, x), y, cycles)
         self._write_plan("driver")
         write_c_driver(self._folder("driver"))
+        write_c_weights(self._folder("driver"), self.design.plan)
         self.tools.package(self.folder, self.verilog)
         parts = ("ip", "regs", "driver", "vivado", "ecp5")
         return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
@@ -301,6 +311,13 @@ class Steps:
             )
         if (self.folder / "deploy").exists():
             self._write_plan("deploy")  # beside the bitstream, where PYNQ's driver looks for it
+            x, y = self.images
+            np.savez_compressed(
+                self.folder / "deploy" / "training.npz",
+                x=x[:_DEPLOYED],
+                y=y[:_DEPLOYED],
+                losses=np.load(self.state.own / "loss.npy")[:_DEPLOYED],
+            )
         found = dict(done.summary)
         if "routed" in found:
             self.summary["resources"]["routed"] = found.pop("routed")

@@ -170,26 +170,35 @@ class BurstSplitter(wiring.Component):
         low = Signal(low_bits, reset_less=True)
         left = Signal(BEATS_BITS + 1 - low_bits, reset_less=True)
         stop = Signal(low_bits, reset_less=True)  # where the last one ends
-        last = Signal(reset_less=True)
+        # What decides whether a burst may go is in registers: others decide on more in the same cycle.
+        size, last = Signal(low_bits, reset_less=True), Signal(reset_less=True)
         burst, taken = self.o.payload, Signal()
-        within = Signal(BEATS_BITS + 1)
+        within, single = Signal(BEATS_BITS + 1), Signal()
         m.d.comb += [
             burst.address.eq(Cat(Const(0, byte_bits), low, high)),
-            burst.len.eq(Mux(last, stop, self.burst_beats - 1) - low),
+            burst.len.eq(size),
             burst.last.eq(last),
             taken.eq(self.o.valid & self.o.ready),
             begin.eq(waiting & ~refused & (~self.o.valid | taken & last)),
             within.eq(first[:low_bits] + final),
+            single.eq(within[low_bits:] == 0),
             self.busy.eq(self.o.valid | waiting & ~refused),
         ]
         with m.If(taken):
-            m.d.sync += [high.eq(high + 1), low.eq(0), left.eq(left - 1), last.eq(left == 1)]
-            m.d.sync += self.o.valid.eq(~last)
+            m.d.sync += [
+                self.o.valid.eq(~last),
+                high.eq(high + 1),
+                low.eq(0),
+                left.eq(left - 1),
+                last.eq(left == 1),
+                size.eq(Mux(left == 1, stop, self.burst_beats - 1)),
+            ]
         with m.If(begin):
             m.d.sync += [
                 self.o.valid.eq(1),
                 Cat(low, high).eq(first),
                 Cat(stop, left).eq(within),
-                last.eq(within[low_bits:] == 0),
+                last.eq(single),
+                size.eq(Mux(single, final, self.burst_beats - 1 - first[:low_bits])),
             ]
         return m

@@ -33,7 +33,7 @@ def _check_name(what, name, case):
 
 @dataclass(frozen=True)
 class Value(Record):
-    """A value of a field that has a name.
+    """A value that has a name: of a field, or a fact that no register holds.
 
     Parameters
     ----------
@@ -214,17 +214,20 @@ class RegisterMap(Record):
     name : :class:`str`
     doc : :class:`str`
     registers : tuple of :class:`Register`
+    constants : tuple of :class:`Value`
+        Facts that a driver needs and no register holds.
 
     Raises
     ------
     ValueError
-        If there are none, if two have the same name or address, if fields of two become one name, or
+        If there are no registers, if two have the same name or address, if fields of two become one name, or
         if one is captured by none that is there.
     """
 
     name: str
     doc: str
     registers: tuple
+    constants: tuple = ()
 
     def __post_init__(self):
         _check_name("Register map", self.name, str.lower)

@@ -18,7 +18,7 @@ from streamtrain.pipeline.plan import RATE_UNIT
 
 __all__ = ["EVENTS", "IDENTITY", "SATURATIONS", "WIDE", "configuration", "register_map", "release"]
 
-IDENTITY = int.from_bytes(b"STRM")
+IDENTITY = int.from_bytes(b"STRM", "big")
 """What the register ID reads as."""
 
 SATURATIONS = 0x100
@@ -94,7 +94,28 @@ def register_map(fmt):
         "streamtrain",
         f"Trainer of a network of {len(plan.stages)} layers with weights, {plan.network.classes} classes",
         tuple(registers),
+        tuple(_formats(fmt)),
     )
+
+
+def _formats(fmt):
+    """What a driver needs to make samples and weights, and to read results."""
+    plan = fmt.plan
+    pixel, score = plan.stages[0].input, plan.stages[-1].output
+    sizes = window_sizes(plan)
+    yield Value("PIXEL_BYTES", fmt.pixel_bytes, f"Bytes of a pixel: a code of {pixel}.")
+    yield Value("PIXEL_FRAC", pixel.frac, "Its bits below the binary point.")
+    yield Value("SCORE_BYTES", fmt.score_bytes, f"Bytes of a score: a code of {score}.")
+    yield Value("SCORE_FRAC", score.frac, "Its bits below the binary point.")
+    yield Value("LOSS_FRAC", LOSS_FRAC, "Bits of a loss below the binary point.")
+    for number, stage in enumerate(plan.stages):
+        name, count = stage.name.upper(), sizes[Target.WEIGHTS, number]
+        yield Value(
+            f"{name}_WEIGHTS",
+            count,
+            f"Numbers behind the window of layer {number}, {stage.name}: codes of {stage.stored}.",
+        )
+        yield Value(f"{name}_WEIGHTS_FRAC", stage.stored.frac, "Their bits below the binary point.")
 
 
 def _fact(name, low, bits, value, doc):

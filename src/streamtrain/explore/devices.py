@@ -5,7 +5,6 @@ file a board, and in ``boards/devices/``, one file an FPGA. Adding one takes no 
 user's own can be anywhere. ``docs/boards.md`` says what the fields mean and where figures come from.
 """
 
-import tomllib
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -475,6 +474,8 @@ def _alone(device):
 
 
 def _table(path):
+    import tomllib  # late: boards with Python 3.10 have no need of tables
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -5,18 +5,12 @@ import numpy as np
 from streamtrain.golden import passes
 from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
 from streamtrain.numeric import (
-    Fixed,
     FloatArithmetic,
     Round,
-    add_saturating,
-    multiply_codes,
     requantize_codes,
 )
 
-__all__ = ["RATE", "UnifiedGolden", "pooled", "tiled", "unpooled"]
-
-RATE = Fixed(25, 24)
-"""What a learning rate becomes where numbers are fixed-point ones."""
+__all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
 
 
 class UnifiedGolden:
@@ -87,12 +81,12 @@ class UnifiedGolden:
     def _forward(self, x):
         """Scores, and for each layer its inputs, and where its outputs went through pool and ReLU."""
         layer, inputs, routes = self.plan.layers[0], {}, {}
-        maps = tiled(self.numbers.operands(x), layer.vector)
+        maps = tiled(self.numbers.operands(x), layer.group)
         if layer.linear:
             maps = tiled(self.numbers.operands(x).reshape(len(x), -1, 1, 1), layer.lanes)
         for layer in self.plan.layers:
             inputs[layer.name] = maps = np.ascontiguousarray(
-                maps.reshape(self._input_shape(layer, maps))
+                maps.reshape(len(maps), -1, layer.rows, layer.columns, maps.shape[-1])
             )
             shape = (len(maps), layer.tiles[0], layer.out_rows, layer.out_columns, layer.lanes)
             z = np.zeros(shape, self.numbers.dtype)
@@ -102,9 +96,6 @@ class UnifiedGolden:
             )  # fmt: skip
             maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
         return maps.reshape(len(maps), -1)[:, : layer.m], inputs, routes
-
-    def _input_shape(self, layer, maps):
-        return len(maps), -1, layer.rows, layer.columns, maps.shape[-1]
 
     def _loss(self, scores, labels):
         """Errors of the scores, as a map."""
@@ -187,18 +178,16 @@ class _Numbers:
         return requantize_codes(codes, shift, self.arithmetic.operand, Round.NEAREST)[0]
 
     def rate(self, real):
-        """What gradients are multiplied with."""
-        return self.accumulators(-real) if self.floating else RATE.encode(-real)
+        """Code of what gradients are multiplied with."""
+        return self.arithmetic.rate.encode(-real)
 
     def updated(self, weights, gradients, rate):
         """Weights plus ``rate`` times their gradients, both rounded."""
-        wide = self.arithmetic.accumulator
-        if not self.floating:
-            step, _ = requantize_codes(gradients * rate, RATE.frac, wide, Round.NEAREST)
-            return add_saturating(weights, step, wide)
-        weights, gradients, rate = (wide.from_float32(a) for a in (weights, gradients, rate))
-        step = multiply_codes(gradients, rate, wide, wide)
-        return wide.to_float32(self.arithmetic.add(weights, step))
+        wide, codes = self.arithmetic.accumulator, np.asarray
+        if self.floating:
+            codes = wide.from_float32
+        step = self.arithmetic.scale(codes(gradients), rate)
+        return self._numbers(wide, self.arithmetic.add(codes(weights), step))
 
 
 def tiled(maps, lanes):

@@ -149,6 +149,10 @@ def load_plan(design):
             if not found:
                 raise ValueError(f"{path} has no {PLAN_FILE}; is it the folder of a build?")
             path = found[0]
+        if not path.exists():
+            raise FileNotFoundError(
+                f"There is no {path}: name the folder that a build wrote, its deploy/, or a plan.json"
+            )
         design = Record.from_json(path.read_text(encoding="utf-8"))
         if not isinstance(design, Plan | Design):
             raise ValueError(f"{path} holds a {type(design).__name__}, not a Plan or a Design")

@@ -490,10 +490,9 @@ class Trainer:
         if not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"Samples must be floats, or uint8 (divided by 255), not {x.dtype}")
         if not (np.isfinite(x.min()) and np.isfinite(x.max())):
-            sample, *element = np.argwhere(~np.isfinite(x))[0].tolist()
-            value = x[sample, *element]
+            where = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
             raise ValueError(
-                f"Sample {sample} has {value} at {tuple(element)}, "
+                f"Sample {where[0]} has {x[where]} at {where[1:]}, "
                 f"which {self.plan.stages[0].input} cannot hold"
             )
         return x

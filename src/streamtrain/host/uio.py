@@ -99,8 +99,9 @@ def _registers(name, root):
     for device in sorted(Path(root, "sys/class/uio").glob("uio*")):
         names[(device / "name").read_text().strip()] = device
     if name not in names:
+        there = ", ".join(names)
         raise BusError(
-            f"There is no UIO device {name!r}, but {', '.join(names) or 'none'}; "
+            f"There is no UIO device {name!r}{f', but {there}' if there else ', nor any other'}; "
             f"load the device tree overlay, and uio_pdrv_genirq with of_id=generic-uio"
         )
     size = int((names[name] / "maps/map0/size").read_text(), 0)

@@ -38,6 +38,7 @@ from streamtrain.numeric.saturating import (
     add_saturating,
     narrow_saturating,
 )
+from streamtrain.numeric.scale import RATE, FixedScaler, scale_saturating
 from streamtrain.records import Record
 
 __all__ = ["Arithmetic", "FixedArithmetic", "FloatArithmetic", "MultiplyAdd", "arithmetic"]
@@ -61,6 +62,7 @@ class Arithmetic:
     ``widen``        an operand as an accumulator, exactly            ``widen_codes(codes)``
     ``relu``         an operand, or 0 if that is larger               ``relu_codes(codes)``
     ``maximum``      the larger operand; ``second``: it is ``b``      ``maximum_codes(a, b)``
+    ``scaler``       accumulator times ``rate``: an accumulator       ``scale(a, b)``
     ===============  ===============================================  ======================
 
     ``encode`` and ``decode`` are those of the operand's format. ``maximum_codes`` returns the codes, and
@@ -69,6 +71,8 @@ class Arithmetic:
 
     operand: Float | Fixed
     accumulator: Float | Fixed | None
+    rate: Float | Fixed
+    """Format of what a gradient is scaled with."""
 
     def encode(self, real):
         """Operands nearest to real numbers."""
@@ -109,6 +113,10 @@ class FloatArithmetic(Arithmetic, Record):
             )
 
     @property
+    def rate(self):
+        return self.accumulator
+
+    @property
     def name(self):
         """Such as ``bf16``; with accumulators other than FP32, such as ``bf16+bf16``."""
         added = "" if self.accumulator == FP32 else f"+{self.accumulator.name}"
@@ -136,8 +144,14 @@ class FloatArithmetic(Arithmetic, Record):
     def maximum(self):
         return FloatMaximum(self.operand)
 
+    def scaler(self):
+        return FloatMultiplier(self.accumulator, self.accumulator)
+
     def multiply(self, a, b):
         return multiply_codes(a, b, self.operand, self.accumulator)
+
+    def scale(self, a, b):
+        return multiply_codes(a, b, self.accumulator, self.accumulator)
 
     def add(self, a, b):
         return add_codes(a, b, self.accumulator)
@@ -190,6 +204,10 @@ class FixedArithmetic(Arithmetic, Record):
             )
 
     @property
+    def rate(self):
+        return RATE
+
+    @property
     def name(self):
         """Such as ``fixed<16,4>``; with accumulators other than the default, theirs behind a plus."""
         default = FixedArithmetic(self.operand).accumulator
@@ -217,8 +235,14 @@ class FixedArithmetic(Arithmetic, Record):
     def maximum(self):
         return FixedMaximum(self.operand)
 
+    def scaler(self):
+        return FixedScaler(self.accumulator)
+
     def multiply(self, a, b):
         return np.multiply(a, b, dtype=np.int64)
+
+    def scale(self, a, b):
+        return scale_saturating(a, b, self.accumulator)
 
     def add(self, a, b):
         return add_saturating(a, b, self.accumulator)

@@ -10,7 +10,10 @@ from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.gates import delayed
 
-__all__ = ["READ_LATENCY", "Depths", "DoubleBuffer", "ReadPort", "WritePort"]
+__all__ = ["PLACES", "READ_LATENCY", "Depths", "DoubleBuffer", "ReadPort", "WritePort"]
+
+PLACES = 4
+"""Places of a pooling square; a route has a bit for each."""
 
 READ_LATENCY = 2
 """Cycles from an address to its word: block RAM with its output register."""
@@ -78,7 +81,7 @@ class Depths(NamedTuple):
             "weights": (operands, self.weights),
             "biases": (accumulators, self.tiles),
             "sums": (accumulators, self.sums),
-            "routes": (4 * lanes, self.sums),
+            "routes": (PLACES * lanes, self.sums),
             "gradients": (lanes * accumulators, self.gradients),
             "bias_gradients": (accumulators, self.tiles),
         }

@@ -106,7 +106,7 @@ class KernelLayer(Record):
 
     @property
     def group(self):
-        """Lanes that one tap takes: all, or a power of two that is enough for few channels.
+        """Lanes that one tap takes, and words of an input's pixel in memory: all, or a power of two that is enough for few channels.
 
         Only layers whose input errors nobody wants can have several groups: BP would have to add up
         what different taps of a vector are worth.
@@ -117,15 +117,15 @@ class KernelLayer(Record):
         return group if 2 * group <= self.lanes else self.lanes
 
     @property
-    def vector(self):
-        """Words of an input pixel in memory."""
-        return self.group
-
-    @property
     def tiles(self):
         """Tiles of (output, input) channels; of a linear layer, each pixel of its input is one."""
         channels, rows, columns = self.flattened
         return _up(self.m, self.lanes), _up(channels, self.lanes) * rows * columns
+
+    @property
+    def input_tiles(self):
+        """Tiles of channels that an input is made of in memory."""
+        return 1 if self.group < self.lanes else self.tiles[1]
 
     @cached_property
     def passes(self):
@@ -183,11 +183,6 @@ class KernelLayer(Record):
         used = passes.exists & (channel < self.n)
         return (slice(None), channel[used], passes.row[used], passes.column[used]), used
 
-    @property
-    def macs(self):
-        """Multiplications of one phase for a sample that a perfect array would do."""
-        return self.m * self.n * self.kernel**2 * self.out_rows * self.out_columns
-
 
 @dataclass(frozen=True)
 class UnifiedPlan(Record):
@@ -229,6 +224,11 @@ def lower(network, lanes=16):
         raise ValueError(
             f"{layers[-1].name} gives {layers[-1].m} scores for each of {prod(layers[-1].pooled)} pixels; "
             f"the array's loss takes one pixel with up to {lanes} classes"
+        )
+    if layers[-1].relu or layers[-1].pool > 1:
+        raise ValueError(
+            f"{layers[-1].name} is the last layer with weights, and its outputs must be the scores; leave out "
+            f"what follows it"
         )
     return UnifiedPlan(network, tuple(layers), lanes)
 

@@ -34,8 +34,8 @@ def c_header(table):
 
     Of each register, ``NAME_OFFSET`` and ``NAME_RESET_VALUE``; of each field, ``NAME_FIELD_SHIFT``,
     ``_MASK``, ``_RESET_VALUE`` and, if it does not take everything, ``_MIN`` and ``_MAX``. A constant is
-    also there as ``NAME_FIELD``, and a value that has a name as ``NAME_FIELD_VALUE``. All begin with the
-    name of the table.
+    also there as ``NAME_FIELD``, and a value that has a name as ``NAME_FIELD_VALUE``; facts that no register
+    holds have the names of the table's constants. All begin with the name of the table.
 
     Parameters
     ----------
@@ -60,15 +60,18 @@ def c_header(table):
         "#endif",
         "",
     ]
-    macros = {}
+    macros = {value.name: "the table's constants" for value in table.constants}
+    for value in table.constants:
+        lines += [f"/* {_comment(value.doc)} */", f"#define {prefix}_{value.name} ({value.value})"]
+    lines += [""] * bool(table.constants)
     for register in table:
         lines += [f"/* {register.name}: {_comment(register.doc)}{_kind(register)} */"]
         for comment, name, text in _register(register):
             if name in macros:
                 raise ValueError(
-                    f"Macro {prefix}_{name} would be of register {macros[name]} and of {register.name}"
+                    f"Macro {prefix}_{name} would be of {macros[name]} and of {register.name}"
                 )
-            macros[name] = register.name
+            macros[name] = f"register {register.name}"
             lines += [f"/* {comment} */"] * bool(comment) + [f"#define {prefix}_{name} {text}"]
         lines.append("")
     accessors = _ACCESSORS.format(name=table.name, NAME=prefix)

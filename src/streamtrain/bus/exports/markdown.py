@@ -13,8 +13,11 @@ Registers have 32 bits and are at byte addresses. What software may do with a fi
 A write of anything that a field does not take changes nothing, and is answered by SLVERR."""
 
 
+_CONSTANTS = "What no register holds; macros of the C header have these names behind the table's."
+
+
 def markdown(table):
-    """A table of registers as Markdown: an overview, then a section for each register.
+    """A table of registers as Markdown: facts that no register holds, an overview, a section for each register.
 
     Parameters
     ----------
@@ -26,8 +29,10 @@ def markdown(table):
         (f"{register.address:#05x}", f"[{register.name}](#{register.name.lower()})", register.doc)
         for register in table
     ]
+    constants = [(f"`{one.name}`", str(one.value), one.doc) for one in table.constants]
     parts = [
         f"{table.doc}.",
+        *([_CONSTANTS, _rows(("name", "value", "what it is"), constants)] if constants else ()),
         _INTRODUCTION,
         _rows(("address", "register", "what it is"), overview),
         *(part for register in table for part in _register(register)),

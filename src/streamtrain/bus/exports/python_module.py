@@ -86,7 +86,14 @@ class Register:
     FIELDS = {{}}
 
     def __init__(self, mmio):
-        self._mmio = mmio
+        self.__dict__["_mmio"] = mmio
+
+    def __setattr__(self, name, value):
+        if name not in self.FIELDS:
+            raise AttributeError(
+                f"{{type(self).__name__}} has no field {{name!r}}; it has {{', '.join(self.FIELDS)}}"
+            )
+        super().__setattr__(name, value)
 
     def __int__(self):
         return self._mmio.read(self.ADDRESS)
@@ -124,7 +131,16 @@ class Registers:
 
     def __init__(self, mmio):
         for register in Registers.ALL:
-            setattr(self, register.__name__, register(mmio))
+            self.__dict__[register.__name__] = register(mmio)
+
+    def __setattr__(self, name, value):
+        register = self.__dict__.get(name)
+        if register is None:
+            raise AttributeError(f"There is no register {{name!r}}; they are {{', '.join(self.__dict__)}}")
+        raise AttributeError(
+            f"{{name}} is a register: write a field of it, such as "
+            f"{{name}}.{{next(iter(register.FIELDS))}} = ..., or several: {{name}}(...)"
+        )
 '''
 
 

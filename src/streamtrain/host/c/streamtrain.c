@@ -62,8 +62,9 @@ int streamtrain_init(streamtrain *trainer)
 
 int streamtrain_reset(streamtrain *trainer)
 {
-    static const uint64_t end[8] = {0};
+    static const uint64_t zeros[8] = {0};
     int status = flush(trainer);
+    if (status == STREAMTRAIN_NO_TRAINER || status == STREAMTRAIN_NO_DRAIN) return status;
     /* Whole samples that are inside are worked off, so that no update is cut short. A window that was left
      * open waits for whoever opened it. */
     for (uint32_t times = 0; status == STREAMTRAIN_OK && times < SETTLE_FLUSHES; ++times) {
@@ -76,7 +77,8 @@ int streamtrain_reset(streamtrain *trainer)
     if (status != STREAMTRAIN_OK) return status;
     /* The rest of a packet is dropped up to its end, but whoever sent it is gone. */
     if (get(trainer, STREAMTRAIN_STATUS_OFFSET) & STREAMTRAIN_STATUS_RECEIVING_MASK)
-        status = trainer->exchange(trainer->context, end, STREAMTRAIN_FEATURES_BYTES, NULL, 0);
+        status = trainer->exchange(trainer->context, trainer->spare ? trainer->spare : zeros,
+                                   STREAMTRAIN_FEATURES_BYTES, NULL, 0);
     put(trainer, STREAMTRAIN_EVENTS_OFFSET, EVENTS | STREAMTRAIN_EVENTS_DONE_MASK);
     return status;
 }
@@ -263,11 +265,13 @@ static int axi_exchange(void *context, const void *packet, size_t bytes, void *r
 static int axi_flush(void *context)
 {
     const streamtrain_axi *axi = context;
-    /* As much as the trainer may have ready, and what the next samples make of it. */
-    static uint8_t rubbish[4 * STREAMTRAIN_RESULT_BYTES_BYTES + 64] __attribute__((aligned(64)));
+    if (!axi->drain) return STREAMTRAIN_NO_DRAIN;
+    /* Where no trainer is, the DMA's address may be another's, too. */
+    if (STREAMTRAIN_READ32(axi->control + STREAMTRAIN_ID_OFFSET) != STREAMTRAIN_ID_ID)
+        return STREAMTRAIN_NO_TRAINER;
     int status = axi_dma_reset(axi);
     if (status != STREAMTRAIN_OK) return status;
-    axi_dma_start(axi, S2MM, rubbish, sizeof rubbish);
+    axi_dma_start(axi, S2MM, axi->drain, STREAMTRAIN_DRAIN_BYTES);
     for (uint32_t look = 0; look < DRAIN_LOOKS; ++look)
         if (STREAMTRAIN_READ32(axi->dma + S2MM + DMASR) & (DMASR_IDLE | DMASR_ERRORS)) break;
     return axi_dma_reset(axi);
@@ -282,6 +286,7 @@ streamtrain streamtrain_over_axi(streamtrain_axi *axi)
         .flush = axi_flush,
         .context = axi,
         .patience = axi->patience,
+        .spare = axi->drain,
     };
     return trainer;
 }

@@ -3,7 +3,9 @@
  * streamtrain_regs.h is made for each design; streamtrain_init() checks that hardware and header belong
  * together. Samples and results are laid out as docs/ip.md says.
  *
- *     streamtrain_axi axi = {.control = 0x43c00000, .dma = 0x40400000, .patience = 100000000};
+ *     static uint8_t drain[STREAMTRAIN_DRAIN_BYTES] __attribute__((aligned(64)));
+ *     streamtrain_axi axi = {
+ *         .control = 0x43c00000, .dma = 0x40400000, .patience = 100000000, .drain = drain};
  *     streamtrain trainer = streamtrain_over_axi(&axi);
  *     if (streamtrain_init(&trainer) != STREAMTRAIN_OK) ...
  *     streamtrain_set_label(sample, 7);
@@ -29,7 +31,10 @@ enum {
     STREAMTRAIN_OUT_OF_RANGE,  /* an argument; nothing was done */
     STREAMTRAIN_TIMEOUT,       /* nothing moved any more; call streamtrain_reset() */
     STREAMTRAIN_DMA_ERROR,     /* the DMA reports an error; call streamtrain_reset() */
-    STREAMTRAIN_DAMAGED        /* samples were dropped: the register EVENTS says why */
+    /* Samples were dropped, and results are missing: the register EVENTS says why, until
+     * streamtrain_reset(), which has to be called. */
+    STREAMTRAIN_DAMAGED,
+    STREAMTRAIN_NO_DRAIN       /* streamtrain_axi.drain is NULL; nothing was done */
 };
 
 /* What the window looks at; STREAMTRAIN_FEATURES_MOMENTUM and _RANDOM say what there is. */
@@ -45,6 +50,9 @@ typedef struct {
     int (*flush)(void *context);
     void *context;
     uint32_t patience; /* looks at a register before giving up */
+    /* A packet of one word to end one with, where exchange() takes not just any memory; its content does
+     * not matter. May be NULL. */
+    const void *spare;
 } streamtrain;
 
 /* What came of a sample. */
@@ -87,6 +95,9 @@ int streamtrain_write_window(streamtrain *trainer, uint32_t layer, uint32_t targ
 /* A counter of 64 bits, by the offset of its lower half. */
 uint64_t streamtrain_wide(streamtrain *trainer, uint32_t offset);
 
+/* As much as a trainer may have ready, and what the next samples make of it. */
+#define STREAMTRAIN_DRAIN_BYTES (4u * STREAMTRAIN_RESULT_BYTES_BYTES + 64u)
+
 /* Registers in memory, and an AXI DMA in simple mode whose lengths have 26 bits. The DMA reads and writes
  * samples and results where the caller has them: they have to be physically contiguous, and begin at
  * multiples of 64 bytes. */
@@ -99,6 +110,8 @@ typedef struct {
     void (*flush_cache)(const void *address, size_t bytes);
     void (*invalidate_cache)(void *address, size_t bytes);
     uint32_t patience; /* looks at a register in which no sample is worked off, before giving up */
+    /* STREAMTRAIN_DRAIN_BYTES, where samples and results are, for what nobody waits for any more. */
+    void *drain;
 } streamtrain_axi;
 
 /* A trainer there; `axi` has to outlive it. */

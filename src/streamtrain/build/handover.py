@@ -1,13 +1,12 @@
-"""What the benches in ``sim/`` are given: Verilog, registers, and what the golden model says."""
+"""What the benches in ``sim/`` are given besides Verilog: registers, and what the golden model says."""
 
 import numpy as np
 
-from streamtrain.bus import PacketFormat, TrainerIP, register_map
+from streamtrain.bus import register_map
 from streamtrain.bus.window import Target
 from streamtrain.golden import Golden
 from streamtrain.host.packing import pack_states, stage_words
 from streamtrain.host.trainer import training_commands
-from streamtrain.pipeline.generate import verilog_of
 from streamtrain.pipeline.optimizer import velocity
 
 __all__ = ["element_dtype", "hand_over", "held_by", "in_stream_order"]
@@ -42,23 +41,19 @@ def _numbers(stage, tensors, suffix):
     return stage_words(stage, tensors[f"{stage.name}.weight{suffix}"], bias).ravel()
 
 
-def hand_over(plan, size, folder, x, y, cycles=0.0):
-    """Write a folder for the benches, with a training at batch 1.
+def hand_over(fmt, folder, x, y, cycles=0.0):
+    """Write ``registers.json`` and ``golden.npz`` beside the Verilog, with a training at batch 1.
 
     Parameters
     ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
-    size : :class:`int`
-        Bytes of TDATA.
+    fmt : :class:`~streamtrain.bus.PacketFormat`
     folder : :class:`~pathlib.Path`
     x, y : integer arrays (samples, channels, rows, columns), (samples,)
         Codes and labels.
     cycles : :class:`float`
         Cycles of the bare pipeline's step, for the bench that compares.
     """
-    fmt = PacketFormat(plan, size)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "streamtrain.v").write_text(verilog_of(TrainerIP(fmt), "streamtrain"))
+    plan = fmt.plan
     (folder / "registers.json").write_text(register_map(fmt).to_json())
     rate = plan.rate_code(plan.network.optimizer.lr)
     golden = Golden(plan)
@@ -69,7 +64,7 @@ def hand_over(plan, size, folder, x, y, cycles=0.0):
         this = slice(number, number + 1)
         found.append(golden.run(x[this], commands[this]))
         held.append(held_by(plan, golden))
-    np.savez(
+    np.savez_compressed(
         folder / "golden.npz",
         x=in_stream_order(plan, x),
         labels=np.asarray(y, np.int64),
@@ -81,7 +76,7 @@ def hand_over(plan, size, folder, x, y, cycles=0.0):
         predicted=np.concatenate([one.predicted for one in found]),
         cycles=cycles,
         **{
-            f"held_{layer}_{target}": np.array([now[layer, target] for now in held])
+            f"held_{layer}_{target}": np.array([now[layer, target] for now in held], np.int32)
             for layer, target in held[0]
         },
     )

@@ -1,0 +1,640 @@
+"""What makes a program of a plan: where everything lies in memory, and a record for each thing to be done.
+
+Maps lie in memory image after image; an image is tiles of channels, each with its rows and columns of
+vectors. A layer is computed in tiles that fit the buffers: of images, of rows, and of tiles of channels. All
+rows and several images go into one if they fit; else it is one image, and as many rows as do.
+
+====  =====================  ==========================================  ==============================
+      kept on chip           from the outside: loops                     what is loaded for each tile
+====  =====================  ==========================================  ==============================
+FP    weights of some        those groups; images and rows; output       inputs: all channels, or some
+      output channels        channels; input channels if not all fit     after others
+BP    weights of some        the same, inputs and outputs exchanged      errors, and routes to store by
+      input channels
+WU    gradients of some      those groups; images and rows               inputs and errors
+      blocks
+====  =====================  ==========================================  ==============================
+"""
+
+from dataclasses import dataclass, field
+
+from streamtrain.unified.buffers import PLACES, Depths
+from streamtrain.unified.loader import Target
+from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
+from streamtrain.unified.sequencer import Fold
+
+__all__ = ["Compiler", "Region"]
+
+_BLOCK = 8  # records that are fetched at once
+
+
+@dataclass
+class Region:
+    """Maps in memory, or weights: *tiles* that are alike, a number of them for each image.
+
+    Parameters
+    ----------
+    address : :class:`int`
+        In bytes.
+    tiles, rows, columns : :class:`int`
+        Tiles of an image, and words of a tile.
+    bits : :class:`int`
+        Of a word.
+    beat_bytes : :class:`int`
+        Each tile begins with a beat.
+    written : :class:`int`
+        Writes of the program after which it is what it should be.
+    """
+
+    address: int
+    tiles: int
+    rows: int
+    columns: int
+    bits: int
+    beat_bytes: int
+    written: int = 0
+
+    @property
+    def stride(self):
+        """Bytes from one tile to the next."""
+        return self._beats(self.rows) * self.beat_bytes
+
+    def _beats(self, rows):
+        return -(-rows * self.columns * self.bits // (8 * self.beat_bytes))
+
+    def begins_with_beat(self, row):
+        return row * self.columns * self.bits % (8 * self.beat_bytes) == 0
+
+    def part(self, images, tiles, rows):
+        """Chunks of memory as loads and stores have them; each argument is a :class:`range`."""
+        assert len(images) == 1 or len(tiles) == self.tiles, "not at equal distances"
+        assert self.begins_with_beat(rows.start), "not at a beat"
+        first = images.start * self.tiles + tiles.start
+        offset = rows.start * self.columns * self.bits // 8
+        return {
+            "address": self.address + first * self.stride + offset,
+            "beats": self._beats(len(rows)), "chunks": len(images) * len(tiles),
+            "stride": self.stride, "words": len(rows) * self.columns,
+        }  # fmt: skip
+
+
+@dataclass
+class _Program:
+    """Records in order, and how many writes they ask for."""
+
+    layouts: dict
+    records: list = field(default_factory=list)
+    writes: int = 0
+
+    def add(self, kind, **fields):
+        self.records.append(pack_record(self.layouts, kind, fields))
+
+    def image(self):
+        """The program as bytes, with its end, in whole blocks."""
+        self.add(Kind.END, writes=self.writes)
+        size = _BLOCK * RECORD_BITS // 8
+        joined = b"".join(self.records)
+        return joined.ljust(-(-len(joined) // size) * size, b"\0")
+
+
+def _parts(count, size):
+    """Ranges of up to ``size`` that cover ``range(count)``."""
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+class Compiler:
+    """Lay out a plan in memory, and write the programs of a step.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.plan.UnifiedPlan`
+    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+    images : :class:`int`
+        Of a mini-batch.
+    depths : :class:`~streamtrain.unified.buffers.Depths`, optional
+        Of the buffers; as large as whole layers and mini-batches are without.
+    data_bits, address_bits : :class:`int`
+        Of the memory.
+    base : :class:`int`
+        First address.
+
+    Attributes
+    ----------
+    depths : :class:`~streamtrain.unified.buffers.Depths`
+    fold : :class:`~streamtrain.unified.sequencer.Fold` or None
+    inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
+        ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
+    targets : :class:`Region`
+        The classes of a mini-batch, as routes: the first bit of a class's lane is set.
+    programs : :class:`int`
+        Where programs may be put, behind all regions.
+
+    Raises
+    ------
+    ValueError
+        If a layer does not fit the buffers, however small its tiles are.
+    """
+
+    def __init__(
+        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0
+    ):
+        self.plan, self.arithmetic, self.images = plan, arithmetic, images
+        self.beat_bytes = data_bits // 8
+        self.layouts = record_layouts(arithmetic, address_bits)
+        self.depths = depths or self._whole_layers()
+        first = plan.layers[0]
+        self.fold = None
+        if first.group < plan.lanes:
+            self.fold = Fold(first.group, first.kernel, first.columns)
+        self.inputs, self.outputs, self.routes, self.errors = {}, {}, {}, {}
+        self.weights, self.biases = {}, {}
+        self._end = base
+        operands, row, lanes = plan.lanes * arithmetic.operand.width, plan.lanes * 32, plan.lanes
+        for number, layer in enumerate(plan.layers):
+            name, (outs, _) = layer.name, layer.tiles
+            if number:
+                self.inputs[name] = self.outputs[plan.layers[number - 1].name]
+            else:
+                vector = layer.group * arithmetic.operand.width
+                size = layer.input_tiles, layer.rows, layer.columns
+                self.inputs[name] = self._region(*size, vector, images)
+            self.outputs[name] = self._region(outs, *layer.pooled, operands, images)
+            self.routes[name] = self._region(outs, *layer.pooled, PLACES * lanes, images)
+            size = outs, layer.out_rows, layer.out_columns
+            self.errors[name] = self._region(*size, operands, images)
+            # A tile is what belongs to a tile of output channels; a row, one of input channels.
+            passes = len(layer.passes.tile)
+            inputs = self.inputs[name].tiles
+            self.weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
+            self.biases[name] = self._region(1, outs, 1, row, 1)
+        self.targets = self._region(1, 1, 1, PLACES * lanes, images)
+        self.programs = self._end
+
+    def _region(self, tiles, rows, columns, bits, images):
+        region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes)
+        end = region.address + images * tiles * region.stride
+        self._end = -(-end // 4096) * 4096
+        return region
+
+    def _whole_layers(self):
+        """Buffers for each layer as one tile."""
+        layers, images = self.plan.layers, self.images
+        inputs = [layer.input_tiles * layer.rows * layer.columns * images for layer in layers]
+        outputs = [layer.tiles[0] * layer.out_rows * layer.out_columns * images for layer in layers]
+        blocks = [layer.tiles[0] * len(layer.passes.tile) for layer in layers]
+        return Depths(
+            x=max(*inputs, *outputs),
+            e=max(outputs),
+            sums=max(*inputs, *outputs),
+            weights=max(blocks) * self.plan.lanes,
+            gradients=max(blocks),
+            tiles=max(2, *(layer.tiles[0] for layer in layers)),
+        )
+
+    def evaluation(self):
+        """The program that computes scores of a mini-batch, as bytes."""
+        program = self._begin()
+        for layer in self.plan.layers:
+            self._sums(program, _Forward(self, layer))
+        return program.image()
+
+    def step(self):
+        """The program of a training step, as bytes."""
+        program = self._begin()
+        for layer in self.plan.layers:
+            self._sums(program, _Forward(self, layer, scored=layer is self.plan.layers[-1]))
+        for layer in reversed(self.plan.layers):
+            if layer.back:
+                self._sums(program, _Backward(self, layer))
+            if layer.trainable:
+                self._update(program, layer)
+            if not layer.back:
+                break
+        return program.image()
+
+    def _begin(self):
+        for regions in (self.outputs, self.routes, self.errors, self.weights, self.biases):
+            for region in regions.values():
+                region.written = 0
+        return _Program(self.layouts)
+
+    # -- loads and stores --------------------------------------------------------------------------
+
+    def load(self, program, target, region, images, tiles, rows, last=1):
+        """Load part of a region, once all of it has been written."""
+        program.add(
+            Kind.LOAD, target=target, **region.part(images, tiles, rows), last=last,
+            after=region.written,
+        )  # fmt: skip
+
+    def store(self, program, region, chunks, **fields):
+        """Store chunks of a region."""
+        program.writes += chunks["chunks"]
+        region.written = program.writes
+        program.add(Kind.STORE, **chunks, **fields)
+
+    # -- FP and BP ---------------------------------------------------------------------------------
+
+    def _sums(self, program, phase):
+        """All tiles of FP or BP of a layer."""
+        group, rows, tiles, at_once, images = self._tiling(phase)
+        for own in _parts(phase.outs, group):
+            phase.load_weights(program, own)
+            spots = [(i, r) for i in _parts(self.images, images) for r in _parts(phase.rows, rows)]
+            subs = [
+                range(own.start + s.start, own.start + s.stop) for s in _parts(len(own), at_once)
+            ]
+            parts = _parts(phase.source.tiles, tiles)
+            for spot in spots:
+                for sub in subs:
+                    for part in parts:
+                        # All inputs stay for the next outputs, too; or they come again for each.
+                        if len(parts) > 1 or sub is subs[0]:
+                            phase.load(program, *spot, part)
+                        commands = phase.commands(*spot, own, sub, part)
+                        for command in commands:
+                            last = command is commands[-1]
+                            complete = last and part is parts[-1]
+                            program.add(
+                                Kind.COMPUTE, **command, first=part is parts[0],
+                                done_x=last and (len(parts) > 1 or sub is subs[-1]),
+                                done_weights=complete and sub is subs[-1] and spot is spots[-1],
+                                done=complete,
+                            )  # fmt: skip
+                    phase.store(program, *spot, sub)
+
+    def _tiling(self, phase):
+        """Outputs whose weights are kept, rows, input tiles, outputs at once, and images of a tile."""
+        depths, source = self.depths, phase.source
+        group = min(phase.most, depths.weights // phase.weights)
+        if not group:
+            raise ValueError(
+                f"{phase.title} needs {phase.weights} rows of weights at once; the buffer has {depths.weights}"
+            )
+        found = [
+            (rows, tiles)
+            for rows in _row_sizes(phase.rows, phase.row_step)
+            for tiles in [min(source.tiles, depths.x // phase.read_area(rows))]
+            if tiles and phase.area(rows) <= depths.sums and phase.aligned(rows)
+        ]
+        if not found:
+            raise ValueError(
+                f"{phase.title} needs {phase.read_area(phase.row_step)} vectors of inputs and "
+                f"{phase.area(phase.row_step)} sums at once; the buffers have {depths.x} and {depths.sums}"
+            )
+        # As many rows as possible; but rather fewer, if then all inputs are there at once.
+        rows, tiles = next((f for f in found if f[1] == source.tiles), found[0])
+        at_once = min(group, depths.sums // phase.area(rows))
+        images = 1
+        if rows == phase.rows and tiles == source.tiles and at_once == phase.outs:
+            images = min(
+                self.images,
+                depths.x // (tiles * phase.read_area(rows)),
+                depths.sums // (phase.outs * phase.area(rows)),
+            )
+        return group, rows, tiles, at_once, images
+
+    # -- WU ----------------------------------------------------------------------------------------
+
+    def _update(self, program, layer):
+        """All tiles of WU of a layer, and the update of its weights."""
+        phase = _Update(self, layer)
+        outs, ins, rows, images = self._update_tiling(phase)
+        for out in _parts(layer.tiles[0], outs):
+            for part in _parts(phase.source.tiles, ins):
+                spots = [
+                    (i, r)
+                    for i in _parts(self.images, images)
+                    for r in _parts(layer.out_rows, rows)
+                ]
+                for spot in spots:
+                    phase.load(program, *spot, out, part)
+                    commands = phase.commands(*spot, out, part)
+                    for command in commands:
+                        last = command is commands[-1]
+                        program.add(
+                            Kind.COMPUTE, **command, update=1, first=spot is spots[0],
+                            biased=part.start == 0, done_x=last, done_e=last,
+                            done=last and spot is spots[-1],
+                        )  # fmt: skip
+                phase.store(program, out, part)
+
+    def _update_tiling(self, phase):
+        """Tiles of outputs and of inputs whose gradients are kept, rows and images of a tile."""
+        layer, depths, source = phase.layer, self.depths, phase.source
+        blocks = phase.blocks  # of a tile of inputs
+        ins = min(source.tiles, depths.gradients // blocks)
+        if not ins:
+            raise ValueError(
+                f"WU of {layer.name} needs {blocks} blocks of gradients at once; the buffer has "
+                f"{depths.gradients}"
+            )
+        outs = min(layer.tiles[0], depths.gradients // (blocks * ins), depths.tiles)
+        found = [
+            (rows, tiles, many)
+            for rows in _row_sizes(layer.out_rows, 1)
+            for tiles in [min(ins, depths.x // phase.read_area(rows))]
+            for many in [min(outs, depths.e // (rows * layer.out_columns))]
+            if tiles and many
+        ]
+        if not found:
+            raise ValueError(
+                f"WU of {layer.name} needs {phase.read_area(1)} vectors of inputs and "
+                f"{layer.out_columns} errors at once; the buffers have {depths.x} and {depths.e}"
+            )
+        rows, ins, outs = next((f for f in found if f[1:] == (ins, outs)), found[0])
+        images = 1
+        if (rows, ins, outs) == (layer.out_rows, source.tiles, layer.tiles[0]):
+            area = outs * rows * layer.out_columns
+            images = min(self.images, depths.x // (ins * phase.read_area(rows)), depths.e // area)
+        return outs, ins, rows, images
+
+
+def _row_sizes(rows, step):
+    """Rows that a tile may have, the most first."""
+    return [size for size in range(rows, 0, -1) if size % step == 0]
+
+
+class _Phase:
+    """What tiles of a phase read, compute and write.
+
+    Attributes
+    ----------
+    source : :class:`Region`
+        Maps that vectors for the lanes are read from.
+    units : :class:`int`
+        Tiles of channels, as passes count them, in one of the source's: of a linear layer's input, each
+        pixel is one.
+    """
+
+    def __init__(self, compiler, layer):
+        self.compiler, self.layer = compiler, layer
+        self.lanes = compiler.plan.lanes
+        self.inputs = compiler.inputs[layer.name]
+        self.units = self.inputs.rows * self.inputs.columns if layer.linear else 1
+
+    def window_rows(self, rows):
+        """Rows of the input map that some rows of outputs read, from a beat on."""
+        layer, inputs = self.layer, self.inputs
+        if layer.linear:
+            return range(inputs.rows)
+        first = max(0, rows.start * layer.stride - layer.pad)
+        while not inputs.begins_with_beat(first):
+            first -= 1
+        last = (rows.stop - 1) * layer.stride - layer.pad + layer.kernel
+        return range(first, min(layer.rows, last))
+
+    def input_area(self, rows):
+        """Vectors of a tile of inputs that any so many rows of outputs read, at most."""
+        layer = self.layer
+        if layer.linear:
+            return self.units
+        starts = range(0, layer.out_rows, rows)
+        parts = (range(r, min(r + rows, layer.out_rows)) for r in starts)
+        return max(len(self.window_rows(part)) for part in parts) * layer.columns
+
+    def window(self, images, rows, tiles, step):
+        """Loops over outputs' pixels; ``step`` from one block of weights to the next."""
+        layer, columns = self.layer, self.layer.columns
+        reads = self.window_rows(rows)
+        held = len(reads) * columns if not layer.linear else 1
+        folded = layer.group < self.lanes
+        taps = 1 if folded else layer.kernel
+        end = (layer.out_columns - 1) * layer.stride
+        below = layer.stride * columns
+        image = len(tiles) * self.units * held
+        row = rows.start * layer.stride - layer.pad
+        first = 0 if layer.linear else reads.start
+        return {
+            "folded": folded, "tiles": len(tiles) * self.units, "taps_row": taps,
+            "taps_col": len(layer.passes.tile) if folded else taps,
+            "images": len(images), "rows": len(rows), "cols": layer.out_columns,
+            "map_rows": layer.rows, "map_cols": columns, "step": layer.stride,
+            "x_row": below - end, "x_image": image - (len(rows) - 1) * below - end,
+            "tap": (row - first) * columns - layer.pad, "tap_row": columns - layer.kernel + 1,
+            "tap_tile": held - (layer.kernel - 1) * (columns + 1),
+            "row": row, "col": -layer.pad,
+            "block_col": step, "block_row": step, "block_tile": step, "o_col": 1, "o_row": 1,
+        }  # fmt: skip
+
+    @property
+    def x_target(self):
+        return Target.GROUPS if self.layer.group < self.lanes else Target.X
+
+
+class _Forward(_Phase):
+    """FP; ``scored``: the errors of its outputs, too."""
+
+    def __init__(self, compiler, layer, scored=False):
+        super().__init__(compiler, layer)
+        self.scored = scored
+        self.title = f"FP of {layer.name}"
+        self.source, self.outs = self.inputs, layer.tiles[0]
+        self.most = min(self.outs, compiler.depths.tiles)
+        self.rows, self.row_step = layer.out_rows, layer.pool
+        self.passes = len(layer.passes.tile)
+        self.weights = self.passes * self.lanes
+        self.routed = layer.relu or layer.pool > 1
+
+    def area(self, rows):
+        return rows * self.layer.out_columns
+
+    def read_area(self, rows):
+        return self.input_area(rows)
+
+    def aligned(self, rows):
+        routes = self.compiler.routes[self.layer.name]
+        return (
+            rows == self.rows or not self.routed or routes.begins_with_beat(rows // self.layer.pool)
+        )
+
+    def load_weights(self, program, group):
+        compiler, name, one = self.compiler, self.layer.name, range(1)
+        compiler.load(program, Target.BIASES, compiler.biases[name], one, one, group, last=0)
+        weights = compiler.weights[name]
+        compiler.load(program, Target.WEIGHTS, weights, one, group, range(weights.rows))
+
+    def load(self, program, images, rows, part):
+        self.compiler.load(
+            program, self.x_target, self.source, images, part, self.window_rows(rows)
+        )
+
+    def commands(self, images, rows, group, sub, part):
+        area, per_tile = self.area(len(rows)), self.passes // self.source.tiles
+        window = self.window(images, rows, part, self.lanes)
+        return [
+            window | {
+                "block": ((out - group.start) * self.passes + part.start * per_tile) * self.lanes,
+                "o": (out - sub.start) * area, "o_image": (len(sub) - 1) * area + 1,
+                "bias": out - group.start, "biased": 1,
+            }
+            for out in sub
+        ]  # fmt: skip
+
+    def store(self, program, images, rows, sub):
+        compiler, layer = self.compiler, self.layer
+        pool, columns = layer.pool, layer.out_columns
+        pooled = range(rows.start // pool, rows.stop // pool)
+        outputs = {
+            "images": len(images) * len(sub), "rows": len(pooled), "cols": columns // pool,
+            "pool": pool > 1, "relu": layer.relu, "routed": self.routed, "o_row": columns,
+            "o_image": self.area(len(rows)), "done": not self.scored,
+        }  # fmt: skip
+        region, routes, places = compiler.outputs[layer.name], compiler.routes[layer.name], {}
+        if self.routed:
+            part = routes.part(images, sub, pooled)
+            places = {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
+            program.writes += part["chunks"]
+        compiler.store(program, region, region.part(images, sub, pooled), map=outputs, **places)
+        routes.written = program.writes
+        if self.scored:
+            compiler.load(program, Target.ROUTES, compiler.targets, images, range(1), range(1))
+            errors = outputs | {"relu": 0, "routed": 0, "scored": 1, "done": 1}
+            region = compiler.errors[layer.name]
+            compiler.store(program, region, region.part(images, sub, rows), map=errors)
+
+
+class _Backward(_Phase):
+    """BP: errors of the inputs, taken back to before the pool of the layer before.
+
+    Where the stride is more than one, the input's pixels that the same taps reach go together.
+    """
+
+    def __init__(self, compiler, layer):
+        super().__init__(compiler, layer)
+        layers = compiler.plan.layers
+        self.before = layers[layers.index(layer) - 1]
+        self.title = f"BP of {layer.name}"
+        self.source = compiler.errors[layer.name]
+        self.outs = self.most = self.inputs.tiles
+        self.rows, self.row_step = layer.rows, 1
+        self.per_tile = self.units * layer.kernel**2 * self.lanes
+        self.weights = layer.tiles[0] * self.per_tile
+        self.routed = self.before.relu or self.before.pool > 1
+
+    def area(self, rows):
+        return self.units if self.layer.linear else rows * self.layer.columns
+
+    def _error_rows(self, rows):
+        """Rows of errors that some rows of the input reach."""
+        layer = self.layer
+        first = -(-(rows.start + layer.pad - layer.kernel + 1) // layer.stride)
+        last = (rows.stop - 1 + layer.pad) // layer.stride
+        return range(max(0, first), min(layer.out_rows, last + 1))
+
+    def read_area(self, rows):
+        starts = range(0, self.rows, rows)
+        parts = (range(r, min(r + rows, self.rows)) for r in starts)
+        return max(len(self._error_rows(part)) for part in parts) * self.layer.out_columns
+
+    def aligned(self, rows):
+        routes = self.compiler.routes[self.before.name]
+        return rows == self.rows or not self.routed or routes.begins_with_beat(rows)
+
+    def load_weights(self, program, group):
+        weights, outs = self.compiler.weights[self.layer.name], range(self.layer.tiles[0])
+        self.compiler.load(program, Target.WEIGHTS, weights, range(1), outs, group)
+
+    def load(self, program, images, rows, part):
+        self.compiler.load(program, Target.X, self.source, images, part, self._error_rows(rows))
+
+    def commands(self, images, rows, group, sub, part):
+        stride = range(self.layer.stride)
+        return [
+            self._reached(images, rows, group, sub, part, tile, unit, r, c)
+            for tile in sub
+            for unit in range(self.units)
+            for r in stride
+            for c in stride
+        ]
+
+    def _reached(self, images, rows, group, sub, part, tile, unit, r, c):
+        """Loops over the pixels (r, c), (r, c + stride) and so on of a tile of inputs."""
+        layer, lanes = self.layer, self.lanes
+        stride, kernel, columns = layer.stride, layer.kernel, layer.out_columns
+        errors = self._error_rows(rows)
+        first = rows.start + (r - rows.start) % stride
+        count, cols = -(-(rows.stop - first) // stride), -(-(layer.columns - c) // stride)
+        down = [k for k in reversed(range(kernel)) if (first + layer.pad - k) % stride == 0]
+        across = [k for k in reversed(range(kernel)) if (c + layer.pad - k) % stride == 0]
+        row, col = (first + layer.pad - down[0]) // stride, (c + layer.pad - across[0]) // stride
+        held, area = len(errors) * columns, self.area(len(rows))
+        turned = stride * (len(across) - 1)
+        block = part.start * len(group) * self.per_tile + (tile - group.start) * self.per_tile
+        block += (unit * kernel**2 + down[0] * kernel + across[0]) * lanes
+        wide = 1 if layer.linear else area  # from one unit to the next
+        return {
+            "tiles": len(part), "taps_row": len(down), "taps_col": len(across),
+            "images": len(images), "rows": count, "cols": cols,
+            "map_rows": layer.out_rows, "map_cols": columns, "step": 1,
+            "x_row": columns - cols + 1,
+            "x_image": len(part) * held - (count - 1) * columns - cols + 1,
+            "tap": (row - errors.start) * columns + col, "tap_row": columns - len(across) + 1,
+            "tap_tile": held - (len(down) - 1) * columns - len(across) + 1,
+            "row": row, "col": col, "block": block,
+            "block_col": -stride * lanes, "block_row": (turned - stride * kernel) * lanes,
+            "block_tile": len(group) * self.per_tile
+            + (stride * kernel * (len(down) - 1) + turned) * lanes,
+            "o": (tile - sub.start) * area + unit * wide + (first - rows.start) * layer.columns + c,
+            "o_col": stride, "o_row": stride * layer.columns - stride * (cols - 1),
+            "o_image": len(sub) * area - stride * layer.columns * (count - 1) - stride * (cols - 1),
+            "transposed": 1,
+        }  # fmt: skip
+
+    def store(self, program, images, rows, sub):
+        compiler, before = self.compiler, self.before
+        pool = before.pool
+        if self.layer.linear:
+            rows = range(before.pooled[0])
+        columns = before.out_columns // pool
+        if self.routed:
+            compiler.load(program, Target.ROUTES, compiler.routes[before.name], images, sub, rows)
+        full = range(rows.start * pool, rows.stop * pool)
+        outputs = {
+            "images": len(images) * len(sub), "rows": len(full), "cols": before.out_columns,
+            "pool": pool > 1, "backward": 1, "routed": self.routed, "o_row": columns,
+            "o_image": len(rows) * columns, "done": 1,
+        }  # fmt: skip
+        region = compiler.errors[before.name]
+        compiler.store(program, region, region.part(images, sub, full), map=outputs)
+
+
+class _Update(_Phase):
+    """WU: gradients of blocks of weights, and the update of those."""
+
+    def __init__(self, compiler, layer):
+        super().__init__(compiler, layer)
+        self.source = self.inputs
+        self.blocks = len(layer.passes.tile) // self.inputs.tiles
+
+    def read_area(self, rows):
+        return self.input_area(rows)
+
+    def load(self, program, images, rows, outs, part):
+        compiler = self.compiler
+        compiler.load(program, self.x_target, self.source, images, part, self.window_rows(rows))
+        compiler.load(program, Target.E, compiler.errors[self.layer.name], images, outs, rows)
+
+    def commands(self, images, rows, outs, part):
+        area = len(rows) * self.layer.out_columns
+        window = self.window(images, rows, part, 1)
+        return [
+            window | {
+                "block": number * len(part) * self.blocks, "o": number * area,
+                "o_image": (len(outs) - 1) * area + 1, "bias": number,
+            }
+            for number in range(len(outs))
+        ]  # fmt: skip
+
+    def store(self, program, outs, part):
+        compiler, name, one = self.compiler, self.layer.name, range(1)
+        weights, biases = compiler.weights[name], compiler.biases[name]
+        parts = [(weights, weights.part(one, outs, part), 0, len(outs) * len(part) * self.blocks)]
+        if self.layer.bias and part.start == 0:
+            parts.append((biases, biases.part(one, one, outs), 1, len(outs)))
+        for region, chunks, is_bias, count in parts:
+            # Of the same weights, there are none under way: each is written once in a program.
+            masters = chunks | {"words": chunks["beats"]}
+            program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
+            update = {"biases": is_bias, "count": count, "done": region is parts[-1][0]}
+            compiler.store(program, region, chunks, update=1, weights=update)

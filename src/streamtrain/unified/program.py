@@ -1,0 +1,231 @@
+"""The program of a training step: records in memory, and what fetches them."""
+
+from enum import IntEnum
+from operator import index
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from streamtrain.bus.bursts import request_layout
+from streamtrain.bus.memory import beat_layout
+from streamtrain.stream import Queue
+from streamtrain.unified.command import command_layout
+from streamtrain.unified.loader import load_layout
+from streamtrain.unified.regroup import Regroup
+from streamtrain.unified.storer import store_layout
+
+__all__ = ["RECORD_BITS", "Kind", "ProgramFetch", "ReadShare", "pack_record", "record_layouts"]
+
+RECORD_BITS = 512
+"""Bits of a record."""
+
+_KIND_BITS = 2
+_BLOCK = 8  # records that are asked for at once
+_AHEAD = 8  # commands that wait for a part of the core
+
+
+class Kind(IntEnum):
+    """What a record is for. ``END`` waits until the writes of the program are done."""
+
+    LOAD = 0
+    COMPUTE = 1
+    STORE = 2
+    END = 3
+
+
+def record_layouts(arithmetic, address_bits):
+    """Layout of the command in a record, by :class:`Kind`; the kind is below it."""
+    return {
+        Kind.LOAD: load_layout(address_bits),
+        Kind.COMPUTE: command_layout(),
+        Kind.STORE: store_layout(arithmetic, address_bits),
+        Kind.END: data.StructLayout({"writes": 32}),
+    }
+
+
+def pack_record(layouts, kind, fields):
+    """A record as bytes; fields that are not given are zero."""
+    bits = layouts[kind].const(_complete(layouts[kind], fields)).as_bits()
+    return (bits << _KIND_BITS | kind).to_bytes(RECORD_BITS // 8, "little")
+
+
+def _complete(layout, fields):
+    """Fields with zeros for those that are missing. Raises :exc:`KeyError` for one that is not there."""
+    known = {name: field.shape for name, field in layout}
+    unknown = set(fields) - set(known)
+    if unknown:
+        raise KeyError(f"There is no field {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+    return {
+        name: _complete(shape, fields.get(name, {}))
+        if isinstance(shape, data.StructLayout)
+        else int(fields.get(name, 0))
+        for name, shape in known.items()
+    }
+
+
+class ReadShare(wiring.Component):
+    """Two readers of one memory; the first one goes first.
+
+    Each may only ask for what it takes without waiting for the other.
+
+    Parameters
+    ----------
+    data_bits, address_bits : :class:`int`
+    outstanding : :class:`int`
+        Requests that have not been answered, at most.
+
+    Members
+    -------
+    requests0, requests1 : :py:`In(stream.Signature(request_layout(address_bits)))`
+    o0, o1 : :py:`Out(stream.Signature(beat_layout(data_bits)))`
+    request, i
+        Those of the :class:`~streamtrain.bus.memory.MemoryReader`.
+
+    Timing
+    ------
+    Combinational.
+    """
+
+    def __init__(self, data_bits, address_bits, *, outstanding=16):
+        self.outstanding = index(outstanding)
+        request = stream.Signature(request_layout(address_bits))
+        beats = stream.Signature(beat_layout(data_bits))
+        super().__init__({
+            "request0": In(request), "request1": In(request), "o0": Out(beats), "o1": Out(beats),
+            "request": Out(request), "i": In(beats),
+        })  # fmt: skip
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.owners = owners = Queue(unsigned(1), depth=self.outstanding)
+        second = Signal()
+        m.d.comb += [
+            second.eq(~self.request0.valid),
+            self.request.payload.eq(
+                Mux(second, self.request1.payload.as_value(), self.request0.payload.as_value())
+            ),
+            self.request.valid.eq((self.request0.valid | self.request1.valid) & owners.i.ready),
+            self.request0.ready.eq(self.request.ready & owners.i.ready),
+            self.request1.ready.eq(self.request.ready & owners.i.ready & second),
+            owners.i.payload.eq(second),
+            owners.i.valid.eq(self.request.valid & self.request.ready),
+            self.i.ready.eq(owners.o.valid & Mux(owners.o.payload, self.o1.ready, self.o0.ready)),
+            owners.o.ready.eq(self.i.valid & self.i.ready & self.i.payload.last),
+        ]
+        for o, mine in ((self.o0, ~owners.o.payload), (self.o1, owners.o.payload)):
+            m.d.comb += [
+                o.payload.eq(self.i.payload),
+                o.valid.eq(self.i.valid & owners.o.valid & mine),
+            ]
+        return m
+
+
+class ProgramFetch(wiring.Component):
+    """Fetch a program, and hand each record to the part of the core that it is for, in order.
+
+    Parameters
+    ----------
+    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+    data_bits, address_bits : :class:`int`
+
+    Members
+    -------
+    start : :py:`In(1)`
+        Begin with the program at ``address``. It must have whole blocks of 8 records: what is behind ``END``
+        is not looked at.
+    address : :py:`In(address_bits)`
+    busy : :py:`Out(1)`
+        A program runs.
+    done : :py:`In(32)`
+        Writes of this program that are done.
+    request : :py:`Out(stream.Signature(request_layout(address_bits)))`
+    i : :py:`In(stream.Signature(beat_layout(data_bits)))`
+        From memory. There is room for what was asked.
+    load, compute, store : :py:`Out(stream.Signature(...))`
+        Commands.
+
+    Timing
+    ------
+    A record in as many cycles as it has beats, or in one.
+    """
+
+    def __init__(self, arithmetic, *, data_bits, address_bits):
+        self.data_bits = index(data_bits)
+        self.address_bits = index(address_bits)
+        self.layouts = record_layouts(arithmetic, self.address_bits)
+        for kind, layout in self.layouts.items():
+            if layout.size + _KIND_BITS > RECORD_BITS:
+                raise ValueError(
+                    f"A record of kind {kind.name} takes {layout.size + _KIND_BITS} bits with addresses of "
+                    f"{address_bits}; there are {RECORD_BITS}"
+                )
+        super().__init__({
+            "start": In(1),
+            "address": In(self.address_bits),
+            "busy": Out(1),
+            "done": In(32),
+            "request": Out(stream.Signature(request_layout(self.address_bits))),
+            "i": In(stream.Signature(beat_layout(self.data_bits))),
+            "load": Out(stream.Signature(self.layouts[Kind.LOAD])),
+            "compute": Out(stream.Signature(self.layouts[Kind.COMPUTE])),
+            "store": Out(stream.Signature(self.layouts[Kind.STORE])),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.regroup = regroup = Regroup(self.data_bits, [RECORD_BITS])
+        m.submodules.records = records = Queue(unsigned(RECORD_BITS), depth=2 * _BLOCK)
+        connect(m, regroup.o, records.i)
+        m.d.comb += [
+            regroup.i.payload.eq(self.i.payload.data),
+            regroup.i.valid.eq(self.i.valid),
+            self.i.ready.eq(regroup.i.ready),
+        ]
+
+        # Blocks of records, as long as there is room for a whole one. What comes behind the end is dropped.
+        address, ended = Signal(self.address_bits), Signal()
+        claimed, coming = Signal(range(2 * _BLOCK + 1)), Signal(range(2 * _BLOCK + 1))
+        bytes_ = _BLOCK * RECORD_BITS // 8
+        asks = self.request.valid & self.request.ready
+        arrives, leaves = records.i.valid & records.i.ready, records.o.valid & records.o.ready
+        m.d.comb += [
+            self.request.valid.eq(self.busy & ~ended & (claimed <= _BLOCK)),
+            self.request.payload.address.eq(address),
+            self.request.payload.beats.eq(bytes_ * 8 // self.data_bits),
+        ]
+        m.d.sync += [
+            claimed.eq(claimed + Mux(asks, _BLOCK, 0) - leaves),
+            coming.eq(coming + Mux(asks, _BLOCK, 0) - arrives),
+        ]
+        with m.If(asks):
+            m.d.sync += address.eq(address + bytes_)
+
+        kind = records.o.payload[:_KIND_BITS]
+        body = records.o.payload[_KIND_BITS:]
+        for own, port in (
+            (Kind.LOAD, self.load),
+            (Kind.COMPUTE, self.compute),
+            (Kind.STORE, self.store),
+        ):
+            layout = self.layouts[own]
+            m.submodules[f"{own.name.lower()}s"] = queue = Queue(layout, depth=_AHEAD)
+            mine = ~ended & (kind == own)
+            m.d.comb += [
+                queue.i.payload.eq(body[: layout.size]),
+                queue.i.valid.eq(records.o.valid & mine),
+            ]
+            with m.If(mine):
+                m.d.comb += records.o.ready.eq(queue.i.ready)
+            connect(m, queue.o, wiring.flipped(port))
+        with m.If(ended):
+            m.d.comb += records.o.ready.eq(1)
+            with m.If((claimed == 0) & (coming == 0)):
+                m.d.sync += self.busy.eq(0)
+        with m.Elif(kind == Kind.END):
+            m.d.comb += records.o.ready.eq(self.done == body[:32])
+            with m.If(leaves):
+                m.d.sync += ended.eq(1)
+        with m.If(self.start & ~self.busy):
+            m.d.sync += [self.busy.eq(1), ended.eq(0), address.eq(self.address)]
+        return m

@@ -1,0 +1,171 @@
+"""Errors of scores: softmax less the target, in gates. :mod:`streamtrain.golden.softmax` is the same in NumPy."""
+
+from operator import index
+
+from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from streamtrain.golden.softmax import LOG2_E, POWERS, PROBABILITY_BITS, SCORE, SLOPES
+from streamtrain.numeric import Fixed, FloatArithmetic, Round, requantize
+from streamtrain.numeric.between import FixedToFloat, FloatToFixed
+
+__all__ = ["SoftmaxErrors"]
+
+_ERROR = Fixed(PROBABILITY_BITS + 2, PROBABILITY_BITS)  # -1 to 1
+_FARTHEST = 30  # as many places as a power is shifted at most
+_POWER_STEPS = 5  # cycles for a power
+
+
+class SoftmaxErrors(wiring.Component):
+    """One vector of scores after the other becomes the errors that cross-entropy gives them.
+
+    Parameters
+    ----------
+    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+    lanes, classes : :class:`int`
+        The first ``classes`` lanes are scores; errors of the others are zero.
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(...))`
+        ``scores``: a vector of operands; ``target``: a bit for each lane, set for the sample's class.
+    o : :py:`Out(stream.Signature(unsigned(...)))`
+        A vector of operands.
+
+    Timing
+    ------
+    About 35 cycles for each class: a sample's scores come once in a training step.
+
+    Source: the gradient of cross-entropy after softmax is p - onehot(y) (e.g. Bishop, "Pattern
+    recognition and machine learning", 2006, equation 4.109).
+    """
+
+    def __init__(self, arithmetic, lanes, classes):
+        self.arithmetic = arithmetic
+        self.lanes, self.classes = index(lanes), index(classes)
+        if not 1 <= self.classes <= self.lanes:
+            raise ValueError(
+                f"Classes must be 1 to {lanes}, the lanes of a vector, not {classes!r}"
+            )
+        vector = unsigned(self.lanes * arithmetic.operand.width)
+        super().__init__({
+            "i": In(stream.Signature(data.StructLayout({"scores": vector, "target": self.lanes}))),
+            "o": Out(stream.Signature(vector)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, classes = self.arithmetic.operand, self.classes
+        scores = Array(Signal(SCORE.as_shape(), name=f"score{n}") for n in range(classes))
+        powers = Array(Signal(PROBABILITY_BITS + 1, name=f"power{n}") for n in range(classes))
+        errors = Array(Signal(fmt.width, name=f"error{n}") for n in range(classes))
+        lane, step = Signal(range(classes + 1)), Signal(range(64))
+        last_lane = lane == classes - 1
+        largest = Signal(SCORE.as_shape())
+        total = Signal(PROBABILITY_BITS + 1 + classes.bit_length())
+        operands = self.i.payload.scores
+
+        score, score_latency = self._score(m, fmt(operands.word_select(lane, fmt.width)))
+        power = self._power(m, largest, scores[lane], step)
+        remainder, quotient = Signal(len(total) + 1), Signal(PROBABILITY_BITS + 1)
+        fits = remainder >= total
+        rest = Mux(fits, remainder - total, remainder)
+        target = self.i.payload.target.bit_select(lane, 1)
+        difference = Signal(_ERROR.as_shape())
+        m.d.comb += difference.eq(quotient - (target << PROBABILITY_BITS))
+        error, error_latency = self._error(m, difference)
+        bits = PROBABILITY_BITS + 1
+
+        def following(state):
+            """Go on with the next lane, or to the next state with the first one."""
+            m.d.sync += [step.eq(0), lane.eq(Mux(last_lane, 0, lane + 1))]
+            with m.If(last_lane):
+                m.next = state
+
+        with m.FSM():
+            with m.State("scores"):
+                with m.If(self.i.valid):
+                    m.d.sync += step.eq(step + 1)
+                    with m.If(step == score_latency):
+                        m.d.sync += scores[lane].eq(score)
+                        with m.If((lane == 0) | (score > largest)):
+                            m.d.sync += largest.eq(score)
+                        following("powers")
+                m.d.sync += total.eq(0)
+            with m.State("powers"):
+                m.d.sync += step.eq(step + 1)
+                with m.If(step == _POWER_STEPS):
+                    m.d.sync += [powers[lane].eq(power), total.eq(total + power)]
+                    following("begin")
+            with m.State("begin"):
+                m.d.sync += remainder.eq(powers[lane])
+                m.next = "divide"
+            with m.State("divide"):
+                m.d.sync += [
+                    remainder.eq(rest << 1),
+                    quotient.eq(Cat(fits, quotient)),
+                    step.eq(step + 1),
+                ]
+                with m.If(step == bits - 1):
+                    m.d.sync += step.eq(0)
+                    m.next = "error"
+            with m.State("error"):
+                m.d.sync += step.eq(step + 1)
+                with m.If(step == error_latency):
+                    m.d.sync += errors[lane].eq(error)
+                    m.next = "begin"
+                    following("send")
+            with m.State("send"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.d.comb += self.i.ready.eq(1)
+                    m.next = "scores"
+        m.d.comb += self.o.payload.eq(Cat(*errors))
+        return m
+
+    def _score(self, m, operand):
+        """An operand as a code of a score, and after how many cycles."""
+        if isinstance(self.arithmetic, FloatArithmetic):
+            m.submodules.score = unit = FloatToFixed(self.arithmetic.operand, SCORE)
+            m.d.comb += [unit.i.eq(operand), unit.enable.eq(1)]
+            return unit.o, unit.latency
+        drop = self.arithmetic.operand.frac - SCORE.frac
+        return requantize(m, operand, drop, SCORE, Round.NEAREST_EVEN)[0], 0
+
+    def _power(self, m, largest, score, step):
+        """``2**(score - largest)`` to the base e, ``_POWER_STEPS`` cycles after ``step`` is 0."""
+        tables = []
+        for name, table in (("powers", POWERS), ("slopes", SLOPES)):
+            memory = m.submodules[name] = Memory(
+                shape=unsigned(PROBABILITY_BITS + 1), depth=len(table), init=table.tolist()
+            )
+            tables.append(memory.read_port())
+        rest_bits = PROBABILITY_BITS - (len(POWERS) - 1).bit_length()
+        below, product = Signal(SCORE.width), Signal(SCORE.width + int(LOG2_E).bit_length())
+        exponent = product[SCORE.frac :]
+        part, whole = exponent[:PROBABILITY_BITS], exponent[PROBABILITY_BITS:]
+        rest, falls = Signal(signed(rest_bits)), Signal(signed(PROBABILITY_BITS + 1 + rest_bits))
+        power, shifted = Signal(PROBABILITY_BITS + 1), Signal(PROBABILITY_BITS + 1)
+        for port in tables:
+            m.d.comb += port.addr.eq(part[rest_bits:])
+        m.d.sync += [
+            below.eq(largest - score),
+            product.eq(below * int(LOG2_E)),
+            rest.eq(part[:rest_bits] - (1 << rest_bits - 1)),
+            falls.eq(tables[1].data * rest),
+            power.eq(tables[0].data - (falls >> PROBABILITY_BITS)),
+        ]
+        places = Mux(whole > _FARTHEST, _FARTHEST, whole)[: _FARTHEST.bit_length()]
+        m.d.comb += shifted.eq(power >> places)
+        return shifted
+
+    def _error(self, m, code):
+        """A code of an error as an operand, and after how many cycles."""
+        if isinstance(self.arithmetic, FloatArithmetic):
+            m.submodules.error = unit = FixedToFloat(_ERROR, self.arithmetic.operand)
+            m.d.comb += [unit.i.eq(code), unit.enable.eq(1)]
+            return unit.o, unit.latency
+        fmt = self.arithmetic.operand
+        return requantize(m, code, PROBABILITY_BITS - fmt.frac, fmt, Round.NEAREST)[0], 0

@@ -1,0 +1,225 @@
+"""What takes results out of the engine's buffers to memory."""
+
+from operator import index
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from streamtrain.bus.bursts import request_layout
+from streamtrain.stream import Queue
+from streamtrain.unified.buffers import PLACES, ReadPort
+from streamtrain.unified.outputs import MapOutputs, outputs_layout
+from streamtrain.unified.pack import Pack
+from streamtrain.unified.softmax import SoftmaxErrors
+from streamtrain.unified.update import WeightUpdate, update_layout
+
+__all__ = ["Storer", "store_layout"]
+
+_AHEAD = 2  # commands that one part may be ahead of another
+
+
+def store_layout(arithmetic, address_bits):
+    """What is stored: a map with its routes, or new weights.
+
+    ====================  ==========================================================================
+    field                 meaning
+    ====================  ==========================================================================
+    update                new weights, not a map
+    map, weights          what is to be stored, for :class:`~streamtrain.unified.outputs.MapOutputs` or
+                          :class:`~streamtrain.unified.update.WeightUpdate`
+    address, beats        first chunk of memory: of weights the only one, of a map that of its first image
+    chunks, stride        how many, and bytes from one to the next
+    words                 vectors in a chunk
+    routes_address,       the same of routes, if the map has some that are put out
+    routes_beats,
+    routes_stride
+    ====================  ==========================================================================
+    """
+    return data.StructLayout({
+        "update": 1, "map": outputs_layout(), "weights": update_layout(arithmetic),
+        "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits, "words": 20,
+        "routes_address": address_bits, "routes_beats": 24, "routes_stride": address_bits,
+    })  # fmt: skip
+
+
+class Storer(wiring.Component):
+    """Store results, command after command.
+
+    A map's vectors go to memory as they come; its routes are kept meanwhile, and follow. Scores become
+    their errors on the way.
+
+    Parameters
+    ----------
+    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+    lanes : :class:`int`
+    depths : :class:`~streamtrain.unified.buffers.Depths`
+    classes : :class:`int`
+        Of the network.
+    data_bits, address_bits : :class:`int`
+        Of the memory.
+
+    Members
+    -------
+    command : :py:`In(stream.Signature(store_layout(arithmetic, address_bits)))`
+    sums_full, routes_full, gradients_full : :py:`In(2)`
+        Halves that may be read.
+    sums_read, routes_read, gradients_read, bias_gradients_read : :py:`Out(ReadPort(...))`
+    sums_emptied, routes_emptied, gradients_emptied : :py:`Out(2)`
+    masters : :py:`In(stream.Signature(unsigned(data_bits)))`
+        Old weights, for updates.
+    request : :py:`Out(stream.Signature(request_layout(address_bits)))`
+    o : :py:`Out(stream.Signature(unsigned(data_bits)))`
+        To a :class:`~streamtrain.bus.memory.MemoryWriter`.
+
+    Timing
+    ------
+    A beat per cycle, as its parts have it.
+    """
+
+    def __init__(self, arithmetic, lanes, depths, classes, *, data_bits, address_bits):
+        self.arithmetic = arithmetic
+        self.lanes = index(lanes)
+        self.depths = depths
+        self.classes = index(classes)
+        self.data_bits = index(data_bits)
+        self.address_bits = index(address_bits)
+        sizes = depths.sizes(arithmetic, self.lanes)
+        beats = stream.Signature(unsigned(self.data_bits))
+        super().__init__({
+            "command": In(stream.Signature(store_layout(arithmetic, self.address_bits))),
+            **{f"{name}_full": In(2) for name in ("sums", "routes", "gradients")},
+            **{f"{name}_read": Out(ReadPort(*sizes[name])) for name in _READ},
+            **{f"{name}_emptied": Out(2) for name in ("sums", "routes", "gradients")},
+            "masters": In(beats),
+            "request": Out(stream.Signature(request_layout(self.address_bits))),
+            "o": Out(beats),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        numbers = self.arithmetic, self.lanes, self.depths
+        m.submodules.maps = maps = MapOutputs(*numbers)
+        m.submodules.update = update = WeightUpdate(*numbers, data_bits=self.data_bits)
+        for part, names, halves in (
+            (maps, ("sums", "routes"), ("sums", "routes")),
+            (update, ("gradients", "bias_gradients"), ("gradients",)),
+        ):
+            for name in names:
+                connect(m, getattr(part, f"{name}_read"), flipped(getattr(self, f"{name}_read")))
+            for name in halves:
+                m.d.comb += [
+                    getattr(part, f"{name}_full").eq(getattr(self, f"{name}_full")),
+                    getattr(self, f"{name}_emptied").eq(getattr(part, f"{name}_emptied")),
+                ]
+        connect(m, flipped(self.masters), update.masters)
+
+        # Each part gets what concerns it, when all have room for it.
+        command = self.command.payload
+        layout = command.shape()
+        m.submodules.asked = asked = Queue(layout, depth=_AHEAD)
+        m.submodules.sent = sent = Queue(layout, depth=_AHEAD)
+        m.submodules.mapped = mapped = Queue(outputs_layout(), depth=_AHEAD)
+        m.submodules.updated = updated = Queue(update_layout(self.arithmetic), depth=_AHEAD)
+        takers = {asked: 1, sent: 1, mapped: ~command.update, updated: command.update}
+        m.d.comb += [
+            mapped.i.payload.eq(command.map),
+            updated.i.payload.eq(command.weights),
+            asked.i.payload.eq(command),
+            sent.i.payload.eq(command),
+            self.command.ready.eq(
+                asked.i.ready & sent.i.ready & Mux(command.update, updated.i.ready, mapped.i.ready)
+            ),
+            *(
+                queue.i.valid.eq(self.command.valid & self.command.ready & takes)
+                for queue, takes in takers.items()
+            ),
+        ]
+        connect(m, mapped.o, maps.command)
+        connect(m, updated.o, update.command)
+        self._requests(m, asked)
+        self._beats(m, sent, maps, update)
+        return m
+
+    def _requests(self, m, asked):
+        """Say where the chunks go: first those of the values, then those of the routes."""
+        command, request = asked.o.payload, self.request
+        chunk, address, routes = Signal.like(command.chunks), Signal(self.address_bits), Signal()
+        first, last, through = chunk == 0, Signal(), Signal()
+        start = Mux(routes, command.routes_address, command.address)
+        stride = Mux(routes, command.routes_stride, command.stride)
+        m.d.comb += [
+            last.eq(chunk == command.chunks - 1),
+            request.valid.eq(asked.o.valid),
+            request.payload.address.eq(Mux(first, start, address)),
+            request.payload.beats.eq(Mux(routes, command.routes_beats, command.beats)),
+            through.eq(last & (routes | ~_has_routes(command))),
+            asked.o.ready.eq(request.ready & through),
+        ]
+        with m.If(request.valid & request.ready):
+            m.d.sync += [
+                chunk.eq(Mux(last, 0, chunk + 1)),
+                address.eq(request.payload.address + stride),
+            ]
+            with m.If(last):
+                m.d.sync += routes.eq(~through)
+
+    def _beats(self, m, sent, maps, update):
+        """Send what the requests are for, in their order."""
+        command, routes = sent.o.payload, Signal()
+        values = m.submodules.values = Pack(
+            self.lanes * self.arithmetic.operand.width, self.data_bits
+        )
+        m.submodules.places = places = Pack(PLACES * self.lanes, self.data_bits)
+        word, chunk = Signal.like(command.words), Signal.like(command.chunks)
+        beat, moves, last, through = Signal(24), Signal(), Signal(), Signal()
+        m.submodules.softmax = softmax = SoftmaxErrors(self.arithmetic, self.lanes, self.classes)
+        scored = ~command.update & command.map.scored
+        plain, vector = stream.Signature(unsigned(values.word)).create(), maps.o.payload
+        m.d.comb += [
+            softmax.i.payload.scores.eq(vector.vector),
+            softmax.i.payload.target.eq(vector.target),
+            softmax.i.valid.eq(maps.o.valid & sent.o.valid & scored),
+            plain.payload.eq(Mux(scored, softmax.o.payload, vector.vector)),
+            plain.valid.eq(Mux(scored, softmax.o.valid, maps.o.valid)),
+            softmax.o.ready.eq(scored & plain.ready),
+            maps.o.ready.eq(Mux(scored, softmax.i.ready & sent.o.valid, plain.ready)),
+        ]
+        for pack, source, mine in (
+            (values, plain, ~command.update & ~routes),
+            (places, maps.routes, ~command.update & routes),
+        ):
+            m.d.comb += [
+                pack.i.payload.word.eq(source.payload),
+                pack.i.payload.last.eq(word == command.words - 1),
+                pack.i.valid.eq(source.valid & sent.o.valid & mine),
+                source.ready.eq(pack.i.ready & sent.o.valid & mine),
+            ]
+            with m.If(source.valid & source.ready):
+                m.d.sync += word.eq(Mux(pack.i.payload.last, 0, word + 1))
+        beats = Mux(routes, command.routes_beats, command.beats)
+        with m.If(sent.o.valid & command.update):
+            connect(m, update.o, flipped(self.o))
+        with m.Elif(sent.o.valid & routes):
+            connect(m, places.o, flipped(self.o))
+        with m.Elif(sent.o.valid):
+            connect(m, values.o, flipped(self.o))
+        m.d.comb += [
+            moves.eq(self.o.valid & self.o.ready),
+            last.eq((beat == beats - 1) & (chunk == command.chunks - 1)),
+            through.eq(moves & last & (routes | ~_has_routes(command))),
+            sent.o.ready.eq(through),
+        ]
+        with m.If(moves):
+            m.d.sync += beat.eq(beat + 1)
+            with m.If(beat == beats - 1):
+                m.d.sync += [beat.eq(0), chunk.eq(Mux(last, 0, chunk + 1))]
+            with m.If(last):
+                m.d.sync += routes.eq(~through)
+
+
+_READ = ("sums", "routes", "gradients", "bias_gradients")
+
+
+def _has_routes(command):
+    return ~command.update & command.map.routed & ~command.map.backward
