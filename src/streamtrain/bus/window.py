@@ -78,7 +78,7 @@ class WeightWindow(wiring.Component):
     Members
     -------
     start : :py:`In(1)`
-        Begin with what ``stage``, ``target`` and ``write`` say.
+        Begin with what ``stage``, ``target`` and ``write`` say, and have said in the cycle before.
     stage, target, write : :py:`In(8)`, :py:`In(2)`, :py:`In(1)`
     refused : :py:`Out(1)`
         There is no such thing, or another one is under way: ``start`` does nothing.
@@ -145,13 +145,15 @@ class WeightWindow(wiring.Component):
         random = Signal(32)  # the seed, moving on
         seeded, writes = Signal(), Signal()  # what is under way
         move = Signal()
+        there = Signal()
+        m.d.sync += [size.eq(0), there.eq(0)]
         with m.Switch(Cat(self.stage, self.target)):
             for (target, stage), count in sizes.items():
                 # All random bits are one thing, of no stage.
                 with m.Case(target << 8 | (0 if target is Target.RANDOM else stage)):
-                    m.d.comb += size.eq(count)
+                    m.d.sync += [size.eq(count), there.eq(1)]
         m.d.comb += [
-            self.refused.eq(self.busy | (size == 0)),
+            self.refused.eq(self.busy | ~there),
             self.seed_refused.eq(self.busy | (self.seed == 0) | (not plan.random_sites)),
             move.eq(
                 self.weights_i.valid & self.weights_i.ready

@@ -119,7 +119,7 @@ def forward_links(m: Module, plan):
             connect(m, source, pool.i)
             # Every second row of the map gives a row of squares, at twice the mean rate.
             burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
-            source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst)
+            source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst, head=True)
         if stage.relu:
             relu = add(
                 f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors)

@@ -144,9 +144,12 @@ class TrainingPipeline(wiring.Component):
         if plan.random_sites:
             takers.append((random.token, ~sample & (command.stage == len(stages))))
             m.d.comb += random.token.payload.write.eq(writes)
-        m.d.sync += room.eq(Cat(port.ready for port, _ in takers).all() & ~go)
+        # A command waits for a cycle more: what it does is wanted in many places.
+        m.d.sync += [
+            room.eq(Cat(port.ready for port, _ in takers).all() & ~go),
+            go.eq(commands.o.valid & room & ~go & ~scanning & (calm | sample)),
+        ]
         m.d.comb += [
-            go.eq(commands.o.valid & room & ~scanning & (calm | sample)),
             commands.o.ready.eq(go),
             *(port.valid.eq(go & wanted) for port, wanted in takers),
         ]

@@ -846,7 +846,7 @@ def _link(plan, before, after):
         tally.ff += lanes * (output.width + place)  # what comes next
         if place:
             tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
-        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
+        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH), head=True)
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + 2 * ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 2 + place)

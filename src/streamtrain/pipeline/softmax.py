@@ -13,7 +13,6 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
 from streamtrain.host.device import LOSS_FRAC
-from streamtrain.numeric import Round, round_value
 from streamtrain.pipeline.gates import delayed, times_constant
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.pipeline.rule import rule_members
@@ -149,18 +148,17 @@ class SoftmaxCrossEntropy(wiring.Component):
     def _power(self, m, below):
         """2^-below of what ``below`` was four cycles ago."""
         below_held, power = Signal.like(below), Signal(_EXP_BITS)
-        scaled = round_value(
-            Cat(times_constant(below_held, LOG2_E), Const(0, 1)).as_signed(),
-            self.scores.frac + 12 - INDEX_BITS,
-            Round.NEAREST,
-        )
-        exponent = Signal(len(scaled))
+        dropped = self.scores.frac + 12 - INDEX_BITS  # bits
+        half = 1 << dropped - 1 if dropped > 0 else 0  # rounds to the nearest
+        scaled = times_constant(below_held, LOG2_E, plus=half).shift_right(dropped)
+        most = (2 ** len(below) - 1) * LOG2_E + half
+        exponent = Signal(max(most.bit_length() - dropped, INDEX_BITS + 2))
         m.submodules.exp_table = exp_table = Memory(
             shape=unsigned(_EXP_BITS), depth=2**INDEX_BITS, init=EXP_TABLE.tolist()
         )
         exp = exp_table.read_port()
         # The table's answer comes late in a cycle: half of the shift follows in the next one.
-        halvings, fours = Signal(len(scaled) - INDEX_BITS), Signal(2)
+        halvings, fours = Signal(len(exponent) - INDEX_BITS), Signal(2)
         m.d.comb += exp.addr.eq(exponent[:INDEX_BITS])
         m.d.sync += [
             below_held.eq(below),
