@@ -133,14 +133,15 @@ class ScoreLoss(wiring.Component):
         emitted = Signal()  # all classes are on their way
         with m.FSM():
             with m.State("collect"):
+                arrives = self.i.valid & self.token.valid
                 m.d.comb += [
                     self.idle.eq(~self.token.valid),
                     self.i.ready.eq(self.token.valid),
-                    turn.eq(self.i.valid & self.i.ready),
+                    turn.eq(arrives),
                     rule.collect.eq(1),
                 ]
                 m.d.sync += [emitted.eq(0), loss.eq(0)]
-                with m.If(turn):
+                with m.If(arrives):
                     with m.If((number == 0) | (self.i.payload[0] > largest)):
                         m.d.sync += [largest.eq(self.i.payload[0]), predicted.eq(number)]
                     with m.If(last):

@@ -95,20 +95,24 @@ class SoftmaxCrossEntropy(wiring.Component):
             m.d.sync += total.eq(total + power)
 
         # The norm, by long division, two bits in a cycle, and times the mantissa as its bits come;
-        # meanwhile the loss. All digits are tried at once.
+        # meanwhile the loss. All digits are tried at once, and the one that is found goes into the norm
+        # in the next cycle.
         remainder, division = Signal.like(total), Signal(range(_DIVISION_CYCLES))
-        norm = Signal(24)
+        norm, digit, found = Signal(24), Signal(2), Signal()
         thrice = Signal(len(total) + 2)
         mantissa, mantissa_thrice = self.token.mantissa, Signal(len(self.token.mantissa) + 2)
         m.d.sync += [thrice.eq(total + (total << 1)), mantissa_thrice.eq(mantissa + (mantissa << 1))]
         four = Cat(Const(0, 2), remainder)
-        next_remainder, next_norm = four, Const(0)
-        for digit, product in ((1, total), (2, total << 1), (3, thrice)):
-            left = Signal(signed(len(thrice) + 1), name=f"left{digit}")
+        next_remainder, next_digit = four, Const(0)
+        for number, product in ((1, total), (2, total << 1), (3, thrice)):
+            left = Signal(signed(len(thrice) + 1), name=f"left{number}")
             m.d.comb += left.eq(four - product)
             fits = ~left[-1]
             next_remainder = Mux(fits, left, next_remainder)
-            next_norm = Mux(fits, mantissa_thrice if digit == 3 else mantissa << digit - 1, next_norm)
+            next_digit = Mux(fits, number, next_digit)
+        share = Mux(digit[0], Mux(digit[1], mantissa_thrice, mantissa), Mux(digit[1], mantissa << 1, 0))
+        m.d.comb += self.a.eq(Mux(found, Cat(Const(0, 2), norm) + share, norm))
+        m.d.sync += [norm.eq(self.a), found.eq(0)]
         self._log_loss(m, total, own_below)
 
         with m.FSM():
@@ -130,7 +134,8 @@ class SoftmaxCrossEntropy(wiring.Component):
             with m.State("divide"):
                 m.d.sync += [
                     remainder.eq(next_remainder),
-                    norm.eq(Cat(Const(0, 2), norm) + next_norm),
+                    digit.eq(next_digit),
+                    found.eq(1),
                     division.eq(division + 1),
                 ]
                 with m.If(division == _DIVISION_CYCLES - 1):
@@ -139,7 +144,6 @@ class SoftmaxCrossEntropy(wiring.Component):
 
         target = Cat(Const(0, RECIPROCAL_BITS), self.token.mantissa, Const(0, 1))
         m.d.comb += [
-            self.a.eq(norm),
             self.b.eq(powers[0]),
             self.difference.eq(self.product - Mux(self.product_own, target, 0)),
         ]
