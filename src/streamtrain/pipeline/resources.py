@@ -490,7 +490,7 @@ class _Tally:
             if not depth:
                 self.ff += 1
                 return
-            self.luts["control"] += width
+            self.luts["control"] += width + 6  # who goes where
         self.memory(name, width, depth, held=False, **options)
         level = ceil_log2(depth + 1)  # up and down are counters of their own
         pointers = 2 * ceil_log2(depth) + level
