@@ -51,13 +51,14 @@ class Link:
 
     def _record(self, m, recorded):
         """Keep what the forward pass recorded until errors come back for it."""
-        beats = prod(self.stage.pooled) * self.stage.blocks[0]
+        beats = prod(self.stage.pooled) * self.stage.blocks[0] * self.plan.in_flight
         return _queued(
             m,
             f"{self.name}_record",
             recorded,
-            beats * self.plan.in_flight,
+            beats,
             lutram_depth=self.plan.lutram_depth,
+            head=beats > self.plan.lutram_depth,
         )
 
     def back(self, m, errors):

@@ -484,7 +484,9 @@ class _Tally:
 
     def queue(self, name, width, depth, *, head=False, **options):
         """A :class:`~streamtrain.stream.Queue`."""
-        if head:  # in a register, in front of the others
+        if head and depth > options.get("lutram_depth", DISTRIBUTED_DEPTH):
+            self.ff += width + 1
+        elif head:  # in a register, in front of the others
             self.ff += width
             depth -= 1
             if not depth:
@@ -838,7 +840,8 @@ def _link(plan, before, after):
     name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
     rows, cols = before.pooled
     blocks = before.blocks[0]
-    recorded, kind = rows * cols * blocks * plan.in_flight, {"lutram_depth": plan.lutram_depth}
+    recorded = rows * cols * blocks * plan.in_flight
+    kind = {"lutram_depth": plan.lutram_depth, "head": recorded > plan.lutram_depth}
     if before.pool > 1:
         row = cols * blocks
         place = 2 if before.takes_errors else 0

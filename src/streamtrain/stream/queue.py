@@ -79,7 +79,7 @@ class Store(wiring.Component):
 
 
 class Queue(Store):
-    """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
+    """Keep up to ``depth`` payloads in order; in block RAM one or two more, on their way out.
 
     Parameters
     ----------
@@ -90,36 +90,33 @@ class Queue(Store):
         Largest ``depth`` that lives in LUT RAM.
     head : :class:`bool`
         Keep the oldest payload in a register, for those who decide on much in the cycle in which it is
-        offered. Not out of block RAM.
+        offered. Block RAM answers late in a cycle.
 
     Members
     -------
     i : :py:`In(stream.Signature(shape))`
     o : :py:`Out(stream.Signature(shape))`
-    level : :py:`Out(range(depth + 2))`
+    level : :py:`Out(range(depth + 3))`
         Payloads inside.
 
     Timing
     ------
     One payload per cycle at both ends, or every other cycle if ``depth`` is 1. A payload is offered
-    on the cycle after it was accepted, and one cycle later if it comes out of block RAM.
+    on the cycle after it was accepted, and one cycle later if it comes out of block RAM; two, if it
+    goes through a register then.
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH, head=False):
-        super().__init__(shape, depth, lutram_depth, {"level": Out(range(index(depth) + 2))})
+        super().__init__(shape, depth, lutram_depth, {"level": Out(range(index(depth) + 3))})
         self.head = head
-        if self.head and self.depth > self.lutram_depth:
-            raise ValueError(
-                f"Queue of {self.depth} payloads lives in block RAM, and has no register for its head"
-            )
 
     def elaborate(self, platform):
         m = Module()
-        if self.head:
+        block = self.depth > self.lutram_depth
+        if self.head and not block:
             self._behind_a_register(m)
             return m
         m.submodules.memory = memory = self.memory()
-        block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
         fetch = Signal()  # the oldest one leaves the memory
         stored = _count(m, self.i, write.en, fetch, self.depth)  # in memory
@@ -127,7 +124,6 @@ class Queue(Store):
         m.d.comb += [
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
-            self.o.payload.eq(read.data),
         ]
         for port, moved in ((write, write.en), (read, fetch)):
             with m.If(moved):
@@ -136,17 +132,28 @@ class Queue(Store):
                     m.d.sync += port.addr.eq(0)
         if block:
             # What is read waits in the memory's own register: it is free, or becomes so.
+            o, held, taken, level = Value.cast(self.o.payload), self.o.valid, self.o.ready, stored
+            if self.head:
+                held, taken, level = Signal(), ~self.o.valid | self.o.ready, stored + self.o.valid
+                with m.If(taken):
+                    m.d.sync += [self.o.valid.eq(held), o.eq(read.data)]
+            else:
+                m.d.comb += o.eq(read.data)
             m.d.comb += [
-                fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+                fetch.eq((stored != 0) & (~held | taken)),
                 read.en.eq(fetch),
-                self.level.eq(stored + self.o.valid),
+                self.level.eq(level + held),
             ]
             with m.If(fetch):
-                m.d.sync += self.o.valid.eq(1)
-            with m.Elif(self.o.ready):
-                m.d.sync += self.o.valid.eq(0)
+                m.d.sync += held.eq(1)
+            with m.Elif(taken):
+                m.d.sync += held.eq(0)
         else:
-            m.d.comb += [fetch.eq(self.o.valid & self.o.ready), self.level.eq(stored)]
+            m.d.comb += [
+                fetch.eq(self.o.valid & self.o.ready),
+                self.o.payload.eq(read.data),
+                self.level.eq(stored),
+            ]
             with m.If(write.en):
                 m.d.sync += self.o.valid.eq(1)
             with m.Elif(fetch):
@@ -164,16 +171,17 @@ class Queue(Store):
                 shape=Shape.cast(self.shape), depth=behind, init=[], attrs=memory_style(behind)
             )
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            fetch = Signal()
-            stored = _count(m, self.i, write.en, fetch, behind)
+            fetch, stays = Signal(), Signal()
+            stored = _count(m, self.i, stays, fetch, behind)
             waiting = stored != 0
             m.d.comb += [
                 fetch.eq(waiting & self.o.ready),  # then there is a head, too
-                write.en.eq(accept & (waiting | ~free)),
+                stays.eq(accept & (waiting | ~free)),
+                write.en.eq(accept),  # whether it stays is known late; if not, it is overwritten
                 write.data.eq(self.i.payload),
                 self.level.eq(stored + self.o.valid),
             ]
-            for port, moved in ((write, write.en), (read, fetch)):
+            for port, moved in ((write, stays), (read, fetch)):
                 with m.If(moved):
                     m.d.sync += port.addr.eq(port.addr + 1)
                     with m.If(port.addr == behind - 1):
