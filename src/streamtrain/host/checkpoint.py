@@ -106,6 +106,7 @@ def described(plan, *, reals=False):
     """
     network = json.loads(plan.network.to_json())
     whole = {
+        "core": plan.core,
         "numbers": "real" if reals else "integer codes",
         "input shape": network["input_shape"],
         "loss": network["loss"].pop("kind"),

@@ -123,6 +123,8 @@ class TrainablePlan(Protocol):
 
     Attributes
     ----------
+    core : :class:`str`
+        ``"streaming"`` or ``"unified"``.
     network : :class:`~streamtrain.network.Network`
     max_batch : :class:`int`
         Samples of a mini-batch, at most.
@@ -130,6 +132,7 @@ class TrainablePlan(Protocol):
         Where numbers are rounded stochastically.
     """
 
+    core: str
     network: Network
     max_batch: int
     random_sites: tuple

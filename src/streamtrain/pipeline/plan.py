@@ -330,7 +330,9 @@ class Plan(Record):
         """Cycles of one training step if every multiplier worked in every cycle."""
         return self.network.training_macs / self.multipliers
 
-    # What a trainer asks: a `TrainablePlan`.
+    # What a trainer asks of a plan.
+
+    core = "streaming"
 
     @property
     def sample_format(self):

@@ -184,6 +184,7 @@ class KernelPlan(Record):
 
     # What a trainer asks.
 
+    core = "unified"
     random_sites = ()
 
     @property
@@ -232,9 +233,10 @@ class KernelPlan(Record):
 
     def layer_facts(self):
         facts = {
-            "core": "unified", "lanes": self.array.lanes, "operands": str(self.arithmetic.operand),
+            "lanes": self.array.lanes,
+            "operands": str(self.arithmetic.operand),
             "accumulators": str(self.arithmetic.accumulator),
-        }  # fmt: skip
+        }
         return {layer.name: facts for layer in self.array.layers}
 
     def encode_weights(self, weights):

@@ -1,3 +1,6 @@
+# amaranth: UnusedElaboratable=no
+# The array is made to be asked for its latencies only.
+
 """How many cycles a program takes: what each record costs in closed form, and who waits for whom.
 
 Program fetch, loader, engine and storer each work off their own records in order. So the time at which a
