@@ -24,6 +24,18 @@ def small(seed=0):
     )  # fmt: skip
 
 
+def strided(seed=0):
+    """A folded first layer as AlexNet's, whose kernels leave a rest of 3 rows and 1 column, then stride 2."""
+    return st.Network(
+        (3, 34, 32),
+        [
+            st.Conv2d(6, 11, "valid", stride=4), st.ReLU(), st.Conv2d(9, 5, stride=2), st.ReLU(),
+            st.MaxPool2d(2), st.Flatten(), st.Linear(5),
+        ],
+        seed=seed,
+    )  # fmt: skip
+
+
 def data(network, images, seed=3):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(images, *network.input_shape)), rng.integers(0, network.classes, images)
@@ -40,7 +52,7 @@ def trained(network, x, labels, lr, steps):
         for layer in network.layers:
             own = weights.get(f"{layer.name}.weight"), weights.get(f"{layer.name}.bias")
             if layer.stem == "conv":
-                y = torch.nn.functional.conv2d(y, *own, padding=layer.pad)
+                y = torch.nn.functional.conv2d(y, *own, layer.stride, layer.pad)
             elif layer.stem == "linear":
                 y = torch.nn.functional.linear(y, *own)
             elif layer.stem == "pool":
@@ -56,15 +68,21 @@ def trained(network, x, labels, lr, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps", "close"), [("fp32", 3, 1e-5), ("fp16", 1, 0.01), ("bf16", 1, 0.1)]
+    ("network", "lanes", "name", "steps", "close"),
+    [
+        (small(), 8, "fp32", 3, 1e-5),
+        (small(), 8, "fp16", 1, 0.01),
+        (small(), 8, "bf16", 1, 0.1),
+        (strided(), 16, "fp32", 3, 1e-5),
+    ],
+    ids=["fp32", "fp16", "bf16", "strides"],
 )
-def test_trains_as_pytorch_does(name, steps, close):
+def test_trains_as_pytorch_does(network, lanes, name, steps, close):
     """Weights move as they should: off by less than ``close`` of how far, in the root mean square.
 
     With operands of 8 bits (bfloat16), a maximum is taken from another place now and then.
     """
-    network = small()
-    golden = UnifiedGolden(lower(network, 8), arithmetic(name))
+    golden = UnifiedGolden(lower(network, lanes), arithmetic(name))
     before = golden.read_weights()
     x, labels = data(network, 4)
     for _ in range(steps):

@@ -149,6 +149,8 @@ def test_network_in_a_line():
         Linear(2),
     ]  # fmt: skip
     assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"
+    layers[0] = Conv2d(4, 7, stride=2)
+    assert network_text(Network((3, 8, 8), layers)) == "4k7s2P-8-8k1-FC9-FC2 on 3x8x8"
 
 
 def chain():

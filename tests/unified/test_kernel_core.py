@@ -32,16 +32,26 @@ def network():
     )  # fmt: skip
 
 
+def strided(columns, padding):
+    """Strides on odd maps. With ``"valid"``, conv2's kernels leave a rest of its inputs' rows and columns."""
+    return st.Network(
+        (2, 23, columns),
+        [
+            st.Conv2d(5, 3, stride=2), st.ReLU(), st.Conv2d(6, 5, padding, stride=2), st.ReLU(),
+            st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
 class Training:
     """A core with its memory, and the golden model beside it."""
 
-    def __init__(self, numbers, depths=None, **options):
-        self.numbers, self.plan = numbers, lower(network(), LANES)
+    def __init__(self, numbers, depths=None, net=None, **options):
+        self.numbers, self.plan = numbers, lower(net or network(), LANES)
         self.golden = UnifiedGolden(self.plan, numbers)
         self.compiler = Compiler(self.plan, numbers, IMAGES, depths, data_bits=BEAT)
-        core = UnifiedCore(
-            numbers, LANES, self.compiler.depths, 4, self.compiler.fold, data_bits=BEAT
-        )
+        classes, depths = self.plan.layers[-1].m, self.compiler.depths
+        core = UnifiedCore(numbers, LANES, depths, classes, self.compiler.fold, data_bits=BEAT)
         design = UnifiedIP(core)
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
         self.programs = {}
@@ -160,6 +170,26 @@ def test_steps_equal_the_golden_models(numbers, depths):
         for region in regions.values():
             own = slice(region.address, region.address + region.tiles * region.stride)
             np.testing.assert_array_equal(training.memory.contents[own], before[own])
+    training.memory.close()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "columns", "padding", "depths"),
+    [
+        (arithmetic("fp32"), 15, "valid", None),
+        (arithmetic("fp32"), 15, "valid", Depths(x=96, e=8, sums=8, weights=200, gradients=25, tiles=2)),
+        (FIXED, 1, "same", Depths(x=12, e=4, sums=6, weights=200, gradients=25, tiles=2)),
+    ],
+    ids=["whole layers", "rows", "a column"],
+)  # fmt: skip
+def test_steps_with_strides(numbers, columns, padding, depths):
+    """BP of tiles of a row or a column, in which some taps reach no pixel, and of rows that no kernel read."""
+    training = Training(numbers, depths, strided(columns, padding))
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        training.memory.timing = MemoryTiming(read_latency=int(rng.integers(1, 60)), stall=0.2)
+        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
+        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
     training.memory.close()
 
 

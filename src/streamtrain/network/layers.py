@@ -9,6 +9,7 @@ from typing import ClassVar
 from streamtrain.records import Record
 
 __all__ = [
+    "KERNELS",
     "SGD",
     "Conv2d",
     "CrossEntropy",
@@ -22,6 +23,9 @@ __all__ = [
     "ShapeError",
     "SquaredHinge",
 ]
+
+KERNELS = (1, 3, 5, 7, 9, 11)
+"""Rows and columns that the kernel of a :class:`Conv2d` may have."""
 
 
 class ShapeError(ValueError):
@@ -74,20 +78,25 @@ class Layer(Record):
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """Convolution, as PyTorch defines it (a cross-correlation), stride 1.
+    """Convolution, as PyTorch defines it (a cross-correlation).
+
+    The unified core takes all of them; the streaming core those with a kernel of 1, 3 or 5 and stride 1.
 
     Parameters
     ----------
     channels : :class:`int`
         Output channels.
     kernel : :class:`int`
-        Rows and columns of the square kernel: 1, 3 or 5.
+        Rows and columns of the square kernel: an odd number up to 11.
     padding : ``"same"``, ``"valid"`` or :class:`int`
-        Zeros around the map, less than ``kernel``.
+        Zeros around the map, less than ``kernel``. ``"same"`` is half a kernel: with stride 1, the map keeps
+        its size.
     bias : :class:`bool`
     name : :class:`str`, optional
     trainable : :class:`bool`
         Whether its weights are trained. A frozen layer gets no hardware to change them.
+    stride : :class:`int`
+        Rows and columns from one window to the next, at most ``kernel``.
     """
 
     channels: int
@@ -96,15 +105,21 @@ class Conv2d(Layer):
     bias: bool = True
     name: str | None = None
     trainable: bool = True
+    stride: int = 1
 
     stem: ClassVar[str] = "conv"
 
     def __post_init__(self):
         _size(self, "channels")
         _size(self, "kernel")
+        _size(self, "stride")
         _flag(self, "trainable")
-        if self.kernel not in (1, 3, 5):
-            raise ValueError(f"Conv2d kernel must be 1, 3 or 5, not {self.kernel!r}")
+        if self.kernel not in KERNELS:
+            raise ValueError(f"Conv2d kernel must be 1, 3, 5, 7, 9 or 11, not {self.kernel!r}")
+        if self.stride > self.kernel:
+            raise ValueError(
+                f"Conv2d stride must be at most the kernel ({self.kernel}), not {self.stride!r}"
+            )
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(
@@ -132,9 +147,10 @@ class Conv2d(Layer):
             raise ShapeError(
                 f"{self.name}: a {self.kernel}x{self.kernel} kernel does not fit a "
                 f"{rows}x{cols} map padded to {grown[0]}x{grown[1]}; "
-                f"use a kernel of {max(k for k in (1, 3, 5) if k <= min(grown))} or padding 'same'"
+                f"use a kernel of {max(k for k in KERNELS if k <= min(grown))} or padding 'same'"
             )
-        return (self.channels, grown[0] - self.kernel + 1, grown[1] - self.kernel + 1)
+        rows, cols = ((size - self.kernel) // self.stride + 1 for size in grown)
+        return (self.channels, rows, cols)
 
     def weight_shape(self, shape):
         return (self.channels, shape[0], self.kernel, self.kernel)

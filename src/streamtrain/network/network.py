@@ -272,12 +272,14 @@ def network_text(network):
     """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
 
     A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
-    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
+    is not 3x3, and ``s2`` where the stride is not 1; ``P`` is a pool and ``FC`` a fully connected layer.
     """
     parts = []
     for layer in network.layers:
         if layer.stem == "conv":
-            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
+            kernel = f"k{layer.kernel}" if layer.kernel != 3 else ""
+            stride = f"s{layer.stride}" if layer.stride != 1 else ""
+            parts.append(f"{layer.channels}{kernel}{stride}")
         elif layer.stem == "pool" and parts:
             parts[-1] += "P"
         elif layer.stem == "linear":

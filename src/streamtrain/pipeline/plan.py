@@ -51,6 +51,8 @@ RATE_UNIT = 128
 
 _LOSSES = (CrossEntropy, MSELoss, SquaredHinge)
 
+_KERNELS = (1, 3, 5)  # rows and columns of a kernel
+
 _LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
 
 _RATE_OCTAVES_UP = 2  # how far above the network's own learning rate the run-time range reaches
@@ -503,6 +505,12 @@ def lower(
             raise ValueError(
                 f"{layer.name} is a {type(layer).__name__}, which the pipeline cannot run; it runs "
                 f"Conv2d, Linear, MaxPool2d, ReLU and Flatten"
+            )
+        if layer.stem == "conv" and (layer.stride > 1 or layer.kernel not in _KERNELS):
+            raise ValueError(
+                f"{layer.name} has a kernel of {layer.kernel}x{layer.kernel} and stride {layer.stride}; the "
+                f"streaming core takes 1x1, 3x3 and 5x5 with stride 1. The unified core takes it: plan it with "
+                f"streamtrain.unified.plan.lower(network)"
             )
         if layer.stem in ("conv", "linear"):
             groups.append([layer, shape, []])

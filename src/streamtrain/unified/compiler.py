@@ -516,11 +516,12 @@ class _Backward(_Phase):
         return self.units if self.layer.linear else rows * self.layer.columns
 
     def _error_rows(self, rows):
-        """Rows of errors that some rows of the input reach."""
+        """Rows of errors that some rows of the input reach; one that they do not, if there is none."""
         layer = self.layer
         first = -(-(rows.start + layer.pad - layer.kernel + 1) // layer.stride)
         last = (rows.stop - 1 + layer.pad) // layer.stride
-        return range(max(0, first), min(layer.out_rows, last + 1))
+        first = min(max(0, first), layer.out_rows - 1)
+        return range(first, max(first, min(layer.out_rows - 1, last)) + 1)
 
     def read_area(self, rows):
         starts = range(0, self.rows, rows)
@@ -539,21 +540,23 @@ class _Backward(_Phase):
         self.compiler.load(program, Target.X, self.source, images, part, self._error_rows(rows))
 
     def commands(self, images, rows, group, sub, part):
-        stride = range(self.layer.stride)
+        stride = self.layer.stride
+        # In a tile with fewer rows or columns than the stride, some taps reach no pixel.
+        first_rows = range(rows.start, min(rows.start + stride, rows.stop))
+        first_cols = range(min(stride, self.layer.columns))
         return [
             self._reached(images, rows, group, sub, part, tile, unit, r, c)
             for tile in sub
             for unit in range(self.units)
-            for r in stride
-            for c in stride
+            for r in first_rows
+            for c in first_cols
         ]
 
-    def _reached(self, images, rows, group, sub, part, tile, unit, r, c):
-        """Loops over the pixels (r, c), (r, c + stride) and so on of a tile of inputs."""
+    def _reached(self, images, rows, group, sub, part, tile, unit, first, c):
+        """Loops over the pixels (first, c), (first, c + stride) and so on of a tile of inputs."""
         layer, lanes = self.layer, self.lanes
         stride, kernel, columns = layer.stride, layer.kernel, layer.out_columns
         errors = self._error_rows(rows)
-        first = rows.start + (r - rows.start) % stride
         count, cols = -(-(rows.stop - first) // stride), -(-(layer.columns - c) // stride)
         down = [k for k in reversed(range(kernel)) if (first + layer.pad - k) % stride == 0]
         across = [k for k in reversed(range(kernel)) if (c + layer.pad - k) % stride == 0]

@@ -242,10 +242,10 @@ def _lowered(layer, shape, followers, before, layers, lanes):
     if layer.stem == "conv":
         n, rows, columns = shape
         m, out_rows, out_columns = layer.output_shape(shape)
-        kernel, pad, flattened = layer.kernel, layer.pad, (n, 1, 1)
+        kernel, stride, pad, flattened = layer.kernel, layer.stride, layer.pad, (n, 1, 1)
     else:
         (n,), m = shape, layer.features
-        rows = columns = out_rows = out_columns = kernel = 1
+        rows = columns = out_rows = out_columns = kernel = stride = 1
         # What the host sends is packed as the array likes it; what a layer puts out lies as it is.
         pad, flattened = 0, before if layers and prod(before) == n else (n, 1, 1)
     pool = 2 if pools else 1
@@ -257,7 +257,7 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         rows=rows,
         columns=columns,
         kernel=kernel,
-        stride=1,
+        stride=stride,
         pad=pad,
         out_rows=out_rows // pool * pool,
         out_columns=out_columns // pool * pool,
