@@ -26,6 +26,7 @@ from streamtrain.unified.sequencer import Fold
 __all__ = ["Compiler", "Region"]
 
 _BLOCK = 8  # records that are fetched at once
+_PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Region:
         Of a word.
     beat_bytes : :class:`int`
         Each tile begins with a beat.
-    written : :class:`int`
-        Writes of the program after which it is what it should be.
+    written : list of :class:`int`
+        Writes of the program after which each image is what it should be.
     """
 
     address: int
@@ -52,7 +53,7 @@ class Region:
     columns: int
     bits: int
     beat_bytes: int
-    written: int = 0
+    written: list
 
     @property
     def stride(self):
@@ -61,6 +62,11 @@ class Region:
 
     def _beats(self, rows):
         return -(-rows * self.columns * self.bits // (8 * self.beat_bytes))
+
+    def wrote(self, images, writes):
+        """So many writes have been asked for when these images are complete, or are as far as they are."""
+        for image in images:
+            self.written[image] = writes
 
     def begins_with_beat(self, row):
         return row * self.columns * self.bits % (8 * self.beat_bytes) == 0
@@ -171,7 +177,7 @@ class Compiler:
         self.programs = self._end
 
     def _region(self, tiles, rows, columns, bits, images):
-        region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes)
+        region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes, [0] * images)
         end = region.address + images * tiles * region.stride
         self._end = -(-end // 4096) * 4096
         return region
@@ -191,46 +197,65 @@ class Compiler:
             tiles=max(2, *(layer.tiles[0] for layer in layers)),
         )
 
+    @property
+    def phases(self):
+        """Those of a training step in order: (phase, name of a layer)."""
+        forward = [("FP", layer.name) for layer in self.plan.layers]
+        backward = []
+        for layer in reversed(self.plan.layers):
+            if layer.back:
+                backward.append(("BP", layer.name))
+            if layer.trainable:
+                backward.append(("WU", layer.name))
+            if not layer.back:
+                break
+        return forward + backward
+
     def evaluation(self):
         """The program that computes scores of a mini-batch, as bytes."""
-        program = self._begin()
-        for layer in self.plan.layers:
-            self._sums(program, _Forward(self, layer))
-        return program.image()
+        return self._program([("FP", layer.name) for layer in self.plan.layers], scored=False)
 
     def step(self):
         """The program of a training step, as bytes."""
+        return self._program(self.phases)
+
+    def single(self, phase, name):
+        """The program of one phase of a layer, as bytes: to find out how long it takes."""
+        return self._program([(phase, name)])
+
+    def _program(self, phases, scored=True):
         program = self._begin()
-        for layer in self.plan.layers:
-            self._sums(program, _Forward(self, layer, scored=layer is self.plan.layers[-1]))
-        for layer in reversed(self.plan.layers):
-            if layer.back:
+        layers = {layer.name: layer for layer in self.plan.layers}
+        for phase, name in phases:
+            layer = layers[name]
+            if phase == "FP":
+                last = layer is self.plan.layers[-1]
+                self._sums(program, _Forward(self, layer, scored=scored and last))
+            elif phase == "BP":
                 self._sums(program, _Backward(self, layer))
-            if layer.trainable:
+            else:
                 self._update(program, layer)
-            if not layer.back:
-                break
         return program.image()
 
     def _begin(self):
         for regions in (self.outputs, self.routes, self.errors, self.weights, self.biases):
             for region in regions.values():
-                region.written = 0
+                region.written = [0] * len(region.written)
         return _Program(self.layouts)
 
     # -- loads and stores --------------------------------------------------------------------------
 
     def load(self, program, target, region, images, tiles, rows, last=1):
-        """Load part of a region, once all of it has been written."""
+        """Load part of a region, once its images have been written."""
         program.add(
             Kind.LOAD, target=target, **region.part(images, tiles, rows), last=last,
-            after=region.written,
+            after=max(region.written[image] for image in images),
         )  # fmt: skip
 
-    def store(self, program, region, chunks, **fields):
-        """Store chunks of a region."""
+    def store(self, program, region, images, chunks, **fields):
+        """Store chunks of a region, of these images."""
         program.writes += chunks["chunks"]
-        region.written = program.writes
+        region.wrote(images, program.writes)
         program.add(Kind.STORE, **chunks, **fields)
 
     # -- FP and BP ---------------------------------------------------------------------------------
@@ -288,11 +313,18 @@ class Compiler:
         images = 1
         if rows == phase.rows and tiles == source.tiles and at_once == phase.outs:
             images = min(
-                self.images,
+                self._images(phase.area(rows)),
                 depths.x // (tiles * phase.read_area(rows)),
                 depths.sums // (phase.outs * phase.area(rows)),
             )
         return group, rows, tiles, at_once, images
+
+    def _images(self, area):
+        """Images of a tile: so many that a pass is long enough for the weights of the next one, and no more.
+
+        What is smaller is loaded and stored while another tile is computed.
+        """
+        return min(self.images, -(-_PASS * self.plan.lanes // area))
 
     # -- WU ----------------------------------------------------------------------------------------
 
@@ -346,7 +378,11 @@ class Compiler:
         images = 1
         if (rows, ins, outs) == (layer.out_rows, source.tiles, layer.tiles[0]):
             area = outs * rows * layer.out_columns
-            images = min(self.images, depths.x // (ins * phase.read_area(rows)), depths.e // area)
+            images = min(
+                self._images(rows * layer.out_columns),
+                depths.x // (ins * phase.read_area(rows)),
+                depths.e // area,
+            )
         return outs, ins, rows, images
 
 
@@ -485,13 +521,14 @@ class _Forward(_Phase):
             part = routes.part(images, sub, pooled)
             places = {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
             program.writes += part["chunks"]
-        compiler.store(program, region, region.part(images, sub, pooled), map=outputs, **places)
-        routes.written = program.writes
+        chunks = region.part(images, sub, pooled)
+        compiler.store(program, region, images, chunks, map=outputs, **places)
+        routes.wrote(images, program.writes)
         if self.scored:
             compiler.load(program, Target.ROUTES, compiler.targets, images, range(1), range(1))
             errors = outputs | {"relu": 0, "routed": 0, "scored": 1, "done": 1}
             region = compiler.errors[layer.name]
-            compiler.store(program, region, region.part(images, sub, rows), map=errors)
+            compiler.store(program, region, images, region.part(images, sub, rows), map=errors)
 
 
 class _Backward(_Phase):
@@ -599,7 +636,7 @@ class _Backward(_Phase):
             "o_image": len(rows) * columns, "done": 1,
         }  # fmt: skip
         region = compiler.errors[before.name]
-        compiler.store(program, region, region.part(images, sub, full), map=outputs)
+        compiler.store(program, region, images, region.part(images, sub, full), map=outputs)
 
 
 class _Update(_Phase):
@@ -640,4 +677,4 @@ class _Update(_Phase):
             masters = chunks | {"words": chunks["beats"]}
             program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
             update = {"biases": is_bias, "count": count, "done": region is parts[-1][0]}
-            compiler.store(program, region, chunks, update=1, weights=update)
+            compiler.store(program, region, one, chunks, update=1, weights=update)
