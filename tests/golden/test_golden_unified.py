@@ -41,11 +41,24 @@ def data(network, images, seed=3):
     return rng.normal(size=(images, *network.input_shape)), rng.integers(0, network.classes, images)
 
 
+def normalized(seed=0):
+    """Batch norms with and without pool and ReLU, behind strides and a 5x5 kernel."""
+    return st.Network(
+        (3, 23, 20),
+        [
+            st.Conv2d(11, 3, stride=2), st.BatchNorm2d(), st.ReLU(), st.MaxPool2d(2),
+            st.Conv2d(9, 5, "valid", bias=False), st.BatchNorm2d(eps=1e-3, momentum=0.3), st.ReLU(),
+            st.Conv2d(5, 1), st.BatchNorm2d(), st.Flatten(), st.Linear(4),
+        ],
+        seed=seed,
+    )  # fmt: skip
+
+
 def trained(network, x, labels, lr, steps):
     """Weights after steps of SGD with PyTorch's autograd in float64."""
-    weights = {
-        name: torch.tensor(value, requires_grad=True)
-        for name, value in network.initial_weights().items()
+    weights = {name: torch.tensor(value) for name, value in network.initial_weights().items()}
+    learnt = {
+        name: tensor.requires_grad_() for name, tensor in weights.items() if "running" not in name
     }
     for _ in range(steps):
         y = torch.tensor(x)
@@ -55,14 +68,19 @@ def trained(network, x, labels, lr, steps):
                 y = torch.nn.functional.conv2d(y, *own, layer.stride, layer.pad)
             elif layer.stem == "linear":
                 y = torch.nn.functional.linear(y, *own)
+            elif layer.stem == "norm":
+                running = [weights[f"{layer.name}.running_{name}"] for name in ("mean", "var")]
+                y = torch.nn.functional.batch_norm(
+                    y, *running, *own, training=True, momentum=layer.momentum, eps=layer.eps
+                )
             elif layer.stem == "pool":
                 y = torch.nn.functional.max_pool2d(y, layer.kernel)
             else:
                 y = torch.relu(y) if layer.stem == "relu" else y.flatten(1)
         loss = torch.nn.functional.cross_entropy(y, torch.tensor(labels))
-        gradients = torch.autograd.grad(loss, list(weights.values()))
+        gradients = torch.autograd.grad(loss, list(learnt.values()))
         with torch.no_grad():
-            for weight, gradient in zip(weights.values(), gradients, strict=True):
+            for weight, gradient in zip(learnt.values(), gradients, strict=True):
                 weight -= lr * gradient
     return {name: value.detach().numpy() for name, value in weights.items()}
 
@@ -74,8 +92,9 @@ def trained(network, x, labels, lr, steps):
         (small(), 8, "fp16", 1, 0.01),
         (small(), 8, "bf16", 1, 0.1),
         (strided(), 16, "fp32", 3, 1e-5),
+        (normalized(), 8, "fp32", 3, 1e-4),
     ],
-    ids=["fp32", "fp16", "bf16", "strides"],
+    ids=["fp32", "fp16", "bf16", "strides", "batch norms"],
 )
 def test_trains_as_pytorch_does(network, lanes, name, steps, close):
     """Weights move as they should: off by less than ``close`` of how far, in the root mean square.

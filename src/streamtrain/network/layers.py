@@ -1,16 +1,19 @@
 """The layers, losses and optimisers that a network can be described with."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from numbers import Real
 from operator import index
 from typing import ClassVar
+
+import numpy as np
 
 from streamtrain.records import Record
 
 __all__ = [
     "KERNELS",
     "SGD",
+    "BatchNorm2d",
     "Conv2d",
     "CrossEntropy",
     "Flatten",
@@ -60,6 +63,16 @@ def _map_shape(layer, shape):
     return shape
 
 
+def _random(layer, shape, rng):
+    """He weights (normal, variance 2 / fan-in), zero biases.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
+    """
+    size = layer.weight_shape(shape)
+    tensors = {"weight": rng.normal(0, np.sqrt(2 / prod(size[1:])), size)}
+    return tensors | {"bias": np.zeros(size[0])} if layer.bias else tensors
+
+
 class Layer(Record):
     """Base of the layers. A layer maps the shape of one sample to another, without a batch axis."""
 
@@ -74,6 +87,10 @@ class Layer(Record):
     def weight_shape(self, shape) -> tuple[int, ...] | None:
         """Shape of the weight tensor for an input of ``shape``; None without weights."""
         return None
+
+    def tensors(self, shape, rng):
+        """What training starts with, for an input of ``shape``: arrays by PyTorch's names."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -154,6 +171,56 @@ class Conv2d(Layer):
 
     def weight_shape(self, shape):
         return (self.channels, shape[0], self.kernel, self.kernel)
+
+    def tensors(self, shape, rng):
+        return _random(self, shape, rng)
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(Layer):
+    """Batch normalization, as PyTorch defines it, directly behind a :class:`Conv2d`.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, for each channel. In training, mean and variance are
+    those of the mini-batch, over images, rows and columns; the running ones follow, with which is evaluated:
+    ``running <- (1 - momentum) * running + momentum * own``, where the own variance is the unbiased one.
+
+    Only the unified core takes it, in floating point.
+
+    Source: Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015, algorithms 1 and 2.
+
+    Parameters
+    ----------
+    eps : :class:`float`
+        Above 0.
+    momentum : :class:`float`
+        0 to 1.
+    name : :class:`str`, optional
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+    name: str | None = None
+
+    stem: ClassVar[str] = "norm"
+
+    def __post_init__(self):
+        for field in ("eps", "momentum"):
+            value = getattr(self, field)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"BatchNorm2d {field} must be a number, not {value!r}")
+            object.__setattr__(self, field, float(value))
+        if not 0 < self.eps < inf:
+            raise ValueError(f"BatchNorm2d eps must be more than 0, not {self.eps!r}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"BatchNorm2d momentum must be 0 to 1, not {self.momentum!r}")
+
+    def output_shape(self, shape):
+        return _map_shape(self, shape)
+
+    def tensors(self, shape, rng):
+        zeros, ones = np.zeros(shape[0]), np.ones(shape[0])
+        return {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
 
 
 @dataclass(frozen=True)
@@ -237,6 +304,9 @@ class Linear(Layer):
 
     def weight_shape(self, shape):
         return (self.features, shape[0])
+
+    def tensors(self, shape, rng):
+        return _random(self, shape, rng)
 
 
 class Loss(Record):

@@ -191,25 +191,18 @@ class Network(Record):
         """What training starts with.
 
         That is the network's own ``weights``, if it has some and no ``seed`` is given; else random
-        values: He (normal, variance 2 / fan-in) weights, zero biases.
+        values, as layers have them.
 
         Returns a dictionary of float64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns)
         or (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes.
-
-        Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
         """
         if self.weights is not None and seed is None:
             return self.weights.arrays()
         rng = np.random.default_rng(self.seed if seed is None else seed)
         weights = {}
         for layer, shape in zip(self.layers, self.shapes, strict=False):
-            size = layer.weight_shape(shape)
-            if size is None:
-                continue
-            scale = np.sqrt(2 / prod(size[1:]))
-            weights[f"{layer.name}.weight"] = rng.normal(0, scale, size)
-            if layer.bias:
-                weights[f"{layer.name}.bias"] = np.zeros(size[0])
+            for name, tensor in layer.tensors(shape, rng).items():
+                weights[f"{layer.name}.{name}"] = tensor
         return weights
 
     @property

@@ -504,13 +504,12 @@ def lower(
         if layer.stem not in {"conv", "linear", "pool", "relu", "flatten"}:
             raise ValueError(
                 f"{layer.name} is a {type(layer).__name__}, which the pipeline cannot run; it runs "
-                f"Conv2d, Linear, MaxPool2d, ReLU and Flatten"
+                f"Conv2d, Linear, MaxPool2d, ReLU and Flatten" + _unified(layer.stem == "norm")
             )
         if layer.stem == "conv" and (layer.stride > 1 or layer.kernel not in _KERNELS):
             raise ValueError(
                 f"{layer.name} has a kernel of {layer.kernel}x{layer.kernel} and stride {layer.stride}; the "
-                f"streaming core takes 1x1, 3x3 and 5x5 with stride 1. The unified core takes it: plan it with "
-                f"streamtrain.unified.plan.lower(network)"
+                f"streaming core takes 1x1, 3x3 and 5x5 with stride 1{_unified(True)}"
             )
         if layer.stem in ("conv", "linear"):
             groups.append([layer, shape, []])
@@ -593,3 +592,10 @@ def lower(
         seed=seed,
         lutram_depth=lutram_depth,
     )
+
+
+def _unified(takes):
+    """What to do about a layer that the unified core takes, as an error says it."""
+    if not takes:
+        return ""
+    return ". The unified core takes it: plan it with streamtrain.unified.plan.lower(network)"
