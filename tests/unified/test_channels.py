@@ -119,7 +119,8 @@ def test_numbers_are_right():
     a = old[R.GAMMA] * deviation
     for register, want in {
         R.MEAN: y.mean(1), R.DEVIATION: deviation, R.A: a, R.B: old[R.BETA] - y.mean(1) * a,
-        R.RUNNING_MEAN: 0.9 * old[R.RUNNING_MEAN] + 0.1 * y.mean(1),
+        R.RUNNING_MEAN: old[R.RUNNING_MEAN] + 0.1 * y.mean(1),
+        R.SHIFT: -old[R.RUNNING_MEAN] - 0.1 * y.mean(1),
         R.RUNNING_VAR: 0.9 * old[R.RUNNING_VAR] + 0.1 * y.var(1, ddof=1),
     }.items():  # fmt: skip
         # A variance is the difference of two numbers that may be ten and a hundred times as large here.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import streamtrain as st
+from streamtrain.golden.channels import ROWS
 from streamtrain.golden.unified import UnifiedGolden, tiled
 from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
 from streamtrain.pipeline.generate import verilog_of
@@ -51,7 +52,10 @@ class Training:
         self.golden = UnifiedGolden(self.plan, numbers)
         self.compiler = Compiler(self.plan, numbers, IMAGES, depths, data_bits=BEAT)
         classes, depths = self.plan.layers[-1].m, self.compiler.depths
-        core = UnifiedCore(numbers, LANES, depths, classes, self.compiler.fold, data_bits=BEAT)
+        normalizes = bool(self.compiler.channels)
+        core = UnifiedCore(
+            numbers, LANES, depths, classes, self.compiler.fold, normalizes, data_bits=BEAT
+        )
         design = UnifiedIP(core)
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
         self.programs = {}
@@ -69,6 +73,14 @@ class Training:
         ):
             for name, tensor in tensors.items():
                 self.put_tiles(regions[name], _tiles(regions[name], tensor), "<u4")
+        for name, region in self.compiler.channels.items():
+            for number, rows in enumerate(self.channels(name)):
+                self.put(region.address + number * region.stride, rows.tobytes())
+
+    def channels(self, name):
+        """Registers of a batch norm's channels as they lie in memory, tile after tile."""
+        rows = self.golden.registers(name, IMAGES)
+        return np.ascontiguousarray(rows.reshape(ROWS, -1, LANES).transpose(1, 0, 2))
 
     def put(self, address, content):
         self.memory.contents[address : address + len(content)] = np.frombuffer(content, np.uint8)
@@ -127,9 +139,15 @@ class Training:
         rate = int(golden.numbers.rate(lr / len(x))) & (1 << self.numbers.rate.width) - 1
         self.memory.write(REGISTERS["RATE"].address, rate)
         cycles = self.run("step")
-        self.check_scores(golden._forward(x)[0])
+        self.check_scores(golden._forward(x, training=True)[0])
         golden.step(x, labels, lr)
         for layer in self.plan.layers:
+            if layer.norm:
+                region = self.compiler.channels[layer.name]
+                for number, want in enumerate(self.channels(layer.name)):
+                    got = self.get(region.address + number * region.stride, want.nbytes)
+                    assert got == want.tobytes(), f"channels of {layer.name}, tile {number}"
+                continue
             for name, regions, tensors in (
                 ("weights", self.compiler.weights, golden.weights),
                 ("biases", self.compiler.biases, golden.biases),
@@ -190,6 +208,43 @@ def test_steps_with_strides(numbers, columns, padding, depths):
         training.memory.timing = MemoryTiming(read_latency=int(rng.integers(1, 60)), stall=0.2)
         x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
         training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    training.memory.close()
+
+
+def normalized():
+    """Batch norms of several tiles of channels: with pool and ReLU, with a stride and a 5x5 kernel, bare."""
+    return st.Network(
+        (2, 23, 16),
+        [
+            st.Conv2d(6, 3, stride=2, bias=False), st.BatchNorm2d(), st.ReLU(), st.MaxPool2d(2),
+            st.Conv2d(5, 5, stride=2), st.BatchNorm2d(eps=1e-3, momentum=0.3), st.ReLU(),
+            st.Conv2d(3, 1), st.BatchNorm2d(), st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("numbers", "depths"),
+    [
+        (arithmetic("fp32"), None),
+        (arithmetic("bf16"), Depths(x=51, e=16, sums=16, weights=200, gradients=25, tiles=2)),
+    ],
+    ids=["fp32", "bf16, small buffers"],
+)
+def test_steps_with_batch_norms(numbers, depths):
+    training = Training(numbers, depths, normalized())
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        training.memory.timing = MemoryTiming(
+            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
+        )
+        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
+        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    before = training.golden.read_weights()
+    training.run("evaluate")
+    training.check_scores(training.golden._forward(x)[0])
+    training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    assert all((before[name] != after).any() for name, after in training.golden.read_weights().items())
     training.memory.close()
 
 

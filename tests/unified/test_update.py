@@ -24,12 +24,12 @@ class Bench:
         self.memories = {"gradients": {}, "bias_gradients": {}}
         self.found, self.over, self.cycles = [], False, 0
 
-    def run(self, commands, masters):
+    def run(self, commands, masters, count=None):
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-6)
         simulator.add_testbench(partial(self.send, commands=commands))
         simulator.add_testbench(partial(self.give, masters=masters))
-        simulator.add_testbench(partial(self.take, count=len(masters)))
+        simulator.add_testbench(partial(self.take, count=count or len(masters)))
         for name in self.memories:
             simulator.add_testbench(partial(self.answer, name=name))
         simulator.run()
@@ -109,6 +109,25 @@ def test_weights_and_biases(numbers):
         w + b + w2,
     )  # fmt: skip
     assert bench.found == new + new_b + new2
+
+
+def test_gradients_go_out_as_they_are():
+    """No old weights come in for them, neither before nor behind those for others."""
+    numbers = arithmetic("fp32")
+    bench = Bench(numbers)
+    dw, w, rate, new = case(numbers, 3)
+    bench.memories["gradients"] = dict(zip([(0, n) for n in range(3)], dw, strict=True))
+    bench.run(
+        [
+            {"biases": 0, "first": 0, "count": 1, "rate": rate, "done": 0},
+            {"biases": 0, "plain": 1, "first": 1, "count": 1, "rate": rate, "done": 0},
+            {"biases": 0, "first": 2, "count": 1, "rate": rate, "done": 1},
+        ],
+        w[:8] + w[16:],
+        count=24,
+    )  # fmt: skip
+    plain = [dw[1] >> 64 * n & (1 << 64) - 1 for n in range(8)]
+    assert bench.found == new[:8] + plain + new[16:]
 
 
 def test_a_beat_takes_a_cycle():

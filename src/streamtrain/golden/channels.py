@@ -5,6 +5,10 @@ the two is done here, for one channel as for all others: ``a`` and ``b`` of sums
 needs. :class:`~streamtrain.unified.channels.ChannelProcessor` runs the same programs in gates.
 
 All numbers are FP32. A channel has 32 registers; the first :data:`ROWS` of them are in memory, too.
+
+A variance is the mean of squares less the square of the mean, which costs digits where the mean is far from
+zero. So the convolution takes off the running mean: it is part of its bias, ``SHIFT``, and y has a mean
+near to zero, wherever it was.
 """
 
 from enum import IntEnum
@@ -28,6 +32,7 @@ class Register(IntEnum):
     RUNNING_MEAN = 2
     RUNNING_VAR = 3
     MEAN = 4
+    """Of a mini-batch, less the running one."""
     DEVIATION = 5
     """One over the standard deviation, that is."""
     PER_PIXEL = 6
@@ -38,16 +43,20 @@ class Register(IntEnum):
     MOMENTUM = 9
     UNBIASED = 10
     """Momentum, times pixels over pixels less one."""
-    B = 11
-    D = 12
-    SUM = 13
+    OFFSET = 11
+    """Bias of the convolution: normalization takes it off again, so it is not trained."""
+    SHIFT = 12
+    """``OFFSET``, less the running mean."""
+    B = 13
+    D = 14
+    SUM = 15
     """Of y; of dy."""
-    PRODUCTS = 14
+    PRODUCTS = 16
     """Sum of y * y; of dy * y."""
-    A = 15
-    C = 16
-    T = 17
-    U = 18
+    A = 17
+    C = 18
+    T = 19
+    U = 20
     HALF = 32
     THREE_HALVES = 33
     RATE = 34
@@ -81,8 +90,8 @@ class Op(IntEnum):
     """About one over the root of a."""
 
 
-def _normalizing(mean, variance):
-    """a and b of a mean and a variance."""
+def _scaling(variance):
+    """One over the standard deviation, and a."""
     program = [
         (Op.ADD, R.T, variance, R.EPS),
         (Op.MULTIPLY, R.U, R.T, R.HALF),
@@ -98,17 +107,6 @@ def _normalizing(mean, variance):
     return [
         *program,
         (Op.MULTIPLY, R.A, R.GAMMA, R.DEVIATION),
-        (Op.MULTIPLY, R.T, mean, R.A),
-        (Op.SUBTRACT, R.B, R.BETA, R.T),
-    ]
-
-
-def _following(running, own, share):
-    """Running statistics follow those of a mini-batch."""
-    return [
-        (Op.MULTIPLY, running, running, R.KEEP),
-        (Op.MULTIPLY, R.T, own, share),
-        (Op.ADD, running, running, R.T),
     ]
 
 
@@ -120,12 +118,22 @@ PROGRAMS = {
         (Op.MULTIPLY, R.U, R.MEAN, R.MEAN),
         (Op.SUBTRACT, R.T, R.T, R.U),
         (Op.POSITIVE, R.C, R.T, R.T),
-        *_following(R.RUNNING_MEAN, R.MEAN, R.MOMENTUM),
-        *_following(R.RUNNING_VAR, R.C, R.UNBIASED),
-        *_normalizing(R.MEAN, R.C),
+        (Op.MULTIPLY, R.T, R.MEAN, R.MOMENTUM),
+        (Op.ADD, R.RUNNING_MEAN, R.RUNNING_MEAN, R.T),
+        (Op.SUBTRACT, R.SHIFT, R.OFFSET, R.RUNNING_MEAN),
+        (Op.MULTIPLY, R.RUNNING_VAR, R.RUNNING_VAR, R.KEEP),
+        (Op.MULTIPLY, R.T, R.C, R.UNBIASED),
+        (Op.ADD, R.RUNNING_VAR, R.RUNNING_VAR, R.T),
+        *_scaling(R.C),
+        (Op.MULTIPLY, R.T, R.MEAN, R.A),
+        (Op.SUBTRACT, R.B, R.BETA, R.T),
     ),
-    # The running statistics.
-    "evaluate": tuple(_normalizing(R.RUNNING_MEAN, R.RUNNING_VAR)),
+    # The running statistics: of y, the mean is zero.
+    "evaluate": (
+        *_scaling(R.RUNNING_VAR),
+        (Op.SUBTRACT, R.T, R.A, R.A),
+        (Op.ADD, R.B, R.BETA, R.T),
+    ),
     # Sums of dy and dy * y: dx = a * dy + c * y + d, and new gamma and beta.
     "back": (
         (Op.MULTIPLY, R.T, R.MEAN, R.SUM),

@@ -6,6 +6,7 @@ from streamtrain.golden import channels, passes
 from streamtrain.golden.channels import ROWS, Register
 from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
 from streamtrain.numeric import FloatArithmetic, Round, requantize_codes
+from streamtrain.numeric.add import add_codes
 from streamtrain.numeric.floating import FP32
 
 __all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
@@ -44,6 +45,10 @@ class UnifiedGolden:
                 rows = np.zeros((ROWS, layer.tiles[0] * layer.lanes), np.uint32)
                 for row, name in zip(rows, _NORM_TENSORS, strict=False):
                     row[: layer.m] = FP32.encode(initial[f"{layer.name}.{name}"])
+                offset = initial.get(f"{plan.before(layer).name}.bias", np.zeros(layer.m))
+                rows[Register.OFFSET, : layer.m] = FP32.encode(offset)
+                minus = rows[Register.RUNNING_MEAN] ^ np.uint32(1 << 31)
+                rows[Register.SHIFT] = add_codes(rows[Register.OFFSET], minus, FP32)
                 self.channels[layer.name] = rows
                 continue
             weight = self.numbers.accumulators(initial[f"{layer.name}.weight"])
@@ -61,15 +66,22 @@ class UnifiedGolden:
                 rows = FP32.decode(self.channels[layer.name][:, : layer.m])
                 for number, name in enumerate(_NORM_TENSORS):
                     found[f"{layer.name}.{name}"] = rows[number]
+                if self.plan.before(layer).bias:
+                    found[f"{self.plan.before(layer).name}.bias"] = rows[Register.OFFSET]
                 continue
             weight = self.numbers.real(layer.unpack(self.weights[layer.name]))
             shape = (layer.m, layer.n) if layer.linear else weight.shape
             found[f"{layer.name}.weight"] = weight.reshape(shape)
-            if layer.bias:
+            if layer.bias and not self.plan.norm_of(layer):
                 found[f"{layer.name}.bias"] = self.numbers.real(
                     self.biases[layer.name].ravel()[: layer.m]
                 )
         return found
+
+    def registers(self, name, images):
+        """Registers of a batch norm's channels as they must be in memory for mini-batches of so many images."""
+        (layer,) = (layer for layer in self.plan.layers if layer.name == name)
+        return _with_constants(layer, self.channels[name], images)
 
     def forward(self, x):
         """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns).
@@ -122,8 +134,12 @@ class UnifiedGolden:
                 self._diagonal(layer, maps, [Register.A], registers, Register.B, z)
                 maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
                 continue
+            norm, biases = self.plan.norm_of(layer), self.biases[layer.name]
+            if norm:
+                shift = self.channels[norm.name][Register.SHIFT]
+                biases = FP32.to_float32(shift).reshape(biases.shape)
             passes.forward(
-                maps, self.numbers.narrow(self.weights[layer.name]), self.biases[layer.name],
+                maps, self.numbers.narrow(self.weights[layer.name]), biases,
                 *layer.passes, layer.stride, layer.pad, self.numbers.scalars, z,
             )  # fmt: skip
             maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
@@ -133,10 +149,7 @@ class UnifiedGolden:
 
     def _channels(self, layer, program, rows, x, errors, rate=0):
         """Run a program on the channels of a batch norm, with sums of errors and of errors times inputs."""
-        rows, lanes, norm = rows.copy(), layer.lanes, layer.norm
-        pixels = len(x) * layer.rows * layer.columns
-        for register, code in channels.constants(pixels, norm.eps, norm.momentum).items():
-            rows[register] = code
+        rows, lanes = _with_constants(layer, rows, len(x)), layer.lanes
         sums, products = np.zeros((2, layer.tiles[0], lanes), np.float32)
         block, bias = np.zeros((1, 1, lanes, lanes), np.float32), np.zeros((1, lanes), np.float32)
         for tile in range(layer.tiles[0] if program != "evaluate" else 0):
@@ -196,11 +209,18 @@ class UnifiedGolden:
             self.numbers.one, dw, db,
         )  # fmt: skip
         weights[...] = self.numbers.updated(weights, dw, rate)
-        if layer.bias:
+        if layer.bias and not self.plan.norm_of(layer):
             biases[...] = self.numbers.updated(biases, db, rate)
 
 
 _NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # the first registers of a channel
+
+
+def _with_constants(layer, rows, images):
+    rows, pixels = rows.copy(), images * layer.rows * layer.columns
+    for register, code in channels.constants(pixels, layer.norm.eps, layer.norm.momentum).items():
+        rows[register] = code
+    return rows
 
 
 def _one_pass(lanes, tiles=1):

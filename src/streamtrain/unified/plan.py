@@ -218,6 +218,11 @@ class UnifiedPlan(Record):
         """The layer whose outputs a layer reads."""
         return self.layers[self.layers.index(layer) - 1]
 
+    def norm_of(self, layer):
+        """The batch norm that reads a layer's outputs, or None."""
+        following = self.layers[self.layers.index(layer) + 1 :]
+        return following[0] if following and following[0].norm else None
+
 
 def lower(network, lanes=16):
     """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
