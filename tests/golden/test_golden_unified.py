@@ -111,7 +111,9 @@ def test_trains_as_pytorch_does(network, lanes, name, steps, close):
     want = trained(network, x, labels, 0.05, steps)
     for key, got in golden.read_weights().items():
         moved = np.linalg.norm(want[key] - before[key])
-        assert np.linalg.norm(got - want[key]) < close * moved + 1e-12, key  # biases before norms stay
+        assert np.linalg.norm(got - want[key]) < close * moved + 1e-12, (
+            key
+        )  # biases before norms stay
 
 
 def test_evaluates_with_running_statistics():
@@ -223,9 +225,18 @@ def test_softmax_of_extreme_scores(scores):
         ([st.Conv2d(3, 3), st.MaxPool2d(), st.MaxPool2d(), st.Flatten(), st.Linear(3)], "pool2"),
         ([st.Flatten(), st.Linear(9)], "up to 8 classes"),
         ([st.Flatten(), st.Linear(3), st.ReLU()], "must be the scores"),
-        ([st.Conv2d(3, 3), st.ReLU(), st.BatchNorm2d(), st.Flatten(), st.Linear(3)], "norm1 must come directly"),
-        ([st.BatchNorm2d(), st.Conv2d(3, 3), st.Flatten(), st.Linear(3)], "norm1 must come directly"),
-        ([st.Conv2d(3, 3), st.BatchNorm2d(), st.MaxPool2d(), st.Flatten(), st.Linear(3)], "pool1 leaves out pixels"),
+        (
+            [st.Conv2d(3, 3), st.ReLU(), st.BatchNorm2d(), st.Flatten(), st.Linear(3)],
+            "norm1 must come directly",
+        ),
+        (
+            [st.BatchNorm2d(), st.Conv2d(3, 3), st.Flatten(), st.Linear(3)],
+            "norm1 must come directly",
+        ),
+        (
+            [st.Conv2d(3, 3), st.BatchNorm2d(), st.MaxPool2d(), st.Flatten(), st.Linear(3)],
+            "pool1 leaves out pixels",
+        ),
     ],
 )
 def test_what_the_array_cannot_run_is_named(layers, culprit):
@@ -234,5 +245,8 @@ def test_what_the_array_cannot_run_is_named(layers, culprit):
 
 
 def test_batch_norms_are_not_for_fixed_point():
-    with pytest.raises(ValueError, match=r"^norm1 normalizes with floating-point numbers, not fixed<16,6>; use fp32"):
+    with pytest.raises(
+        ValueError,
+        match=r"^norm1 normalizes with floating-point numbers, not fixed<16,6>; use fp32",
+    ):
         UnifiedGolden(lower(normalized(), 8), arithmetic("fixed<16,6>"))

@@ -74,8 +74,12 @@ def test_weight_shapes(layer, shape, weights):
 @pytest.mark.parametrize(
     "layer",
     [
-        Conv2d(8, 3, 1, False, "a", stride=2), BatchNorm2d(1e-3, 0, "b"), ReLU(), MaxPool2d(),
-        Flatten(), Linear(10),
+        Conv2d(8, 3, 1, False, "a", stride=2),
+        BatchNorm2d(1e-3, 0, "b"),
+        ReLU(),
+        MaxPool2d(),
+        Flatten(),
+        Linear(10),
     ],
 )
 def test_layers_are_records(layer):

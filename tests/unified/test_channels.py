@@ -9,8 +9,9 @@ from amaranth.sim import Simulator
 
 from streamtrain.golden import channels
 from streamtrain.golden.channels import PROGRAMS, ROWS, Register
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.numeric.floating import FP32
-from streamtrain.unified.channels import ChannelProcessor, channels_layout, read_rows, written_rows
+from streamtrain.unified.channels import READ_ROWS, ChannelProcessor, channels_layout, written_rows
 
 R = Register
 NUMBERS = list(PROGRAMS)
@@ -53,7 +54,9 @@ def processed(lanes, jobs, *, beat=64, pause=0.3):
     async def take(ctx):
         while len(found) < len(jobs) * written_rows(lanes) * lanes:
             ctx.set(dut.o.ready, rng.random() >= pause)
-            *_, payload, valid, ready = await ctx.tick().sample(dut.o.payload, dut.o.valid, dut.o.ready)
+            *_, payload, valid, ready = await ctx.tick().sample(
+                dut.o.payload, dut.o.valid, dut.o.ready
+            )
             if valid and ready:
                 found.extend(payload >> 32 * n & 0xFFFFFFFF for n in range(words))
 
@@ -65,22 +68,15 @@ def processed(lanes, jobs, *, beat=64, pause=0.3):
     return np.array(found, np.uint32).reshape(len(jobs), -1, lanes), cycles
 
 
-def read(lanes, registers, sums, products):
-    """What a processor reads; off the block's diagonal is something else."""
-    rows = np.full((read_rows(lanes), lanes), 0xDEADBEEF, np.uint32)
-    rows[:ROWS], rows[ROWS] = registers, sums
-    rows[ROWS + 1 :][np.arange(lanes), np.arange(lanes)] = products
-    return rows
-
-
-def drawn(lanes, rng, count=50):
+def drawn(lanes, rng, count=56):
     """Registers and sums of plausible channels: of ``count`` pixels."""
     y = rng.normal(rng.normal(size=(lanes, 1)), rng.uniform(0.1, 3, (lanes, 1)), (lanes, count))
     rows = np.zeros((ROWS, lanes), np.uint32)
     rows[:6] = FP32.encode(rng.uniform(0.5, 2, (6, lanes)))
     for register, code in channels.constants(count, 1e-5, 0.1).items():
         rows[register] = code
-    return rows, FP32.encode(y.sum(1)), FP32.encode((y * y).sum(1)), y
+    parts = y.reshape(lanes, -1, PARTIALS)
+    return rows, *(FP32.encode(part.sum(1).T) for part in (parts, parts**2)), y
 
 
 @pytest.mark.parametrize(("lanes", "beat", "pause"), [(4, 64, 0.3), (2, 32, 0.0), (16, 128, 0.0)])
@@ -90,9 +86,11 @@ def test_gates_equal_numpy(lanes, beat, pause):
     for number in range(6):
         rows, sums, products, _ = drawn(lanes, rng)
         if number > 3:  # anything at all
-            rows, (sums, products) = (rng.integers(0, 1 << 32, s, np.uint32) for s in (rows.shape, (2, lanes)))
+            rows, sums, products = (
+                rng.integers(0, 1 << 32, a.shape, np.uint32) for a in (rows, sums, products)
+            )
         name, rate = NUMBERS[number % 3], int(FP32.encode(-0.01))
-        jobs.append((name, rate, read(lanes, rows, sums, products)))
+        jobs.append((name, rate, np.concatenate([rows, sums, products])))
         wants.append((name, channels.run(name, rows, sums, products, rate)))
     found, _ = processed(lanes, jobs, beat=beat, pause=pause)
     for got, (name, want) in zip(found, wants, strict=True):
@@ -105,9 +103,10 @@ def test_gates_equal_numpy(lanes, beat, pause):
 def test_takes_a_word_in_a_cycle_and_an_operation_in_one_for_each_channel():
     lanes = 16
     rows, sums, products, _ = drawn(lanes, np.random.default_rng(0))
-    _, (cycles,) = processed(lanes, [("train", 0, read(lanes, rows, sums, products))], beat=128, pause=0)
+    job = "train", 0, np.concatenate([rows, sums, products])
+    _, (cycles,) = processed(lanes, [job], beat=128, pause=0)
     operations = len(PROGRAMS["train"]) + 1
-    assert cycles <= (read_rows(lanes) + written_rows(lanes)) * lanes + operations * (lanes + 1) + 10
+    assert cycles <= (READ_ROWS + written_rows(lanes)) * lanes + operations * (lanes + 1) + 10
 
 
 def test_numbers_are_right():
@@ -124,7 +123,9 @@ def test_numbers_are_right():
         R.RUNNING_VAR: 0.9 * old[R.RUNNING_VAR] + 0.1 * y.var(1, ddof=1),
     }.items():  # fmt: skip
         # A variance is the difference of two numbers that may be ten and a hundred times as large here.
-        np.testing.assert_allclose(found[register], want, rtol=3e-5, atol=3e-6, err_msg=register.name)
+        np.testing.assert_allclose(
+            found[register], want, rtol=3e-5, atol=3e-6, err_msg=register.name
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e6, 1e30])
@@ -133,7 +134,7 @@ def test_roots_are_right_to_the_last_bits(scale):
     rows = np.zeros((ROWS, 1000), np.uint32)
     rows[R.RUNNING_VAR] = FP32.encode(variance)
     rows[R.EPS] = FP32.encode(1e-30)
-    zeros = np.zeros(1000, np.uint32)
+    zeros = np.zeros((PARTIALS, 1000), np.uint32)
     found = FP32.decode(channels.run("evaluate", rows, zeros, zeros)[R.DEVIATION])
     want = 1 / np.sqrt(FP32.decode(rows[R.RUNNING_VAR]) + 1e-30)
     assert abs(found / want - 1).max() < 4 * 2.0**-24
@@ -141,7 +142,8 @@ def test_roots_are_right_to_the_last_bits(scale):
 
 def test_a_channel_that_never_changes_is_divided_by_eps():
     rows, _, _, _ = drawn(4, np.random.default_rng(0))
-    constant = FP32.encode(np.array([1000.0, -1000.0, 0.0, 1e-3]) * 50)
-    squares = FP32.encode(np.array([1e6, 1e6, 0.0, 1e-6]) * 50 * (1 - 1e-7))  # rounded down
-    found = FP32.decode(channels.run("train", rows, constant, squares))
+    value = np.array([1000.0, -1000.0, 0.0, 1e-3])
+    sums = np.full((PARTIALS, 4), FP32.encode(value * 7))
+    squares = np.full((PARTIALS, 4), FP32.encode(value**2 * 7 * (1 - 1e-7)))  # rounded down
+    found = FP32.decode(channels.run("train", rows, sums, squares))
     np.testing.assert_allclose(found[R.DEVIATION], 1e-5**-0.5, rtol=1e-3)

@@ -227,7 +227,7 @@ def normalized():
     ("numbers", "depths"),
     [
         (arithmetic("fp32"), None),
-        (arithmetic("bf16"), Depths(x=51, e=16, sums=16, weights=200, gradients=25, tiles=2)),
+        (arithmetic("bf16"), Depths(x=51, e=16, sums=16, weights=200, gradients=25, tiles=8)),
     ],
     ids=["fp32", "bf16, small buffers"],
 )
@@ -244,7 +244,9 @@ def test_steps_with_batch_norms(numbers, depths):
     training.run("evaluate")
     training.check_scores(training.golden._forward(x)[0])
     training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    assert all((before[name] != after).any() for name, after in training.golden.read_weights().items())
+    assert all(
+        (before[name] != after).any() for name, after in training.golden.read_weights().items()
+    )
     training.memory.close()
 
 
@@ -261,6 +263,25 @@ def test_steps_with_batch_norms(numbers, depths):
 def test_buffers_that_are_too_small_are_named(small, culprit):
     compiler = Compiler(
         lower(network(), LANES), FIXED, IMAGES, SMALL._replace(**small), data_bits=BEAT
+    )
+    with pytest.raises(ValueError, match=culprit):
+        compiler.step()
+
+
+@pytest.mark.parametrize(
+    ("small", "culprit"),
+    [
+        (
+            {"tiles": 7},
+            "WU of norm1 needs 8 vectors of biases' gradients at once; the buffer has 7",
+        ),
+        ({"gradients": 7}, "WU of norm1 needs 8 blocks of gradients"),
+    ],
+)
+def test_buffers_that_are_too_small_for_batch_norms_are_named(small, culprit):
+    depths = Depths(x=400, e=400, sums=400, weights=400, gradients=100, tiles=8)._replace(**small)
+    compiler = Compiler(
+        lower(normalized(), LANES), arithmetic("fp32"), IMAGES, depths, data_bits=BEAT
     )
     with pytest.raises(ValueError, match=culprit):
         compiler.step()

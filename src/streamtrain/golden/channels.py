@@ -4,7 +4,7 @@ The sums over a mini-batch are the array's work, and so is normalization itself,
 the two is done here, for one channel as for all others: ``a`` and ``b`` of sums, and what the backward pass
 needs. :class:`~streamtrain.unified.channels.ChannelProcessor` runs the same programs in gates.
 
-All numbers are FP32. A channel has 32 registers; the first :data:`ROWS` of them are in memory, too.
+All numbers are FP32. A channel has 64 registers; the first :data:`ROWS` of them are in memory, too.
 
 A variance is the mean of squares less the square of the mean, which costs digits where the mean is far from
 zero. So the convolution takes off the running mean: it is part of its bias, ``SHIFT``, and y has a mean
@@ -15,6 +15,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.numeric.add import add_codes
 from streamtrain.numeric.floating import FP32
 from streamtrain.numeric.multiply import multiply_codes
@@ -50,16 +51,16 @@ class Register(IntEnum):
     B = 13
     D = 14
     SUM = 15
-    """Of y; of dy."""
-    PRODUCTS = 16
-    """Sum of y * y; of dy * y."""
-    A = 17
-    C = 18
-    T = 19
-    U = 20
-    HALF = 32
-    THREE_HALVES = 33
-    RATE = 34
+    """Of y, or of dy: the first of as many as there are partial sums; then it is all."""
+    PRODUCTS = SUM + PARTIALS
+    """Of y * y, or of dy * y, likewise."""
+    A = PRODUCTS + PARTIALS
+    C = A + 1
+    T = A + 2
+    U = A + 3
+    HALF = 64
+    THREE_HALVES = 65
+    RATE = 66
 
 
 R = Register
@@ -90,6 +91,16 @@ class Op(IntEnum):
     """About one over the root of a."""
 
 
+def _added_up(first):
+    """Partial sums become one: neighbours, their sums, and so on."""
+    program, step = [], 1
+    while step < PARTIALS:
+        for at in range(first, first + PARTIALS, 2 * step):
+            program.append((Op.ADD, at, at, at + step))
+        step *= 2
+    return program
+
+
 def _scaling(variance):
     """One over the standard deviation, and a."""
     program = [
@@ -113,6 +124,8 @@ def _scaling(variance):
 PROGRAMS = {
     # Sums of y and y * y: statistics of the mini-batch.
     "train": (
+        *_added_up(R.SUM),
+        *_added_up(R.PRODUCTS),
         (Op.MULTIPLY, R.MEAN, R.SUM, R.PER_PIXEL),
         (Op.MULTIPLY, R.T, R.PRODUCTS, R.PER_PIXEL),
         (Op.MULTIPLY, R.U, R.MEAN, R.MEAN),
@@ -136,6 +149,8 @@ PROGRAMS = {
     ),
     # Sums of dy and dy * y: dx = a * dy + c * y + d, and new gamma and beta.
     "back": (
+        *_added_up(R.SUM),
+        *_added_up(R.PRODUCTS),
         (Op.MULTIPLY, R.T, R.MEAN, R.SUM),
         (Op.SUBTRACT, R.T, R.PRODUCTS, R.T),
         (Op.MULTIPLY, R.T, R.T, R.DEVIATION),  # dgamma
@@ -178,7 +193,7 @@ def constants(pixels, eps, momentum):
 
 
 def run(name, rows, sums, products, rate=0):
-    """Run a program. Returns all registers, (32, channels) as codes.
+    """Run a program. Returns all registers, (64, channels) as codes.
 
     Parameters
     ----------
@@ -186,13 +201,13 @@ def run(name, rows, sums, products, rate=0):
         Of :data:`PROGRAMS`.
     rows : integer array (ROWS, channels)
         Registers from memory.
-    sums, products : integer arrays (channels,)
-        Codes of ``SUM`` and ``PRODUCTS``.
+    sums, products : integer arrays (PARTIALS, channels)
+        Codes of partial sums.
     rate : :class:`int`
         Code of what gradients are multiplied with.
     """
-    registers = np.zeros((32, rows.shape[1]), np.uint32)
-    registers[:ROWS], registers[R.SUM], registers[R.PRODUCTS] = rows, sums, products
+    registers = np.zeros((64, rows.shape[1]), np.uint32)
+    registers[: R.A] = np.concatenate([rows, sums, products])
     shared = {register: FP32.encode(value) for register, value in CONSTANTS.items()}
     shared[R.RATE] = np.uint32(rate)
     for op, to, *sources in PROGRAMS[name]:

@@ -98,7 +98,9 @@ class UnifiedGolden:
         for layer in reversed(self.plan.layers):
             mine = inputs[layer.name]
             if layer.norm:
-                registers = self._channels(layer, "back", normalized[layer.name], mine, errors, rate)
+                registers = self._channels(
+                    layer, "back", normalized[layer.name], mine, errors, rate
+                )
                 self.channels[layer.name] = registers[:ROWS]
                 if not layer.back:
                     break
@@ -129,7 +131,9 @@ class UnifiedGolden:
             z = np.zeros(shape, self.numbers.dtype)
             if layer.norm:
                 rows = self.channels[layer.name]
-                registers = self._channels(layer, "train" if training else "evaluate", rows, maps, maps)
+                registers = self._channels(
+                    layer, "train" if training else "evaluate", rows, maps, maps
+                )
                 normalized[layer.name] = registers[:ROWS]
                 self._diagonal(layer, maps, [Register.A], registers, Register.B, z)
                 maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
@@ -148,17 +152,12 @@ class UnifiedGolden:
     # -- Batch normalization: tile by tile, as the array has it ------------------------------------
 
     def _channels(self, layer, program, rows, x, errors, rate=0):
-        """Run a program on the channels of a batch norm, with sums of errors and of errors times inputs."""
-        rows, lanes = _with_constants(layer, rows, len(x)), layer.lanes
-        sums, products = np.zeros((2, layer.tiles[0], lanes), np.float32)
-        block, bias = np.zeros((1, 1, lanes, lanes), np.float32), np.zeros((1, lanes), np.float32)
-        for tile in range(layer.tiles[0] if program != "evaluate" else 0):
-            passes.gradients(
-                *(np.ascontiguousarray(maps[:, tile : tile + 1]) for maps in (x, errors)),
-                *_one_pass(lanes), 1, 0, self.numbers.scalars, self.numbers.one, block, bias,
-            )  # fmt: skip
-            sums[tile], products[tile] = bias[0], block[0, 0].diagonal()
-        codes = (FP32.from_float32(a.ravel()) for a in (sums, products))
+        """All registers of a batch norm's channels after a program, with sums of errors and of their products."""
+        rows = _with_constants(layer, rows, len(x))
+        both = np.zeros((2, layer.tiles[0], passes.PARTIALS, layer.lanes), np.float32)
+        if program != "evaluate":
+            passes.channel_sums(x, errors, self.numbers.scalars, *both)
+        codes = FP32.from_float32(both.swapaxes(1, 2)).reshape(2, passes.PARTIALS, -1)
         return channels.run(program, rows, *codes, rate)
 
     def _diagonal(self, layer, maps, weights, registers, bias, z):
@@ -172,7 +171,7 @@ class UnifiedGolden:
             result = np.zeros((len(maps), 1, *z.shape[2:]), z.dtype)
             passes.forward(
                 own, np.ascontiguousarray(blocks[:, tile])[None], values[-1, tile][None],
-                *_one_pass(lanes, len(weights)), 1, 0, self.numbers.scalars, result,
+                *_passes(lanes, len(weights)), 1, 0, self.numbers.scalars, result,
             )  # fmt: skip
             z[:, tile] = result[:, 0]
 
@@ -213,7 +212,12 @@ class UnifiedGolden:
             biases[...] = self.numbers.updated(biases, db, rate)
 
 
-_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")  # the first registers of a channel
+_NORM_TENSORS = (
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+)  # the first registers of a channel
 
 
 def _with_constants(layer, rows, images):
@@ -223,7 +227,7 @@ def _with_constants(layer, rows, images):
     return rows
 
 
-def _one_pass(lanes, tiles=1):
+def _passes(lanes, tiles):
     """Passes of a 1x1 layer with so many tiles of inputs."""
     taps = np.zeros((tiles, lanes), np.int64)
     return np.arange(tiles), taps, taps, np.arange(lanes), np.ones((tiles, lanes), bool)

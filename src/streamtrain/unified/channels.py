@@ -15,9 +15,9 @@ from streamtrain.pipeline.gates import delayed
 from streamtrain.unified.pack import Pack
 from streamtrain.unified.regroup import Regroup
 
-__all__ = ["ChannelProcessor", "channels_layout", "read_rows", "written_rows"]
+__all__ = ["READ_ROWS", "ChannelProcessor", "channels_layout", "written_rows"]
 
-_REGISTERS = 32
+_REGISTERS = 64
 _INSTRUCTION = data.StructLayout({
     "op": range(len(Op)), "to": range(_REGISTERS), "a": range(2 * _REGISTERS),
     "b": range(2 * _REGISTERS), "last": 1,
@@ -29,9 +29,8 @@ def channels_layout():
     return data.StructLayout({"program": range(len(PROGRAMS)), "rate": 32})
 
 
-def read_rows(lanes):
-    """Rows that a processor reads: registers, sums, and a block with products on its diagonal."""
-    return ROWS + 1 + lanes
+READ_ROWS = int(Register.A)
+"""Rows that a processor reads: registers, and partial sums."""
 
 
 def written_rows(lanes):
@@ -42,8 +41,8 @@ def written_rows(lanes):
 class ChannelProcessor(wiring.Component):
     """Runs a program of :mod:`streamtrain.golden.channels` on a tile of channels.
 
-    Rows of ``lanes`` words come in: registers, then the sums of a batch, as the array's gradients of a bias and of a
-    block of weights. Registers go out, and a and c as blocks of weights.
+    Rows of ``lanes`` words come in: registers, with the sums of a mini-batch behind them. Registers go out, and
+    a and c as blocks of weights.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ class ChannelProcessor(wiring.Component):
     -------
     command : :py:`In(stream.Signature(channels_layout()))`
     i : :py:`In(stream.Signature(unsigned(data_bits)))`
-        :func:`read_rows` rows.
+        :data:`READ_ROWS` rows.
     o : :py:`Out(stream.Signature(unsigned(data_bits)))`
         :func:`written_rows` rows.
 
@@ -81,42 +80,37 @@ class ChannelProcessor(wiring.Component):
         m.submodules.pack = pack = Pack(FP32.width, self.data_bits)
         connect(m, flipped(self.i), regroup.i)
         connect(m, pack.o, flipped(self.o))
-        lane_bits = range(self.lanes)
         m.submodules.registers = registers = Memory(
             shape=unsigned(FP32.width), depth=_REGISTERS << (self.lanes - 1).bit_length(), init=[]
         )
         ports, write = [registers.read_port() for _ in "ab"], registers.write_port()
 
         def place(lane, register):
-            return Cat(lane, register)
+            return Cat(lane, register)[: len(write.addr)]
 
-        row, lane = Signal(range(max(ROWS, self.lanes) + 2 + self.lanes)), Signal(lane_bits)
-        block, there = Signal(2), Signal()  # 0: registers, or sums; then blocks of weights
+        row, lane = Signal(range(max(READ_ROWS, self.lanes) + 1)), Signal(range(self.lanes))
+        block, there = Signal(2), Signal()  # 0: registers; then blocks of weights
         end = lane == self.lanes - 1
         word = pack.i.payload.word
         running, draining = Signal(), Signal()
         through, drained = self._run(m, running, draining, ports, write, place)
         with m.FSM():
             with m.State("load"):
-                diagonal = row - (ROWS + 1)
                 m.d.comb += [
                     regroup.o.ready.eq(1),
-                    write.addr.eq(
-                        place(lane, Mux(row <= ROWS, row, Register.PRODUCTS)[: _REGISTERS.bit_length() - 1])
-                    ),
+                    write.addr.eq(place(lane, row)),
                     write.data.eq(regroup.o.payload),
-                    write.en.eq(regroup.o.valid & ((row <= ROWS) | (lane == diagonal))),
+                    write.en.eq(regroup.o.valid),
                 ]
                 with m.If(regroup.o.valid):
                     m.d.sync += lane.eq(Mux(end, 0, lane + 1))
                     with m.If(end):
                         m.d.sync += row.eq(row + 1)
-                        with m.If(row == read_rows(self.lanes) - 1):
+                        with m.If(row == READ_ROWS - 1):
                             m.d.sync += row.eq(0)
                             m.next = "wait"
-            with m.State("wait"):
-                with m.If(self.command.valid):
-                    m.next = "run"
+            with m.State("wait"), m.If(self.command.valid):
+                m.next = "run"
             with m.State("run"):
                 m.d.comb += running.eq(1)
                 with m.If(through):
@@ -144,7 +138,7 @@ class ChannelProcessor(wiring.Component):
                 register = Mux(
                     following[2] == 0, following[0], Mux(following[2] == 1, Register.A, Register.C)
                 )
-                m.d.comb += ports[0].addr.eq(place(at, register[: _REGISTERS.bit_length() - 1]))
+                m.d.comb += ports[0].addr.eq(place(at, register))
                 m.d.sync += [
                     row.eq(following[0]), lane.eq(following[1]), block.eq(following[2]), there.eq(1),
                 ]  # fmt: skip
@@ -168,7 +162,9 @@ class ChannelProcessor(wiring.Component):
         fetch = memory.read_port()
         adder = m.submodules.adder = FloatAdder(FP32)
         multiplier = m.submodules.multiplier = FloatMultiplier(FP32, FP32)
-        period = max(self.lanes, adder.latency + 3) + 1  # the next operation may read what this one writes
+        period = (
+            max(self.lanes, adder.latency + 3) + 1
+        )  # the next operation may read what this one writes
         cycle, number, begun = Signal(range(period)), Signal(range(len(instructions))), Signal()
         now = data.View(_INSTRUCTION, fetch.data)
         lane, last = Signal(range(self.lanes)), cycle == period - 1
@@ -185,7 +181,7 @@ class ChannelProcessor(wiring.Component):
             with m.Elif(last):
                 m.d.sync += number.eq(number + 1)
             for port, source in zip(ports, (now.a, now.b), strict=True):
-                m.d.comb += port.addr.eq(place(lane, source[: _REGISTERS.bit_length() - 1]))
+                m.d.comb += port.addr.eq(place(lane, source))
         through = begun & last & now.last
         with m.If(running & through):
             m.d.sync += [begun.eq(0), cycle.eq(0)]

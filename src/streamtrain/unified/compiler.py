@@ -23,8 +23,9 @@ what FP and BP multiply with.
 from dataclasses import dataclass, field
 
 from streamtrain.golden.channels import PROGRAMS, ROWS, Register
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.unified.buffers import PLACES, Depths
-from streamtrain.unified.channels import read_rows, written_rows
+from streamtrain.unified.channels import READ_ROWS, written_rows
 from streamtrain.unified.loader import Target
 from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
 from streamtrain.unified.sequencer import Fold
@@ -137,8 +138,8 @@ class Compiler:
     inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
         ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
     channels, sums : dict of :class:`Region` by layer
-        Of batch norms: for each tile the channels' registers, and blocks with a and c on their diagonals; sums over a
-        mini-batch, and a block with those of products on its diagonal.
+        Of batch norms, for each tile: the channels' registers, and blocks with a and c on their diagonals; partial
+        sums over a mini-batch.
     targets : :class:`Region`
         The classes of a mini-batch, as routes: the first bit of a class's lane is set.
     programs : :class:`int`
@@ -181,7 +182,7 @@ class Compiler:
             self.errors[name] = self._region(*size, operands, images)
             if layer.norm:
                 self.channels[name] = self._region(outs, written_rows(lanes), 1, row, 1)
-                self.sums[name] = self._region(outs, read_rows(lanes) - ROWS, 1, row, 1)
+                self.sums[name] = self._region(outs, READ_ROWS - ROWS, 1, row, 1)
                 continue
             # A tile is what belongs to a tile of output channels; a row, one of input channels.
             passes = len(layer.passes.tile)
@@ -204,13 +205,14 @@ class Compiler:
         outputs = [layer.tiles[0] * layer.out_rows * layer.out_columns * images for layer in layers]
         blocks = [layer.tiles[0] * len(layer.passes.tile) for layer in layers]
         pairs = [2 * layer.rows * layer.columns for layer in layers if layer.norm]
+        partials = PARTIALS if pairs else 1
         return Depths(
             x=max(*inputs, *outputs, *pairs),
             e=max(outputs),
             sums=max(*inputs, *outputs),
             weights=max(2, *blocks) * self.plan.lanes,
-            gradients=max(blocks),
-            tiles=max(2, *(layer.tiles[0] for layer in layers)),
+            gradients=max(partials, *blocks),
+            tiles=max(2, partials, *(layer.tiles[0] for layer in layers)),
         )
 
     @property
@@ -400,7 +402,12 @@ class Compiler:
                 f"WU of {layer.name} needs {blocks} blocks of gradients at once; the buffer has "
                 f"{depths.gradients}"
             )
-        outs = min(phase.most, depths.gradients // (blocks * ins), depths.tiles)
+        outs = min(phase.most, depths.gradients // (blocks * ins), depths.tiles // phase.biases)
+        if not outs:
+            raise ValueError(
+                f"WU of {layer.name} needs {phase.biases} vectors of biases' gradients at once; the buffer has "
+                f"{depths.tiles}"
+            )
         found = [
             (rows, tiles, many)
             for rows in _row_sizes(layer.out_rows, 1)
@@ -699,6 +706,8 @@ class _Backward(_Phase):
 class _Update(_Phase):
     """WU: gradients of blocks of weights, and the update of those."""
 
+    biases = 1  # vectors of their gradients that an output has
+
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
         self.source, self.errors = self.inputs, compiler.errors[layer.name]
@@ -801,19 +810,42 @@ class _NormBackward(_Norm, _Backward):
 
 
 class _NormUpdate(_Norm, _Update):
-    """WU: sums of errors, and of products with inputs on the diagonal of a block."""
+    """WU: partial sums of errors, and of products with inputs on the diagonals of blocks.
+
+    Pixels of all rows follow one another, as many in a round as there are partial sums. So each is
+    added to when the adder is done with it.
+    """
+
+    biases = PARTIALS
 
     def __init__(self, compiler, layer, errors):
         super().__init__(compiler, layer)
-        self.most, self.errors = 1, errors
+        self.most, self.errors, self.blocks = 1, errors, PARTIALS
 
     def biased(self, part):
         return True
 
+    def commands(self, images, rows, outs, part):
+        columns, reads = self.layer.columns, self.window_rows(rows)
+        pixels = len(rows) * columns
+        before = (
+            rows.start * columns % PARTIALS
+        )  # partial sums that the last row has used, of a round
+        rounds = -(-(before + pixels) // PARTIALS)
+        end = (rounds - 1) * PARTIALS
+        return [
+            {
+                "paired": 1, "tiles": 1, "taps_row": 1, "taps_col": PARTIALS, "images": len(images), "rows": 1,
+                "cols": rounds, "map_rows": 1, "map_cols": pixels, "step": PARTIALS,
+                "x_image": len(reads) * columns - end, "tap": (rows.start - reads.start) * columns - before,
+                "col": -before, "block_col": 1, "o_col": PARTIALS, "o_image": pixels - end,
+            }
+        ]  # fmt: skip
+
     def store(self, program, outs, part):
         compiler, one = self.compiler, range(1)
         region = compiler.sums[self.layer.name]
-        for is_bias, rows in ((1, range(1)), (0, range(1, region.rows))):
-            update = {"biases": is_bias, "plain": 1, "count": 1, "done": not is_bias}
+        for is_bias, rows in ((1, range(PARTIALS)), (0, range(PARTIALS, 2 * PARTIALS))):
+            update = {"biases": is_bias, "plain": 1, "count": PARTIALS, "done": not is_bias}
             chunks = region.part(one, outs, rows)
             compiler.store(program, region, one, chunks, update=1, weights=update)

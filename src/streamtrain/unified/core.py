@@ -98,9 +98,7 @@ class UnifiedCore(wiring.Component):
         m.submodules.fetch = fetch = ProgramFetch(self.arithmetic, **memory)
         m.submodules.engine = engine = ComputeEngine(*numbers, self.fold)
         m.submodules.loader = loader = Loader(*numbers, engine.groups, **memory)
-        m.submodules.storer = storer = Storer(
-            *numbers, self.classes, self.normalizes, **memory
-        )
+        m.submodules.storer = storer = Storer(*numbers, self.classes, self.normalizes, **memory)
         m.submodules.routes = routes = DoubleBuffer(*engine.sizes["routes"])
 
         connect(m, reader.axi, flipped(self.read))

@@ -232,7 +232,9 @@ def lower(network, lanes=16):
     """
     groups = []
     for layer, shape in zip(network.layers, network.shapes, strict=False):
-        if layer.stem == "norm" and not (groups and groups[-1][0].stem == "conv" and not groups[-1][2]):
+        if layer.stem == "norm" and not (
+            groups and groups[-1][0].stem == "conv" and not groups[-1][2]
+        ):
             raise ValueError(f"{layer.name} must come directly behind a Conv2d")
         if layer.stem in ("conv", "linear", "norm"):
             groups.append([layer, shape, []])

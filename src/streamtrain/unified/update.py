@@ -19,7 +19,7 @@ def update_layout(arithmetic):
     field                 meaning
     ====================  ==========================================================================
     biases                they are biases
-    plain                 the gradients themselves go out, and no old weights come in
+    plain                 gradients go out as they are, of blocks those on the diagonal; no old weights come in
     first, count          of the blocks of gradients, or vectors of those of biases
     rate                  what gradients are multiplied with: minus the learning rate, over the batch
     done                  this half of the gradients is not needed any more
@@ -91,7 +91,8 @@ class WeightUpdate(wiring.Component):
 
         enable, moves, given = Signal(), Signal(), Signal()
         last_beat, through = Signal(), Signal()
-        beats = Mux(command.biases, row // self.data_bits, block // self.data_bits)
+        vectors = command.biases | command.plain
+        beats = Mux(vectors, row // self.data_bits, block // self.data_bits)
         there = self.command.valid & self.gradients_full.bit_select(half, 1)
         m.d.comb += [
             given.eq(self.masters.valid | command.plain),
@@ -111,10 +112,15 @@ class WeightUpdate(wiring.Component):
         with m.Elif(there & (waits != READ_LATENCY)):
             m.d.sync += waits.eq(waits + 1)
 
+        found = self.gradients_read.data
+        width = self.arithmetic.accumulator.width
+        own = Cat(found.word_select(n * (self.lanes + 1), width) for n in range(self.lanes))
         gradients = Mux(
-            command.biases,
-            self.bias_gradients_read.data.word_select(beat, self.data_bits),
-            self.gradients_read.data.word_select(beat, self.data_bits),
+            vectors,
+            Mux(command.biases, self.bias_gradients_read.data, own).word_select(
+                beat, self.data_bits
+            ),
+            found.word_select(beat, self.data_bits),
         )
         found, latency = self._units(m, gradients, enable)
         valid = Signal(latency)
