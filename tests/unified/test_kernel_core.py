@@ -240,13 +240,10 @@ def test_steps_with_batch_norms(numbers, depths):
         )
         x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
         training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    before = training.golden.read_weights()
+    training.put_samples(x, np.zeros(IMAGES, int))
     training.run("evaluate")
     training.check_scores(training.golden._forward(x)[0])
     training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    assert all(
-        (before[name] != after).any() for name, after in training.golden.read_weights().items()
-    )
     training.memory.close()
 
 
