@@ -65,6 +65,7 @@ class Registers:
         ctx.set(window.target, target)
         ctx.set(window.stage, stage)
         ctx.set(window.write, write)
+        await ctx.tick()
         ctx.set(window.start, 1)
         _, _, refused = await ctx.tick().sample(window.refused)
         ctx.set(window.start, 0)

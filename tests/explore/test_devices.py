@@ -269,7 +269,7 @@ def test_table_has_all_that_has_a_name():
     assert [row[0] for row in rows] == known_boards() + known_devices()
     by_name = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert by_name["ulx3s_85f"] == {
-        "board": "ulx3s_85f", "device": "lfe5u_85f", "MHz": 50.0, "DSP": 156, "BRAM36": 104,
+        "board": "ulx3s_85f", "device": "lfe5u_85f", "MHz": 85.0, "DSP": 156, "BRAM36": 104,
         "LUT": 83_640, "FF": 83_640, "LUT RAM": 41_820, "memory": "32 MB SDRAM",
     }  # fmt: skip
     assert by_name["xc7z010"]["memory"] == "-"

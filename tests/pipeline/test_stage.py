@@ -253,7 +253,9 @@ def watched(script, updates):
     return script.run(watch=watch), at
 
 
-LATENCY = 9  # cycles of a step with an update in which nothing is multiplied
+# Cycles of a step with an update in which nothing is multiplied, with the one in which BP, or WU, is told that
+# FP has ended: here, errors are always there by then.
+LATENCY = 9 + 1
 
 TIES = {
     "round_activations": "nearest_even",

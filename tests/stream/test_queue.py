@@ -29,8 +29,8 @@ def test_structures_keep_their_members():
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("lutram_depth", [0, 64])
-def test_level_counts_the_payloads_inside(depth, lutram_depth):
+@pytest.mark.parametrize("lutram_depth, head, more", [(0, False, 1), (0, True, 2), (64, False, 0)])
+def test_level_counts_the_payloads_inside(depth, lutram_depth, head, more):
     async def count(ctx):
         inside, left, most = 0, 80, 0
         while left:
@@ -41,9 +41,9 @@ def test_level_counts_the_payloads_inside(depth, lutram_depth):
             inside += moves[0] - moves[1]
             left -= moves[1]
             most = max(most, inside)
-        assert most == depth + (lutram_depth == 0)  # it was full; from block RAM one more is on its way
+        assert most == depth + more  # it was full; from block RAM more are on their way
 
-    queue = Queue(Q4_4, depth, lutram_depth=lutram_depth)
+    queue = Queue(Q4_4, depth, lutram_depth=lutram_depth, head=head)
     run = run_streams(queue, {"i": [1] * 80}, {"o": 80}, drive=count, stall={"o": 0.8})
     assert run.final == {"level": 0}
 
@@ -83,12 +83,16 @@ def test_a_queue_with_its_head_in_a_register_is_as_full_and_as_fast(depth, stall
     assert runs[0].times == runs[1].times
 
 
-def test_a_head_in_a_register_is_not_for_block_ram():
-    with pytest.raises(
-        ValueError,
-        match=r"^Queue of 65 payloads lives in block RAM, and has no register for its head$",
-    ):
-        Queue(Q4_4, 65, head=True)
+@pytest.mark.parametrize("stall", [0.0, 0.5, {"i": 0.7}, {"o": 0.7}])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_register_behind_block_ram_costs_a_cycle_once(depth, stall):
+    codes = random.Random(depth).choices(Q4_4.codes, k=80)
+    queue, plain = (Queue(Q4_4, depth, lutram_depth=0, head=head) for head in (True, False))
+    runs = [run_streams(each, {"i": codes}, {"o": 80}, stall=stall) for each in (queue, plain)]
+    assert runs[0].received["o"] == runs[1].received["o"] == codes
+    if stall == 0.0:
+        assert runs[0].times["i"] == runs[1].times["i"]
+        assert runs[0].times["o"] == [time + 1 for time in runs[1].times["o"]]
 
 
 def test_small_memories_are_distributed():

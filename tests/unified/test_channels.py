@@ -11,7 +11,13 @@ from streamtrain.golden import channels
 from streamtrain.golden.channels import PROGRAMS, ROWS, Register
 from streamtrain.golden.passes import PARTIALS
 from streamtrain.numeric.floating import FP32
-from streamtrain.unified.channels import READ_ROWS, ChannelProcessor, channels_layout, written_rows
+from streamtrain.unified.channels import (
+    READ_ROWS,
+    ChannelProcessor,
+    channels_layout,
+    program_cycles,
+    written_rows,
+)
 
 R = Register
 NUMBERS = list(PROGRAMS)
@@ -105,8 +111,9 @@ def test_takes_a_word_in_a_cycle_and_an_operation_in_one_for_each_channel():
     rows, sums, products, _ = drawn(lanes, np.random.default_rng(0))
     job = "train", 0, np.concatenate([rows, sums, products])
     _, (cycles,) = processed(lanes, [job], beat=128, pause=0)
-    operations = len(PROGRAMS["train"]) + 1
-    assert cycles <= (READ_ROWS + written_rows(lanes)) * lanes + operations * (lanes + 1) + 10
+    operations = program_cycles(PROGRAMS["train"], lanes)
+    assert operations == (len(PROGRAMS["train"]) + 1) * (lanes + 1)
+    assert cycles <= (READ_ROWS + written_rows(lanes)) * lanes + operations + 10
 
 
 def test_numbers_are_right():

@@ -60,7 +60,8 @@ class Training:
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
         self.programs = {}
         end = self.compiler.programs
-        images = {"evaluate": self.compiler.evaluation(), "step": self.compiler.step()}
+        programs = {"evaluate": self.compiler.evaluation(), "step": self.compiler.step()}
+        images = {name: program.image() for name, program in programs.items()}
         for name, image in images.items():
             self.programs[name] = end
             end += len(image)

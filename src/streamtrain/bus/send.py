@@ -66,11 +66,12 @@ class ResultSender(wiring.Component):
         )
         words = Signal(8 * fmt.result_bytes)
         left = Signal(range(fmt.result_words + 1))
+        free = Signal(init=1)  # none left
         last, known = Signal(), Signal()  # what `last` says is so
         decided = Signal()
         m.d.comb += [
             decided.eq(known | self.fate.valid),
-            self.i.ready.eq(left == 0),
+            self.i.ready.eq(free),
             self.fate.ready.eq((left != 0) & ~known),
             axis.tvalid.eq((left > 1) | (left == 1) & decided),
             axis.tdata.eq(words),
@@ -78,14 +79,14 @@ class ResultSender(wiring.Component):
             axis.tlast.eq((left == 1) & Mux(known, last, self.fate.payload)),
         ]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [words.eq(packed), left.eq(fmt.result_words)]
+            m.d.sync += [words.eq(packed), left.eq(fmt.result_words), free.eq(0)]
             m.d.sync += [last.eq(sent.last), known.eq(sent.last)]
         with m.If(self.fate.valid & self.fate.ready):
             m.d.sync += [last.eq(self.fate.payload), known.eq(1)]
         with m.If(self.abort & ~((left == 1) & decided)):  # which is offered, and stays as it is
             m.d.sync += [last.eq(1), known.eq(1)]
         with m.If(axis.tvalid & axis.tready):
-            m.d.sync += [words.eq(words >> 8 * fmt.size), left.eq(left - 1)]
+            m.d.sync += [words.eq(words >> 8 * fmt.size), left.eq(left - 1), free.eq(left == 1)]
         return m
 
 

@@ -82,10 +82,12 @@ class BusTrainer(wiring.Component):
         number = core.weights_o.payload.shape()
         given, found = Queue(number, 1, head=True), Queue(number, 1, head=True)
         m.submodules.given, m.submodules.found = inner(given), inner(found)
+        takes = Signal()
+        m.d.sync += takes.eq(core.weights_i.ready)
         m.d.comb += [
-            given.i.valid.eq(window.weights_i.valid & core.weights_i.ready),
+            given.i.valid.eq(window.weights_i.valid & takes),
             given.i.payload.eq(window.weights_i.payload),
-            window.weights_i.ready.eq(given.i.ready & core.weights_i.ready),
+            window.weights_i.ready.eq(given.i.ready & takes),
         ]
         connect(m, given.o, core.weights_i)
         connect(m, core.weights_o, found.i)

@@ -185,12 +185,15 @@ class _Asking(wiring.Component):
         word = Signal(32)
         refused = Signal()
         byte = self.i.payload
-        taken = self.i.valid & self.i.ready
+        taken, wanted = Signal(), Signal()
+        # Bytes come seldom: each is taken the cycle after it is found to be wanted.
+        m.d.sync += taken.eq(self.i.valid & wanted & ~taken)
+        m.d.comb += self.i.ready.eq(taken)
         words = Signal(8 * self.size)
 
         def collect(target, size):
             """Shift a byte in from above; true when it was the last one."""
-            m.d.comb += self.i.ready.eq(1)
+            m.d.comb += wanted.eq(1)
             with m.If(taken):
                 m.d.sync += [target.eq(Cat(target[8:], byte)), place.eq(place + 1)]
                 with m.If(place == size - 1):
@@ -215,7 +218,7 @@ class _Asking(wiring.Component):
         ]
         with m.FSM():
             with m.State("letter"):
-                m.d.comb += self.i.ready.eq(1)
+                m.d.comb += wanted.eq(1)
                 m.d.sync += refused.eq(0)
                 with m.If(taken):
                     m.d.sync += letter.eq(byte)

@@ -78,7 +78,7 @@ class WeightWindow(wiring.Component):
     Members
     -------
     start : :py:`In(1)`
-        Begin with what ``stage``, ``target`` and ``write`` say.
+        Begin with what ``stage``, ``target`` and ``write`` say, and have said in the cycle before.
     stage, target, write : :py:`In(8)`, :py:`In(2)`, :py:`In(1)`
     refused : :py:`Out(1)`
         There is no such thing, or another one is under way: ``start`` does nothing.
@@ -145,13 +145,15 @@ class WeightWindow(wiring.Component):
         random = Signal(32)  # the seed, moving on
         seeded, writes = Signal(), Signal()  # what is under way
         move = Signal()
+        there = Signal()
+        m.d.sync += [size.eq(0), there.eq(0)]
         with m.Switch(Cat(self.stage, self.target)):
             for (target, stage), count in sizes.items():
                 # All random bits are one thing, of no stage.
                 with m.Case(target << 8 | (0 if target is Target.RANDOM else stage)):
-                    m.d.comb += size.eq(count)
+                    m.d.sync += [size.eq(count), there.eq(1)]
         m.d.comb += [
-            self.refused.eq(self.busy | (size == 0)),
+            self.refused.eq(self.busy | ~there),
             self.seed_refused.eq(self.busy | (self.seed == 0) | (not plan.random_sites)),
             move.eq(
                 self.weights_i.valid & self.weights_i.ready
@@ -193,14 +195,17 @@ class WeightWindow(wiring.Component):
                 with m.Case(stage << 1 | (target is Target.VELOCITIES)):
                     m.d.comb += fits.eq(_fits(self.number, _width(plan, target, stage)))
 
+        # Whether a number fits is found in the cycle before it is taken.
+        given, right = Signal(), Signal()
+        m.d.sync += [given.eq(self.written & ~self.done), right.eq(writes & fits)]
         # Until the command is taken, the pipeline takes and gives nothing.
         m.d.comb += [
-            self.wrong.eq(~self.opened | self.read & writes | self.written & ~(writes & fits)),
-            self.weights_i.valid.eq(self.busy & writes & (seeded | self.written & ~self.wrong)),
+            self.wrong.eq(~self.opened | self.read & writes | given & ~right),
+            self.weights_i.valid.eq(self.busy & writes & (seeded | given & self.opened & right)),
             self.weights_i.payload.eq(Mux(seeded, random[-1], self.number)),
             self.weights_o.ready.eq(self.busy & ~writes & self.read & self.opened),
             self.found.eq(self.weights_o.payload),
-            self.done.eq((self.read | self.written) & (self.wrong | move)),
+            self.done.eq((self.read | given) & (self.wrong | move)),
         ]
         with m.If(self.busy & (self.weights_i.ready | self.weights_o.valid)):
             m.d.sync += self.opened.eq(~seeded)

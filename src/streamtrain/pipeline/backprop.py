@@ -51,13 +51,14 @@ class Link:
 
     def _record(self, m, recorded):
         """Keep what the forward pass recorded until errors come back for it."""
-        beats = prod(self.stage.pooled) * self.stage.blocks[0]
+        beats = prod(self.stage.pooled) * self.stage.blocks[0] * self.plan.in_flight
         return _queued(
             m,
             f"{self.name}_record",
             recorded,
-            beats * self.plan.in_flight,
+            beats,
             lutram_depth=self.plan.lutram_depth,
+            head=beats > self.plan.lutram_depth,
         )
 
     def back(self, m, errors):
@@ -119,7 +120,7 @@ def forward_links(m: Module, plan):
             connect(m, source, pool.i)
             # Every second row of the map gives a row of squares, at twice the mean rate.
             burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
-            source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst)
+            source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst, head=True)
         if stage.relu:
             relu = add(
                 f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors)

@@ -1,6 +1,9 @@
 """The streaming training pipeline, whole."""
 
-from amaranth import Array, Module, Signal, signed
+from functools import reduce
+from operator import or_
+
+from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,7 +22,7 @@ from streamtrain.pipeline.layouts import (
 from streamtrain.pipeline.loss import ScoreLoss
 from streamtrain.pipeline.randomness import RandomScan
 from streamtrain.pipeline.stage import TrainingStage
-from streamtrain.stream import Queue, connect, fork
+from streamtrain.stream import Queue, connect
 
 __all__ = ["TrainingPipeline"]
 
@@ -106,12 +109,12 @@ class TrainingPipeline(wiring.Component):
         # A token waits in front of each stage while the sample before it is in work there.
         queues = []
         for stage in stages:
-            queue = Queue(token_layout(plan, stage.stage), plan.in_flight + 1)
+            queue = Queue(token_layout(plan, stage.stage), plan.in_flight + 2)
             m.submodules[f"{stage.stage.name}_tokens"] = queue
             connect(m, queue.o, stage.token)
             queues.append(queue)
         m.submodules.loss_tokens = loss_queue = Queue(
-            loss_token_layout(plan), plan.in_flight + len(stages), head=True
+            loss_token_layout(plan), plan.in_flight + len(stages) + 1, head=True
         )
         connect(m, loss_queue.o, loss.token)
 
@@ -132,15 +135,24 @@ class TrainingPipeline(wiring.Component):
         sample = ~(reads | writes)
         calm = Signal()  # it was empty, and no sample has come since
         m.d.sync += calm.eq(empty & ~(commands.o.valid & sample))
-        m.d.comb += go.eq(commands.o.valid & ~scanning & (calm | sample))
-        branches = [
+        # All have room for a token. Only commands take it, so it is known before one is looked at.
+        room = Signal()
+        takers = [
             (queue.i, sample | (command.stage == number)) for number, queue in enumerate(queues)
         ]
+        takers.append((loss_queue.i, sample))
         if plan.random_sites:
-            chosen = ~sample & (command.stage == len(stages))
-            branches.append((random.token, chosen))
+            takers.append((random.token, ~sample & (command.stage == len(stages))))
             m.d.comb += random.token.payload.write.eq(writes)
-        m.d.comb += commands.o.ready.eq(go & fork(m, go, [*branches, (loss_queue.i, sample)]))
+        # A command waits for a cycle more: what it does is wanted in many places.
+        m.d.sync += [
+            room.eq(Cat(port.ready for port, _ in takers).all() & ~go),
+            go.eq(commands.o.valid & room & ~go & ~scanning & (calm | sample)),
+        ]
+        m.d.comb += [
+            commands.o.ready.eq(go),
+            *(port.valid.eq(go & wanted) for port, wanted in takers),
+        ]
         for number, (stage, queue) in enumerate(zip(stages, queues, strict=True)):
             token = queue.i.payload
             m.d.comb += [
@@ -161,13 +173,18 @@ class TrainingPipeline(wiring.Component):
             loss_queue.i.payload.mantissa.eq(command.mantissa),
             self.idle.eq(empty & (commands.level == 0)),
         ]
-        with m.If(commands.o.valid & commands.o.ready & (reads | writes)):
+        with m.If(go & (reads | writes)):
             m.d.sync += [scanning.eq(1), scanned.eq(command.stage)]
         with m.Elif(scanning & empty):
             m.d.sync += scanning.eq(0)
 
+        ready, valid, payload = [], [], []
         for number, (scan_i, scan_o) in enumerate(scans):
-            chosen = scanning & (scanned == number)
+            chosen = Signal(name=f"scans{number}")  # in time: a stage takes a while to begin
+            m.d.sync += chosen.eq(scanning & (scanned == number))
+            ready.append(chosen & scan_i.ready)
+            valid.append(chosen & scan_o.valid)
+            payload.append(Mux(chosen, scan_o.payload, 0))
             m.d.comb += [
                 scan_i.payload.eq(self.weights_i.payload),
                 scan_i.valid.eq(self.weights_i.valid & chosen),
@@ -176,7 +193,7 @@ class TrainingPipeline(wiring.Component):
             if number < len(stages):
                 m.d.comb += self.updated[number].eq(stages[number].updated)
         m.d.comb += [
-            self.weights_i.ready.eq(scanning & Array(i.ready for i, _ in scans)[scanned]),
-            self.weights_o.valid.eq(scanning & Array(o.valid for _, o in scans)[scanned]),
-            self.weights_o.payload.eq(Array(o.payload for _, o in scans)[scanned]),
+            self.weights_i.ready.eq(Cat(ready).any()),
+            self.weights_o.valid.eq(Cat(valid).any()),
+            self.weights_o.payload.eq(reduce(or_, payload)),
         ]

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth import Signal, unsigned
+from amaranth import Const, Signal, unsigned
 from amaranth.lib.memory import Memory
 
 from streamtrain.stream import memory_style
@@ -30,19 +30,25 @@ def delayed(m, value, registers, name, **options):
     return line
 
 
-def times_constant(value, constant):
-    """Product with a constant, as few shifted sums: a multiplier is not worth it."""
-    total, place = None, 0
+def times_constant(value, constant, plus=0):
+    """Product with a positive constant, as few shifted sums: a multiplier is not worth it.
+
+    ``plus`` is a constant that is added, in the same tree of sums.
+    """
+    place, terms = 0, {1: [], -1: []}
     while constant:
-        digit = 0
         if constant & 1:  # the next two bits decide between adding and subtracting
             digit = 2 - (constant & 3)
             constant -= digit
-            term = (value << place) if digit > 0 else -(value << place)
-            total = term if total is None else total + term
+            terms[digit].append(value << place)
         constant >>= 1
         place += 1
-    return total
+    if plus and len(terms[-1]) < len(terms[1]):
+        terms[-1].append(Const(-plus))
+    elif plus:
+        terms[1].append(Const(plus))
+    total = balanced_sum(terms[1])
+    return total - balanced_sum(terms[-1]) if terms[-1] else total
 
 
 def word_memory(m, name, width, depth, lutram_depth):

@@ -125,17 +125,23 @@ class ScoreLoss(wiring.Component):
                 own[1].eq(own[0]),
             ]
 
+        saturates = Signal()  # what is sent
+        m.d.sync += [
+            saturates.eq(go & sending[1] & clipped),
+            self.saturated.eq(self.saturated + saturates),
+        ]
         emitted = Signal()  # all classes are on their way
         with m.FSM():
             with m.State("collect"):
+                arrives = self.i.valid & self.token.valid
                 m.d.comb += [
                     self.idle.eq(~self.token.valid),
                     self.i.ready.eq(self.token.valid),
-                    turn.eq(self.i.valid & self.i.ready),
+                    turn.eq(arrives),
                     rule.collect.eq(1),
                 ]
                 m.d.sync += [emitted.eq(0), loss.eq(0)]
-                with m.If(turn):
+                with m.If(arrives):
                     with m.If((number == 0) | (self.i.payload[0] > largest)):
                         m.d.sync += [largest.eq(self.i.payload[0]), predicted.eq(number)]
                     with m.If(last):
@@ -156,7 +162,6 @@ class ScoreLoss(wiring.Component):
                         sending[1].eq(sending[0]),
                         sending[2].eq(sending[1]),
                         self.o.payload[0].eq(error),
-                        self.saturated.eq(self.saturated + (clipped & sending[1])),
                     ]
                     with m.If(last):
                         m.d.sync += emitted.eq(1)

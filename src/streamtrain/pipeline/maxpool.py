@@ -2,7 +2,7 @@
 
 from operator import index
 
-from amaranth import Module, Mux, Signal, unsigned
+from amaranth import Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -40,7 +40,8 @@ class MaxPool(wiring.Component):
 
     Timing
     ------
-    One payload per cycle in; ``o`` follows the last of a square combinationally.
+    One payload per cycle in; ``o`` follows the last of a square combinationally. What it is compared
+    with has been read when the payload before it was taken.
     """
 
     def __init__(self, fmt, *, lanes, rows, cols, blocks, records=True):
@@ -70,16 +71,19 @@ class MaxPool(wiring.Component):
             attrs={"ram_style": "distributed"},  # read in the cycle in which it is written
         )
         write, read = memory.write_port(), memory.read_port(domain="comb")
+        kept = Signal.like(read.data, reset_less=True)  # of the square that comes next
         block = Signal(range(self.blocks))
         col, row = Signal(range(self.cols)), Signal(range(2))
         base, address = Signal(range(depth)), Signal(range(depth))  # of the square, of its block
+        following = Signal.like(address)
+        stays = Const(1) if depth == 1 else ~col[0] if self.blocks == 1 else Const(0)
         corner = row & col[0]
-        train = self.i.payload.train
+        train = Signal()  # as with the payload before: a corner is not a sample's first
         branches = [(self.o, 1)] + ([(self.route, train)] if self.records else [])
         forked = fork(m, self.i.valid & corner, branches)
         accept = self.i.valid & self.i.ready
         m.d.comb += [
-            read.addr.eq(address),
+            read.addr.eq(following),
             write.addr.eq(address),
             write.en.eq(accept),
             self.i.ready.eq(~corner | forked),
@@ -87,31 +91,40 @@ class MaxPool(wiring.Component):
         ]
         for lane in range(self.lanes):
             low = lane * lane_width
-            kept = read.data[low : low + self.fmt.width].as_signed()
+            largest = kept[low : low + self.fmt.width].as_signed()
             x = self.i.payload.data[lane]
-            better = ((row == 0) & (col[0] == 0)) | (x > kept)
+            better = ((row == 0) & (col[0] == 0)) | (x > largest)
             best = self.o.payload.data[lane]
             m.d.comb += [
-                best.eq(Mux(better, x, kept)),
+                best.eq(Mux(better, x, largest)),
                 write.data[low : low + self.fmt.width].eq(best),
             ]
             if self.records:
-                place = read.data[low + self.fmt.width : low + lane_width]
+                place = kept[low + self.fmt.width : low + lane_width]
                 best_place = self.route.payload[lane]
                 m.d.comb += [
                     best_place.eq(Mux(better, row << 1 | col[0], place)),
                     write.data[low + self.fmt.width : low + lane_width].eq(best_place),
                 ]
+        m.d.comb += following.eq(address + 1)
+        with m.If(block == self.blocks - 1):
+            with m.If(col == self.cols - 1):
+                m.d.comb += following.eq(0)
+            with m.Elif(~col[0]):
+                m.d.comb += following.eq(base)
         with m.If(accept):
-            m.d.sync += [block.eq(block + 1), address.eq(address + 1)]
+            m.d.sync += [
+                train.eq(self.i.payload.train),
+                kept.eq(Mux(stays, write.data, read.data)),
+                block.eq(block + 1),
+                address.eq(following),
+            ]
             with m.If(block == self.blocks - 1):
                 m.d.sync += [block.eq(0), col.eq(col + 1)]
                 with m.If(col[0]):
-                    m.d.sync += base.eq(address + 1)
-                with m.Else():
-                    m.d.sync += address.eq(base)
+                    m.d.sync += base.eq(following)
                 with m.If(col == self.cols - 1):
-                    m.d.sync += [col.eq(0), base.eq(0), address.eq(0), row.eq(row + 1)]
+                    m.d.sync += [col.eq(0), row.eq(row + 1)]
         return m
 
 

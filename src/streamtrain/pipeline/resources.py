@@ -21,7 +21,7 @@ from streamtrain.host.packing import STATE_BITS
 from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.array import MultiplierArray, operand_widths
-from streamtrain.pipeline.layouts import stored_width, update_fields
+from streamtrain.pipeline.layouts import scan_width, stored_width, update_fields
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.optimizer import (
     CLIP_BITS,
@@ -484,17 +484,20 @@ class _Tally:
 
     def queue(self, name, width, depth, *, head=False, **options):
         """A :class:`~streamtrain.stream.Queue`."""
-        if head:  # in a register, in front of the others
+        if head and depth > options.get("lutram_depth", DISTRIBUTED_DEPTH):
+            self.ff += width + 1
+        elif head:  # in a register, in front of the others
             self.ff += width
             depth -= 1
             if not depth:
                 self.ff += 1
                 return
-            self.luts["control"] += width
+            self.luts["control"] += width + 6  # who goes where
         self.memory(name, width, depth, held=False, **options)
-        pointers = 2 * ceil_log2(depth) + ceil_log2(depth + 1)
-        self.ff += pointers + 1
-        self.luts["count"] += pointers
+        level = ceil_log2(depth + 1)  # up and down are counters of their own
+        pointers = 2 * ceil_log2(depth) + level
+        self.ff += pointers + 2
+        self.luts["count"] += pointers + level + 1
 
     def counters(self, bits):
         """Registers that count."""
@@ -788,7 +791,8 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
         + ceil_log2(shape.kernel**2 // shape.taps)
         for shape in windows
     )
-    tally.ff += line + reads + token + 23
+    # And the number that the host writes, and tokens that go on a cycle later.
+    tally.ff += line + reads + token + 23 + scan_width(plan, stage) + 1 + back + learns
     tally.luts["control"] += 40 + 20 * learns + 20 * back + (2 + learns) * word + reads
     if stage.bias and learns:
         width = stage.errors.width + shifts
@@ -819,8 +823,9 @@ def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
     width = max(stage.sum_width, shift + 1)
     saturates = fmt.width + 3 if width - shift > fmt.width else 0
     adding = shift if shift > 0 and mode in _ADDING else 0
-    tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS)
-    tally.ff += 32 + lanes * width
+    head = name == "outputs" and stage.pool > 1
+    tally.queue(f"{stage.name}.{name}", lanes * fmt.width + extra, _RESULTS, head=head)
+    tally.ff += 32 + lanes * width + ceil_log2(lanes + 1)
     tally.luts["sum"] += lanes * (width + 1 + saturates + adding)
     tally.luts["control"] += 32
     if adding and mode is Round.STOCHASTIC:
@@ -835,14 +840,16 @@ def _link(plan, before, after):
     name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
     rows, cols = before.pooled
     blocks = before.blocks[0]
-    recorded, kind = rows * cols * blocks * plan.in_flight, {"lutram_depth": plan.lutram_depth}
+    recorded = rows * cols * blocks * plan.in_flight
+    kind = {"lutram_depth": plan.lutram_depth, "head": recorded > plan.lutram_depth}
     if before.pool > 1:
         row = cols * blocks
         place = 2 if before.takes_errors else 0
-        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, single_port=True)
+        tally.memory(f"{name}_pool.best", output.width + place, row, lanes=lanes, held=False)
+        tally.ff += lanes * (output.width + place)  # what comes next
         if place:
             tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
-        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH))
+        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH), head=True)
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + 2 * ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 2 + place)
@@ -883,9 +890,9 @@ def _shell(plan):
     tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS, head=True)
     for stage in stages:
         tally.queue(
-            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 1
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 2
         )
-    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages), head=True)
+    tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages) + 1, head=True)
     stored = stored_width(plan)
     tally.ff += 3 + choice + len(stages)
     tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)

@@ -13,7 +13,6 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 
 from streamtrain.host.device import LOSS_FRAC
-from streamtrain.numeric import Round, round_value
 from streamtrain.pipeline.gates import delayed, times_constant
 from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.pipeline.rule import rule_members
@@ -96,20 +95,24 @@ class SoftmaxCrossEntropy(wiring.Component):
             m.d.sync += total.eq(total + power)
 
         # The norm, by long division, two bits in a cycle, and times the mantissa as its bits come;
-        # meanwhile the loss. All digits are tried at once.
+        # meanwhile the loss. All digits are tried at once, and the one that is found goes into the norm
+        # in the next cycle.
         remainder, division = Signal.like(total), Signal(range(_DIVISION_CYCLES))
-        norm = Signal(24)
+        norm, digit, found = Signal(24), Signal(2), Signal()
         thrice = Signal(len(total) + 2)
         mantissa, mantissa_thrice = self.token.mantissa, Signal(len(self.token.mantissa) + 2)
         m.d.sync += [thrice.eq(total + (total << 1)), mantissa_thrice.eq(mantissa + (mantissa << 1))]
         four = Cat(Const(0, 2), remainder)
-        next_remainder, next_norm = four, Const(0)
-        for digit, product in ((1, total), (2, total << 1), (3, thrice)):
-            left = Signal(signed(len(thrice) + 1), name=f"left{digit}")
+        next_remainder, next_digit = four, Const(0)
+        for number, product in ((1, total), (2, total << 1), (3, thrice)):
+            left = Signal(signed(len(thrice) + 1), name=f"left{number}")
             m.d.comb += left.eq(four - product)
             fits = ~left[-1]
             next_remainder = Mux(fits, left, next_remainder)
-            next_norm = Mux(fits, mantissa_thrice if digit == 3 else mantissa << digit - 1, next_norm)
+            next_digit = Mux(fits, number, next_digit)
+        share = Mux(digit[0], Mux(digit[1], mantissa_thrice, mantissa), Mux(digit[1], mantissa << 1, 0))
+        m.d.comb += self.a.eq(Mux(found, Cat(Const(0, 2), norm) + share, norm))
+        m.d.sync += [norm.eq(self.a), found.eq(0)]
         self._log_loss(m, total, own_below)
 
         with m.FSM():
@@ -131,7 +134,8 @@ class SoftmaxCrossEntropy(wiring.Component):
             with m.State("divide"):
                 m.d.sync += [
                     remainder.eq(next_remainder),
-                    norm.eq(Cat(Const(0, 2), norm) + next_norm),
+                    digit.eq(next_digit),
+                    found.eq(1),
                     division.eq(division + 1),
                 ]
                 with m.If(division == _DIVISION_CYCLES - 1):
@@ -140,7 +144,6 @@ class SoftmaxCrossEntropy(wiring.Component):
 
         target = Cat(Const(0, RECIPROCAL_BITS), self.token.mantissa, Const(0, 1))
         m.d.comb += [
-            self.a.eq(norm),
             self.b.eq(powers[0]),
             self.difference.eq(self.product - Mux(self.product_own, target, 0)),
         ]
@@ -149,25 +152,26 @@ class SoftmaxCrossEntropy(wiring.Component):
     def _power(self, m, below):
         """2^-below of what ``below`` was four cycles ago."""
         below_held, power = Signal.like(below), Signal(_EXP_BITS)
-        scaled = round_value(
-            Cat(times_constant(below_held, LOG2_E), Const(0, 1)).as_signed(),
-            self.scores.frac + 12 - INDEX_BITS,
-            Round.NEAREST,
-        )
-        exponent = Signal(len(scaled))
+        dropped = self.scores.frac + 12 - INDEX_BITS  # bits
+        half = 1 << dropped - 1 if dropped > 0 else 0  # rounds to the nearest
+        scaled = times_constant(below_held, LOG2_E, plus=half).shift_right(dropped)
+        most = (2 ** len(below) - 1) * LOG2_E + half
+        exponent = Signal(max(most.bit_length() - dropped, INDEX_BITS + 2))
         m.submodules.exp_table = exp_table = Memory(
             shape=unsigned(_EXP_BITS), depth=2**INDEX_BITS, init=EXP_TABLE.tolist()
         )
         exp = exp_table.read_port()
-        halvings = Signal(len(scaled) - INDEX_BITS)
+        # The table's answer comes late in a cycle: half of the shift follows in the next one.
+        halvings, fours = Signal(len(exponent) - INDEX_BITS), Signal(2)
         m.d.comb += exp.addr.eq(exponent[:INDEX_BITS])
         m.d.sync += [
             below_held.eq(below),
             exponent.eq(scaled),
             halvings.eq(exponent[INDEX_BITS:]),
-            power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:4])),
+            power.eq(Mux(halvings >= _EXP_BITS, 0, exp.data >> halvings[:2])),
+            fours.eq(halvings[2:]),
         ]
-        return power
+        return power >> (fours << 2)
 
     def _log_loss(self, m, total, own_below):
         """``ln(sum / 2^15) + d`` of the label, a few cycles after the sum is there."""

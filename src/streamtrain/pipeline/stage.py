@@ -156,8 +156,8 @@ class TrainingStage(wiring.Component):
     interrupted, and FP or BP lose one cycle for each word that WU updates; no other word begins in
     it. Without BP, the first word follows the errors as they arrive if no FP may come meanwhile:
     the sample updates the weights, or all that there is room for are past FP. With
-    an update, a step takes 9 cycles more than its operations, and in a design for mini-batches or with
-    clipping another one. A stage that is not trainable has no WU, nor has a
+    an update, a step takes 9 cycles more than its operations, another one if its errors are there when FP
+    ends, and in a design for mini-batches or with clipping another one. A stage that is not trainable has no WU, nor has a
     ``frozen`` sample: an input map is free again two cycles after FP's last operation in the former, and
     after BP's in the latter, or when all errors are there.
 
@@ -278,12 +278,15 @@ class TrainingStage(wiring.Component):
         def count(name, up, down, top, least=0):
             """Count what came and has not gone."""
             level = Signal(range(least, top + 1), name=name)
-            m.d.sync += level.eq(level + up - down)
+            with m.If(up & ~down):
+                m.d.sync += level.eq(level + 1)
+            with m.If(down & ~up):
+                m.d.sync += level.eq(level - 1)
             return level
 
         # FP: for each output pixel, for each group of its channels, all input channels and taps.
         m.submodules.fp_x = fp_x = Cursor(x_windows)
-        fp_busy = Signal()
+        fp_busy, fp_over = Signal(), Signal()
         (fp_tap, fp_n, fp_m), fp_pixel_done, fp_sample_done = _nest(
             m, issue_fp, (tap_groups, n_blocks, m_blocks), "fp", outer=fp_x.last
         )
@@ -302,7 +305,9 @@ class TrainingStage(wiring.Component):
         with m.If(~fp_busy):
             is_sample = self.token.valid & ~self.token.payload.read & ~self.token.payload.write
             # Without WU, memory for the next input is no sign that there is a place for its token.
-            free = ~update_pending if learns else queues[0].level != in_flight if queues else 1
+            free = ~update_pending
+            if not learns:
+                free = queues[0].level < in_flight - fp_over if queues else 1
             with m.If(is_sample & free):
                 m.d.comb += self.token.ready.eq(1)
                 m.d.sync += [fp_busy.eq(1), token.eq(self.token.payload)]
@@ -312,8 +317,10 @@ class TrainingStage(wiring.Component):
             if learns:
                 with m.If(token.train & token.update & ~token.frozen):
                     m.d.sync += update_pending.eq(1)
+        # What is issued is known late in a cycle: the token goes in the next one.
+        m.d.sync += fp_over.eq(fp_done)
         if queues:
-            m.d.comb += [queues[0].i.valid.eq(fp_done), queues[0].i.payload.eq(token)]
+            m.d.comb += [queues[0].i.valid.eq(fp_over), queues[0].i.payload.eq(token)]
 
         read_after = 2  # FP and BP read their word, from issue
 
@@ -336,12 +343,16 @@ class TrainingStage(wiring.Component):
             bp_word = Signal(range(stage.words))
             m.d.comb += bp_word.eq(bp_row + bp_col + bp_tap.value)
             dz_ahead = count("dz_ahead", dz.complete, bp_dz.slot_step, in_flight)
-            bp_train = bp_tokens.o.valid & bp_tokens.o.payload.train
+            # As after FP, but WU has it at once.
+            bp_over, idler = Signal(), Signal()
+            m.d.sync += bp_over.eq(bp_dz.slot_step)
+            bp_train = bp_tokens.o.valid & bp_tokens.o.payload.train & ~bp_over
             m.d.comb += [
+                idler.eq(bp_tokens.o.valid & ~bp_tokens.o.payload.train),
                 bp_dz.step.eq(issue_bp & bp_pixel_done),
                 bp_dz.slot_step.eq(issue_bp & bp_sample_done),
-                bp_done.eq(bp_dz.slot_step | (bp_tokens.o.valid & ~bp_tokens.o.payload.train)),
-                bp_tokens.o.ready.eq(bp_done),
+                bp_done.eq(bp_dz.slot_step | idler),
+                bp_tokens.o.ready.eq(bp_over | idler),
             ]
             if learns:
                 m.d.comb += [
@@ -396,17 +407,19 @@ class TrainingStage(wiring.Component):
                 m.d.sync += wu_inside.eq(~wu_last)
             with m.If(wu_block_done):
                 m.d.sync += wu_word.eq(Mux(wu_all, 0, wu_word + 1))
+            wu_over = Signal()  # they have all been issued, with the one of the cycle before
+            m.d.sync += wu_over.eq(wu_issued)
             with m.If(wu_tokens.o.valid & ~wu_active & (wu_drain == 0)):
                 with m.If(wu_token.train & ~wu_token.frozen):
                     m.d.sync += wu_active.eq(1)
                 with m.Else():
                     m.d.comb += wu_done.eq(skip)
             finish_after = x.LATENCY + array.PRODUCT_LATENCY - 1  # from issue; see `finish` below
-            with m.If(wu_issued):
+            with m.If(wu_over):
                 m.d.sync += [
                     wu_active.eq(0),
                     # The first FP read of a word (two cycles after its issue) must find it stored.
-                    wu_drain.eq(finish_after + weights.finish_latency - 2),
+                    wu_drain.eq(finish_after + weights.finish_latency - 3),
                 ]
             with m.If(wu_drain != 0):
                 m.d.sync += wu_drain.eq(wu_drain - 1)
@@ -426,11 +439,11 @@ class TrainingStage(wiring.Component):
                 dz.release.eq(wu_done & wu_token.train),
                 wu_dz.slot_step.eq(wu_done & wu_token.train),
             ]
-            wu_want = wu_active
+            wu_want = wu_active & ~wu_over
             if not stage.back:
                 no_more = wu_token.update | (wu_tokens.level == in_flight)
                 can = (wu_ahead != 0) | (no_more & arrived(dz, wu_dz, wu_ahead, "wu"))
-                wu_want = wu_active & (can | ~part.pixel if terms.count else can)
+                wu_want &= can | ~part.pixel if terms.count else can
             finish = delayed(m, wu_block_done, finish_after, "finish")
             if not terms.decay:  # which has read the word itself
                 m.d.comb += taken.eq(finish[finish_after + weights.finish_read - read_after])
@@ -441,7 +454,10 @@ class TrainingStage(wiring.Component):
 
         # Who goes first. BP: the stage before waits for it. A word of WU is not interrupted: its
         # sums are in the multipliers.
-        m.submodules.outputs = outputs = Queue(forward_layout(stage.output, pm), _RESULTS)
+        # A pool compares what it takes, in the same cycle.
+        m.submodules.outputs = outputs = Queue(
+            forward_layout(stage.output, pm), _RESULTS, head=stage.pool > 1
+        )
         room, bp_room = self._room(m, outputs, issue_fp & fp_last, "fp"), Const(1)
         if stage.back:
             m.submodules.input_errors = input_errors = Queue(
@@ -634,7 +650,7 @@ class TrainingStage(wiring.Component):
         if chains:
             link(m, self.random, chains.values())
 
-        quiet = ~fp_busy & ~Cat(queue.level != 0 for queue in queues).any()
+        quiet = ~fp_busy & ~fp_over & ~Cat(queue.level != 0 for queue in queues).any()
         m.d.comb += self.idle.eq(
             quiet & ~self.token.valid & ~scanning & ~just_updated & ~self.updated
         )
@@ -646,11 +662,11 @@ class TrainingStage(wiring.Component):
         taken = queue.o.valid & queue.o.ready
         promised = Signal(range(queue.depth + 1), name=f"{name}_promised")
         room = Signal(init=1, name=f"{name}_room")
-        m.d.sync += promised.eq(promised + issued - taken)
-        with m.If(taken):
-            m.d.sync += room.eq(room | ~issued)
-        with m.Elif(issued):
-            m.d.sync += room.eq(promised != queue.depth - 1)
+        # Both come late in a cycle.
+        with m.If(taken & ~issued):
+            m.d.sync += [promised.eq(promised - 1), room.eq(1)]
+        with m.If(issued & ~taken):
+            m.d.sync += [promised.eq(promised + 1), room.eq(promised != queue.depth - 1)]
         return room
 
     def _terms(self, m, array, weights, token, reading, reading_bias, operands):
@@ -758,8 +774,11 @@ class TrainingStage(wiring.Component):
             m.d.comb += data[lane].eq(code)
             flags.append(clipped)
         m.d.comb += queue.valid.eq(rounding[wanted] & rounding.last)
-        with m.If(queue.valid):
-            m.d.sync += saturated.eq(saturated + balanced_sum(flags))
+        count = Signal(range(len(flags) + 1), name=f"{name}_clipped")
+        m.d.sync += [
+            count.eq(Mux(queue.valid, balanced_sum(flags), 0)),
+            saturated.eq(saturated + count),
+        ]
         return None if random is None else lfsr.chain
 
     def _scan(self, m, weights, quiet, scanning):
@@ -768,6 +787,7 @@ class TrainingStage(wiring.Component):
         m_blocks, n_blocks, tap_groups = stage.blocks
         lanes = stage.multipliers + (stage.folding[0] if stage.bias else 0)
         lane = Signal(range(lanes))
+        number = Signal.like(self.scan_i.payload)
         word_step = Signal()
         (inner, block), words_done, _ = _nest(
             m, word_step, (n_blocks * tap_groups, m_blocks), "scan"
@@ -778,7 +798,7 @@ class TrainingStage(wiring.Component):
         m.d.comb += [
             weights.scan_block.eq(block.value),
             weights.scan_bias.eq(inner.value == 0),
-            weights.scan_i.eq(self.scan_i.payload),
+            weights.scan_i.eq(number),
             self.scan_o.payload.eq(weights.scan_o),
         ]
         if self.terms.velocity is not None:
@@ -804,22 +824,30 @@ class TrainingStage(wiring.Component):
             with m.State("out"):
                 m.d.comb += [scanning.eq(1), self.scan_o.valid.eq(1)]
                 with m.If(self.scan_o.ready):
-                    m.d.comb += weights.scan_shift.eq(1)
-                    m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
-                    with m.If(lane == lanes - 1):
-                        m.d.comb += word_step.eq(1)
-                        with m.If(words_done):
-                            m.next = "done"
-                        with m.Else():
-                            m.d.sync += weights.scan_fetch.eq(1)
-                            m.next = "fetch"
+                    m.next = "move on"
+            # Many registers move: the state alone says so.
+            with m.State("move on"):
+                m.d.comb += [scanning.eq(1), weights.scan_shift.eq(1)]
+                m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
+                m.next = "out"
+                with m.If(lane == lanes - 1):
+                    m.d.comb += word_step.eq(1)
+                    with m.If(words_done):
+                        m.next = "done"
+                    with m.Else():
+                        m.d.sync += weights.scan_fetch.eq(1)
+                        m.next = "fetch"
             with m.State("in"):
                 m.d.comb += [scanning.eq(1), self.scan_i.ready.eq(1)]
                 with m.If(self.scan_i.valid):
-                    m.d.comb += weights.scan_shift.eq(1)
-                    m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
-                    with m.If(lane == lanes - 1):
-                        m.next = "store"
+                    m.d.sync += number.eq(self.scan_i.payload)
+                    m.next = "move in"
+            with m.State("move in"):
+                m.d.comb += [scanning.eq(1), weights.scan_shift.eq(1)]
+                m.d.sync += lane.eq(Mux(lane == lanes - 1, 0, lane + 1))
+                m.next = "in"
+                with m.If(lane == lanes - 1):
+                    m.next = "store"
             with m.State("store"):
                 m.d.comb += [scanning.eq(1), weights.scan_store.eq(1), word_step.eq(1)]
                 m.next = "in"

@@ -80,9 +80,10 @@ _QUEUE = 1
 _UPDATE = WindowStore.LATENCY + MultiplierArray.PRODUCT_LATENCY + 2  # until weights can be read
 _READ = 2  # until the word that is updated is read, and nobody else can
 _TOKEN = 1  # from the end of BP to the first operation of WU
+_PASSED = 2  # from the end of FP to the first operation of BP, or of WU
 _FREE = 1  # from FP's last operation in a frozen stage until its memory is free, and FP goes on
 _OPEN = 1  # from the cycle in which a sample's memory is free to the next operation of FP or WU
-_COMMAND = 3  # from a command at the edge to the first operation of FP
+_COMMAND = 4  # from a command at the edge to the first operation of FP
 _SOFTMAX = 16  # from the last score to the first error, besides one cycle for each class
 _SQUARES = 6  # likewise, with nothing besides
 _SQUARES_DONE = 21  # from the last score until it takes scores again, or later if errors still leave
@@ -524,7 +525,9 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
         k, p = bp_sample[s], bp_unit[s]
         if s <= first or k == samples or fp_done[s, k] == np.inf:
             return np.inf
-        when = max(dz[s, k, bp_needs[s, p]], fp_done[s, k] + 1)
+        when = max(dz[s, k, bp_needs[s, p]], fp_done[s, k] + _PASSED)
+        if p == 0 and k > 0:
+            when = max(when, bp_done[s, k - 1] + 1)
         ahead = int(table[s, _BP_AHEAD])
         if 0 < ahead <= p:
             operations, _, _ = _bp_pixel(table[s], vectors[s], channels[s, 0], p)
@@ -541,7 +544,7 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
             if k % batch == 0 and trained[s]:
                 when = max(when, released[s, k - 1] + _OPEN)
             if k >= in_flight and s > first and not trained[s]:
-                when = max(when, bp_done[s, k - in_flight] + 1)
+                when = max(when, bp_done[s, k - in_flight] + 2)
         q, ahead = corner[s, p], int(table[s, _FP_AHEAD])
         if q >= 0 and 0 < ahead <= k * pooled[s] + q:
             sample, pixel = divmod(k * pooled[s] + q - ahead, pooled[s])
@@ -553,7 +556,7 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
         k, unit = wu_sample[s], wu_unit[s]
         if k == samples or not trained[s]:
             return np.inf
-        when = (fp_done[s, k] if s == first else bp_done[s, k]) + _TOKEN
+        when = fp_done[s, k] + _PASSED if s == first else bp_done[s, k] + _TOKEN
         if k > 0 and unit == 0:
             when = max(when, released[s, k - 1] + _OPEN)
         if s == first and unit == 0 and k % batch == batch - 1:
@@ -564,7 +567,7 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
             following, last = dz[s, k, wu_needs[s, unit]], k + in_flight - 1
             if k % batch < batch - 1:
                 same = last // batch == k // batch
-                following = max(following, fp_done[s, last] + _TOKEN) if same else np.inf
+                following = max(following, fp_done[s, last] + _PASSED) if same else np.inf
             when = max(when, min(following, dz[s, k, wu_needs[s, outputs[s] - 1]]))
         return when
 

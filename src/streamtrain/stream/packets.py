@@ -50,8 +50,10 @@ class PacketQueue(Store):
         start = Signal.like(write.addr)  # of what is begun
         after = Signal.like(write.addr)  # the place behind this cycle's
         fetch = Signal()
+        full = Signal()  # whole + begun == depth: whoever waits for that decides on much
+        filled = whole + begun
         m.d.comb += [
-            self.i.ready.eq(whole + begun != self.depth),
+            self.i.ready.eq(~full),
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
             accepted.eq(begun + write.en),
@@ -64,11 +66,16 @@ class PacketQueue(Store):
             m.d.comb += after.eq(write.addr + 1)
             with m.If(write.addr == self.depth - 1):
                 m.d.comb += after.eq(0)
-        m.d.sync += [write.addr.eq(after), begun.eq(accepted), whole.eq(whole - fetch)]
+        m.d.sync += [
+            write.addr.eq(after),
+            begun.eq(accepted),
+            whole.eq(whole - fetch),
+            full.eq(~fetch & (full | write.en & (filled == self.depth - 1))),
+        ]
         with m.If(self.commit):
             m.d.sync += [begun.eq(0), start.eq(after), whole.eq(whole - fetch + accepted)]
         with m.Elif(self.discard):
-            m.d.sync += [begun.eq(0), write.addr.eq(start)]
+            m.d.sync += [begun.eq(0), write.addr.eq(start), full.eq(~fetch & (whole == self.depth))]
         with m.If(fetch):
             m.d.sync += [self.o.valid.eq(1), read.addr.eq(read.addr + 1)]
             with m.If(read.addr == self.depth - 1):

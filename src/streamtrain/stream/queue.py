@@ -19,6 +19,20 @@ def memory_style(depth, lutram_depth=DISTRIBUTED_DEPTH):
     return {"ram_style": "distributed" if depth <= lutram_depth else "block"}
 
 
+def _count(m, i, write, fetch, depth):
+    """Payloads in a queue's memory; drives ``i.ready``.
+
+    Both ``write`` and ``fetch`` come late in a cycle, and ``i.ready`` is wanted early.
+    """
+    stored, full = Signal(range(depth + 1)), Signal()
+    with m.If(write & ~fetch):
+        m.d.sync += [stored.eq(stored + 1), full.eq(stored == depth - 1)]
+    with m.If(fetch & ~write):
+        m.d.sync += [stored.eq(stored - 1), full.eq(0)]
+    m.d.comb += i.ready.eq(~full)
+    return stored
+
+
 class Store(wiring.Component):
     """What queues have in common: payloads that go through a memory.
 
@@ -65,7 +79,7 @@ class Store(wiring.Component):
 
 
 class Queue(Store):
-    """Keep up to ``depth`` payloads in order; in block RAM one more, on its way out.
+    """Keep up to ``depth`` payloads in order; in block RAM one or two more, on their way out.
 
     Parameters
     ----------
@@ -76,65 +90,70 @@ class Queue(Store):
         Largest ``depth`` that lives in LUT RAM.
     head : :class:`bool`
         Keep the oldest payload in a register, for those who decide on much in the cycle in which it is
-        offered. Not out of block RAM.
+        offered. Block RAM answers late in a cycle.
 
     Members
     -------
     i : :py:`In(stream.Signature(shape))`
     o : :py:`Out(stream.Signature(shape))`
-    level : :py:`Out(range(depth + 2))`
+    level : :py:`Out(range(depth + 3))`
         Payloads inside.
 
     Timing
     ------
     One payload per cycle at both ends, or every other cycle if ``depth`` is 1. A payload is offered
-    on the cycle after it was accepted, and one cycle later if it comes out of block RAM.
+    on the cycle after it was accepted, and one cycle later if it comes out of block RAM; two, if it
+    goes through a register then.
     """
 
     def __init__(self, shape, depth, *, lutram_depth=DISTRIBUTED_DEPTH, head=False):
-        super().__init__(shape, depth, lutram_depth, {"level": Out(range(index(depth) + 2))})
+        super().__init__(shape, depth, lutram_depth, {"level": Out(range(index(depth) + 3))})
         self.head = head
-        if self.head and self.depth > self.lutram_depth:
-            raise ValueError(
-                f"Queue of {self.depth} payloads lives in block RAM, and has no register for its head"
-            )
 
     def elaborate(self, platform):
         m = Module()
-        if self.head:
+        block = self.depth > self.lutram_depth
+        if self.head and not block:
             self._behind_a_register(m)
             return m
         m.submodules.memory = memory = self.memory()
-        block = self.depth > self.lutram_depth
         write, read = memory.write_port(), memory.read_port(domain="sync" if block else "comb")
-        stored = Signal(range(self.depth + 1))  # in memory
         fetch = Signal()  # the oldest one leaves the memory
+        stored = _count(m, self.i, write.en, fetch, self.depth)  # in memory
 
         m.d.comb += [
-            self.i.ready.eq(stored != self.depth),
             write.en.eq(self.i.valid & self.i.ready),
             write.data.eq(self.i.payload),
-            self.o.payload.eq(read.data),
         ]
         for port, moved in ((write, write.en), (read, fetch)):
             with m.If(moved):
                 m.d.sync += port.addr.eq(port.addr + 1)
                 with m.If(port.addr == self.depth - 1):
                     m.d.sync += port.addr.eq(0)
-        m.d.sync += stored.eq(stored + write.en - fetch)
         if block:
             # What is read waits in the memory's own register: it is free, or becomes so.
+            o, held, taken, level = Value.cast(self.o.payload), self.o.valid, self.o.ready, stored
+            if self.head:
+                held, taken, level = Signal(), ~self.o.valid | self.o.ready, stored + self.o.valid
+                with m.If(taken):
+                    m.d.sync += [self.o.valid.eq(held), o.eq(read.data)]
+            else:
+                m.d.comb += o.eq(read.data)
             m.d.comb += [
-                fetch.eq((stored != 0) & (~self.o.valid | self.o.ready)),
+                fetch.eq((stored != 0) & (~held | taken)),
                 read.en.eq(fetch),
-                self.level.eq(stored + self.o.valid),
+                self.level.eq(level + held),
             ]
             with m.If(fetch):
-                m.d.sync += self.o.valid.eq(1)
-            with m.Elif(self.o.ready):
-                m.d.sync += self.o.valid.eq(0)
+                m.d.sync += held.eq(1)
+            with m.Elif(taken):
+                m.d.sync += held.eq(0)
         else:
-            m.d.comb += [fetch.eq(self.o.valid & self.o.ready), self.level.eq(stored)]
+            m.d.comb += [
+                fetch.eq(self.o.valid & self.o.ready),
+                self.o.payload.eq(read.data),
+                self.level.eq(stored),
+            ]
             with m.If(write.en):
                 m.d.sync += self.o.valid.eq(1)
             with m.Elif(fetch):
@@ -152,21 +171,21 @@ class Queue(Store):
                 shape=Shape.cast(self.shape), depth=behind, init=[], attrs=memory_style(behind)
             )
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            stored = Signal(range(behind + 1))
+            fetch, stays = Signal(), Signal()
+            stored = _count(m, self.i, stays, fetch, behind)
             waiting = stored != 0
-            fetch = waiting & self.o.ready  # then there is a head, too
             m.d.comb += [
-                self.i.ready.eq(stored != behind),
-                write.en.eq(accept & (waiting | ~free)),
+                fetch.eq(waiting & self.o.ready),  # then there is a head, too
+                stays.eq(accept & (waiting | ~free)),
+                write.en.eq(accept),  # whether it stays is known late; if not, it is overwritten
                 write.data.eq(self.i.payload),
                 self.level.eq(stored + self.o.valid),
             ]
-            for port, moved in ((write, write.en), (read, fetch)):
+            for port, moved in ((write, stays), (read, fetch)):
                 with m.If(moved):
                     m.d.sync += port.addr.eq(port.addr + 1)
                     with m.If(port.addr == behind - 1):
                         m.d.sync += port.addr.eq(0)
-            m.d.sync += stored.eq(stored + write.en - fetch)
             oldest = Mux(waiting, read.data, Value.cast(self.i.payload))
         else:
             m.d.comb += [self.i.ready.eq(~self.o.valid), self.level.eq(self.o.valid)]

@@ -15,7 +15,9 @@ from streamtrain.pipeline.gates import delayed
 from streamtrain.unified.pack import Pack
 from streamtrain.unified.regroup import Regroup
 
-__all__ = ["READ_ROWS", "ChannelProcessor", "channels_layout", "written_rows"]
+__all__ = [
+    "READ_ROWS", "ChannelProcessor", "channels_layout", "program_cycles", "written_rows",
+]  # fmt: skip
 
 _REGISTERS = 64
 _INSTRUCTION = data.StructLayout({
@@ -36,6 +38,11 @@ READ_ROWS = int(Register.A)
 def written_rows(lanes):
     """Rows that it writes: registers, and two blocks with a and c on their diagonals."""
     return ROWS + 2 * lanes
+
+
+def program_cycles(program, lanes):
+    """Cycles of a program's operations: each goes through all channels, and ends before the next one reads."""
+    return (len(program) + 1) * (max(lanes, FloatAdder.latency + 3) + 1)
 
 
 class ChannelProcessor(wiring.Component):
@@ -61,7 +68,7 @@ class ChannelProcessor(wiring.Component):
 
     Timing
     ------
-    A word in each cycle, in and out. An operation goes through all channels, and takes at least 11 cycles.
+    A word in each cycle, in and out, and between them :func:`program_cycles`.
     """
 
     def __init__(self, lanes, *, data_bits):

@@ -30,7 +30,7 @@ from streamtrain.unified.loader import Target
 from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
 from streamtrain.unified.sequencer import Fold
 
-__all__ = ["Compiler", "Region"]
+__all__ = ["Compiler", "Program", "Region"]
 
 _BLOCK = 8  # records that are fetched at once
 _PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
@@ -92,21 +92,33 @@ class Region:
 
 
 @dataclass
-class _Program:
-    """Records in order, and how many writes they ask for."""
+class Program:
+    """Records in order, and how many writes they ask for.
+
+    Parameters
+    ----------
+    layouts : dict
+        Of the fields, by :class:`~streamtrain.unified.program.Kind`.
+    records : list of (:class:`~streamtrain.unified.program.Kind`, dict)
+        With the fields that are not zero.
+    writes : :class:`int`
+    """
 
     layouts: dict
     records: list = field(default_factory=list)
     writes: int = 0
 
     def add(self, kind, **fields):
-        self.records.append(pack_record(self.layouts, kind, fields))
+        self.records.append((kind, fields))
+
+    def end(self):
+        self.add(Kind.END, writes=self.writes)
+        return self
 
     def image(self):
-        """The program as bytes, with its end, in whole blocks."""
-        self.add(Kind.END, writes=self.writes)
+        """The program as bytes, in whole blocks."""
         size = _BLOCK * RECORD_BITS // 8
-        joined = b"".join(self.records)
+        joined = b"".join(pack_record(self.layouts, *record) for record in self.records)
         return joined.ljust(-(-len(joined) // size) * size, b"\0")
 
 
@@ -228,15 +240,15 @@ class Compiler:
         return forward + backward
 
     def evaluation(self):
-        """The program that computes scores of a mini-batch, as bytes."""
+        """The :class:`Program` that computes scores of a mini-batch."""
         return self._program([("FP", layer.name) for layer in self.plan.layers], training=False)
 
     def step(self):
-        """The program of a training step, as bytes."""
+        """The :class:`Program` of a training step."""
         return self._program(self.phases)
 
     def single(self, phase, name):
-        """The program of one phase of a layer, as bytes: to find out how long it takes."""
+        """The :class:`Program` of one phase of a layer: to find out how long it takes."""
         return self._program([(phase, name)])
 
     def _program(self, phases, training=True):
@@ -259,7 +271,7 @@ class Compiler:
                 self._channels(program, layer, "back")
             else:
                 self._update(program, layer, _Update(self, layer))
-        return program.image()
+        return program.end()
 
     def _channels(self, program, layer, name):
         """Run a program on the channels of a batch norm, tile after tile."""
@@ -283,7 +295,7 @@ class Compiler:
         ):  # fmt: skip
             for region in regions.values():
                 region.written = [0] * len(region.written)
-        return _Program(self.layouts)
+        return Program(self.layouts)
 
     # -- loads and stores --------------------------------------------------------------------------
 

@@ -10,9 +10,10 @@ from streamtrain.pipeline.gates import delayed
 from streamtrain.stream import Queue, connect
 from streamtrain.unified.buffers import PLACES, READ_LATENCY, ReadPort
 
-__all__ = ["MapOutputs", "outputs_layout", "vector_layout"]
+__all__ = ["ROOM", "MapOutputs", "outputs_layout", "vector_layout"]
 
-_ROOM = 32  # vectors that may be on their way
+ROOM = 32
+"""Vectors that may be on their way."""
 
 
 def outputs_layout():
@@ -124,7 +125,7 @@ class MapOutputs(wiring.Component):
                 ),
             ]
 
-        m.submodules.vectors = vectors = Queue(vector_layout(self.arithmetic, lanes), depth=_ROOM)
+        m.submodules.vectors = vectors = Queue(vector_layout(self.arithmetic, lanes), depth=ROOM)
         m.submodules.found = kept = Queue(
             self.routes.payload.shape(), depth=self.sizes["routes"][1]
         )
@@ -140,7 +141,7 @@ class MapOutputs(wiring.Component):
         connect(m, kept.o, wiring.flipped(self.routes))
 
         # What has begun has room at its end.
-        on_way = Signal(range(_ROOM + 1))
+        on_way = Signal(range(ROOM + 1))
         routes_on_way = Signal(range(kept.depth + 1))
         m.d.sync += [
             on_way.eq(on_way + begins - (vectors.o.valid & vectors.o.ready)),
@@ -148,7 +149,7 @@ class MapOutputs(wiring.Component):
         ]
         with m.If(complete & ~kept.i.valid):  # it had none
             m.d.sync += routes_on_way.eq(routes_on_way + begins - (kept.o.valid & kept.o.ready) - 1)
-        m.d.comb += room.eq((on_way != _ROOM) & (routes_on_way != kept.depth))
+        m.d.comb += room.eq((on_way != ROOM) & (routes_on_way != kept.depth))
         return m
 
     def _read(self, m, room, begins):

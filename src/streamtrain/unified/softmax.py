@@ -11,11 +11,22 @@ from streamtrain.golden.softmax import LOG2_E, POWERS, PROBABILITY_BITS, SCORE, 
 from streamtrain.numeric import Fixed, FloatArithmetic, Round, requantize
 from streamtrain.numeric.between import FixedToFloat, FloatToFixed
 
-__all__ = ["SoftmaxErrors"]
+__all__ = ["SoftmaxErrors", "softmax_cycles"]
 
 _ERROR = Fixed(PROBABILITY_BITS + 2, PROBABILITY_BITS)  # -1 to 1
 _FARTHEST = 30  # as many places as a power is shifted at most
 _POWER_STEPS = 5  # cycles for a power
+
+
+def softmax_cycles(arithmetic, classes):
+    """Cycles that :class:`SoftmaxErrors` takes for a vector of scores."""
+    if isinstance(arithmetic, FloatArithmetic):
+        score = FloatToFixed(arithmetic.operand, SCORE).latency
+        error = FixedToFloat(_ERROR, arithmetic.operand).latency
+    else:
+        score = error = 0
+    divide = 1 + PROBABILITY_BITS + 1
+    return classes * (score + 1 + _POWER_STEPS + 1 + divide + error + 1) + 1
 
 
 class SoftmaxErrors(wiring.Component):
