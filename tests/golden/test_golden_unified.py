@@ -140,7 +140,7 @@ def test_evaluates_with_running_statistics():
 
 @pytest.mark.parametrize(
     ("mean", "running", "close"),
-    [(0, 0, 1e-5), (3, 0, 1e-4), (10, 0, 1e-3), (100, 0, 0.1), (100, 99, 1e-5), (1000, 990, 1e-3)],
+    [(0, 0, 3e-6), (10, 0, 2e-4), (100, 0, 0.02), (100, 98.5, 3e-6), (1000, 985, 2e-4)],
 )
 def test_a_mean_far_from_zero_costs_digits_until_the_running_one_is_near(mean, running, close):
     """A variance is the mean of squares less the square of the mean, which is off by roundings of both.
@@ -157,7 +157,7 @@ def test_a_mean_far_from_zero_costs_digits_until_the_running_one_is_near(mean, r
     x = np.float64(np.float32(x + mean))
     golden.step(x, labels, 0.05)
     want, got = trained(network, x, labels, 0.05, 1), golden.read_weights()
-    for key in ("norm1.weight", "norm1.bias", "norm1.running_mean", "linear1.weight"):
+    for key in ("norm1.weight", "norm1.bias", "linear1.weight"):
         moved = np.linalg.norm(want[key] - given[key])
         assert np.linalg.norm(got[key] - want[key]) < close * moved, key
 
