@@ -199,6 +199,15 @@ def test_frozen_layers_keep_their_weights():
         assert (after == before[key]).all() == key.startswith(("conv1", "linear1"))
 
 
+def test_batch_norms_of_frozen_layers_are_trained():
+    network = normalized().freeze("conv1", "conv2")
+    golden = UnifiedGolden(lower(network, 8), arithmetic("fp32"))
+    before = golden.read_weights()
+    golden.step(*data(network, 2), 0.05)
+    same = [key for key, after in golden.read_weights().items() if (after == before[key]).all()]
+    assert same == ["conv1.weight", "conv2.weight", "conv3.bias"]
+
+
 def test_softmax_is_right_to_the_last_bits():
     rng = np.random.default_rng(1)
     scores = rng.normal(scale=4, size=(1000, 10))

@@ -15,6 +15,8 @@ from streamtrain.records import Record
 
 __all__ = ["Network", "check_layer_names", "network_text"]
 
+_LETTERS = {"norm": "N", "pool": "P"}  # of layers behind one with weights
+
 
 @dataclass(frozen=True)
 class Network(Record):
@@ -234,6 +236,8 @@ class Network(Record):
         for layer, shape, out in zip(self.layers, self.shapes, self.shapes[1:], strict=False):
             size = layer.weight_shape(shape)
             weights = prod(size) + (size[0] if layer.bias else 0) if size else ""
+            if layer.stem == "norm":
+                weights = 2 * shape[0]
             frozen = size is not None and not layer.trainable
             rows.append((
                 layer.name,
@@ -265,7 +269,8 @@ def network_text(network):
     """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
 
     A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
-    is not 3x3, and ``s2`` where the stride is not 1; ``P`` is a pool and ``FC`` a fully connected layer.
+    is not 3x3, and ``s2`` where the stride is not 1; ``N`` is a batch norm, ``P`` a pool
+    and ``FC`` a fully connected layer.
     """
     parts = []
     for layer in network.layers:
@@ -273,8 +278,8 @@ def network_text(network):
             kernel = f"k{layer.kernel}" if layer.kernel != 3 else ""
             stride = f"s{layer.stride}" if layer.stride != 1 else ""
             parts.append(f"{layer.channels}{kernel}{stride}")
-        elif layer.stem == "pool" and parts:
-            parts[-1] += "P"
+        elif layer.stem in _LETTERS and parts:
+            parts[-1] += _LETTERS[layer.stem]
         elif layer.stem == "linear":
             parts.append(f"FC{layer.features}")
     return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"
