@@ -15,19 +15,25 @@ compute, WU           pixels * max(passes, spacing)           inputs and errors 
                                                               gradients is free
 store                 its beats, or the sums that it reads    sums, or gradients, are complete
                       if those are more
+store of channels     a cycle for each word in and out, and   registers and sums are there, and the store
+                      ``max(lanes, 9) + 1`` for each          before it is through
+                      operation
 ====================  ======================================  ===========================================
 """
 
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 
 from streamtrain.bus.memory import BURST, OUTSTANDING
+from streamtrain.golden.channels import PROGRAMS
 from streamtrain.records import Record
 from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.array import MultiplyAccumulateArray
 from streamtrain.unified.buffers import PLACES, READ_LATENCY
+from streamtrain.unified.channels import program_cycles
 from streamtrain.unified.loader import REQUESTED, Target
 from streamtrain.unified.outputs import ROOM
 from streamtrain.unified.program import BLOCK, COMMANDS, RECORD_BITS, Kind
@@ -125,6 +131,7 @@ class KernelTiming:
         self.updated = scaler + adder
         self.outputs = READ_LATENCY + self.narrow + largest + 4
         self.scored = softmax_cycles(arithmetic, classes)
+        self.channels = [program_cycles(program, lanes) for program in PROGRAMS.values()]
         operands, accumulators = (
             lanes * fmt.width for fmt in (arithmetic.operand, arithmetic.accumulator)
         )
@@ -142,7 +149,7 @@ class _Run:
     """The recurrence over the records of one program."""
 
     def __init__(self, timing, program):
-        self.timing, self.memory = timing, timing.memory
+        self.timing, self.memory, self.records = timing, timing.memory, program.records
         names = ("x", "e", "weights", "sums", "gradients", "routes")
         self.halves = {name: _Halves() for name in names}
         self.issued = {kind: [] for kind in Kind}  # when each record was taken
@@ -167,11 +174,11 @@ class _Run:
             times = self._dispatch(first, [kind for kind, _ in block])
             if first + BLOCK < len(records):  # there is room for another one
                 self.waiting.append(times[-1] + 1)
-            for at, (kind, fields) in zip(times, block, strict=True):
+            for number, (at, (kind, fields)) in enumerate(zip(times, block, strict=True), first):
                 if kind is Kind.END:
                     total = max(at, self._done(fields["writes"]))
                 else:
-                    self.issued[kind].append(parts[kind](at, fields))
+                    self.issued[kind].append(parts[kind](number, at, fields))
             while self.waiting:
                 load, request = self.loads[-1], self.waiting.pop()
                 # It comes in between the chunks of what is loaded.
@@ -212,7 +219,11 @@ class _Run:
         """When so many requests to write are done."""
         return self.written[bisect_left(self.writes, writes)]
 
-    def _load(self, at, fields):
+    def _next_store(self, number):
+        """Fields of the store that what is loaded is for."""
+        return next(f for kind, f in islice(self.records, number, None) if kind is Kind.STORE)
+
+    def _load(self, number, at, fields):
         timing, memory, halves = self.timing, self.memory, self.halves
         target, beats, chunks = fields["target"], fields["beats"], fields["chunks"]
         request = max(at + 1, self._done(fields["after"]))
@@ -223,7 +234,11 @@ class _Run:
         cost = chunks * max(beats / memory.read_rate, fields["words"])
         comes = self._arrival(request, chunks, beats)
         begin = max(request + memory.read_latency + _READ, self.read_until)
-        if target is Target.MASTERS:
+        store = self._next_store(number) if target is Target.MASTERS else {}
+        if store.get("normalize", 0):
+            begin = max(begin, self.write_until)
+            cost = max(cost, chunks * beats * timing.data_bits // 32)
+        elif target is Target.MASTERS:
             blocks = chunks * beats // timing.block
             begin = max(begin, halves["gradients"].full() + READ_LATENCY + 1)
             cost = max(cost, chunks * beats / memory.write_rate) + READ_LATENCY * max(1, blocks)
@@ -256,7 +271,7 @@ class _Run:
             self.bursts.append(max(begin, self.bursts[-1]) + beats / rate)
         return self.bursts[-1]
 
-    def _compute(self, at, fields):
+    def _compute(self, number, at, fields):
         timing, halves = self.timing, self.halves
         passes = fields["tiles"] * fields["taps_row"] * fields["taps_col"]
         pixels = fields["images"] * fields["rows"] * fields["cols"]
@@ -291,11 +306,22 @@ class _Run:
         self.busy["compute"] += pixels * passes
         return taken
 
-    def _store(self, at, fields):
+    def _store(self, number, at, fields):
         timing, halves = self.timing, self.halves
         rate = self.memory.write_rate
         taken = max(at, self.store_ends[-2]) if len(self.store_ends) > 1 else at
-        if fields.get("update", 0):
+        if fields.get("normalize", 0):
+            beats = fields["beats"]
+            end = self.loads[-1].end + timing.channels[fields["channels"]["program"]]
+            end += max(beats / rate, beats * timing.data_bits // 32)
+        elif fields.get("update", 0) and fields["weights"].get("plain", 0):
+            begin = max(taken, halves["gradients"].full())
+            beats = fields["chunks"] * fields["beats"]
+            each = max(fields["weights"]["count"] * (READ_LATENCY + 1) + beats, beats / rate)
+            end = max(self.write_until, begin) + timing.updated + each
+            if fields["weights"]["done"]:
+                halves["gradients"].emptied.append(end - timing.updated)
+        elif fields.get("update", 0):
             # Old weights go through the update; they were the last that was loaded.
             beats = fields["chunks"] * fields["beats"]
             end = max(self.write_until + beats / rate, self.loads[-1].end + timing.updated + 2)
