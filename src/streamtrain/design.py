@@ -348,14 +348,15 @@ class UnifiedDesign(Record):
 
     def table(self):
         """Header and rows of a summary: a layer's channels, its map and kernel, passes and weights."""
+        weights = {row[0]: row[3] for row in self.network.table()[1]}
         rows = [
             (
                 layer.name,
                 f"{layer.n} -> {layer.m}",
                 f"{layer.rows}x{layer.columns}",
                 f"{layer.kernel}x{layer.kernel}",
-                layer.tiles[0] * len(layer.passes.tile),
-                layer.m * layer.n * layer.kernel**2 + (layer.m if layer.bias else 0),
+                layer.tiles[0] * (1 if layer.norm else len(layer.passes.tile)),
+                weights[layer.name],
             )
             for layer in self.plan.array.layers
         ]

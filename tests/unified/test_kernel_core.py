@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
 """The whole core in front of a simulated memory: training steps equal the golden model's, bit for bit."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -31,10 +33,37 @@ def network():
     )  # fmt: skip
 
 
-def trainers(numbers, depths=None):
-    """Golden model and core with its memory, of the same plan."""
-    plan = KernelPlan(lower(network(), LANES), numbers, IMAGES, depths)
-    return Trainer(plan, GoldenKernel(plan)), SimulatedKernelTrainer(plan, progress=False)
+def strided(columns, padding):
+    """Strides on odd maps. With ``"valid"``, conv2's kernels leave a rest of its inputs' rows and columns."""
+    return st.Network(
+        (2, 23, columns),
+        [
+            st.Conv2d(5, 3, stride=2), st.ReLU(), st.Conv2d(6, 5, padding, stride=2), st.ReLU(),
+            st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
+def train_both(net, numbers, depths=None):
+    """A few steps on golden model and core, whose memory is now fast, now slow. Both must give the same."""
+    plan = KernelPlan(lower(net, LANES), numbers, IMAGES, depths)
+    golden = Trainer(plan, GoldenKernel(plan))
+    rng = np.random.default_rng(0)
+    with closing(SimulatedKernelTrainer(plan, progress=False)) as simulated:
+        for images in (IMAGES, IMAGES, 1, IMAGES):  # programs for fewer are others
+            simulated.device.memory.timing = MemoryTiming(
+                read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
+            )
+            x = rng.normal(size=(images, *net.input_shape))
+            y = rng.integers(0, net.classes, images)
+            wanted, found = (trainer.step(x, y, lr=0.125) for trainer in (golden, simulated))
+            assert wanted.loss == found.loss
+            np.testing.assert_array_equal(wanted.predicted, found.predicted)
+            assert_same(golden, simulated)
+        x = rng.normal(size=(2 * IMAGES + 1, *net.input_shape))
+        y = golden.predict(x)
+        assert simulated.evaluate(x, y) == golden.evaluate(x, y)
+        assert_same(golden, simulated)
 
 
 def assert_same(golden, simulated):
@@ -54,23 +83,45 @@ SMALL = Depths(x=32, e=16, sums=24, weights=300, gradients=25, tiles=2)
     ids=["fixed", "fixed, small buffers", "bf16", "fp32, small buffers"],
 )
 def test_steps_equal_the_golden_models(numbers, depths):
-    golden, simulated = trainers(numbers, depths)
-    rng = np.random.default_rng(0)
-    for step in range(4):
-        simulated.device.memory.timing = MemoryTiming(
-            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
-        )
-        images = IMAGES if step < 3 else 1  # the last mini-batch is smaller
-        x, y = rng.normal(size=(images, 2, 8, 8)), rng.integers(0, 4, images)
-        wanted, found = (t.step(x, y, lr=0.25 / (1 + step)) for t in (golden, simulated))
-        assert wanted.loss == found.loss
-        np.testing.assert_array_equal(wanted.predicted, found.predicted)
-        assert_same(golden, simulated)
-    x = rng.normal(size=(2 * IMAGES + 1, 2, 8, 8))
-    y = golden.predict(x)
-    assert simulated.evaluate(x, y) == golden.evaluate(x, y)
-    assert_same(golden, simulated)
-    simulated.close()
+    train_both(network(), numbers, depths)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "columns", "padding", "depths"),
+    [
+        (arithmetic("fp32"), 15, "valid", None),
+        (arithmetic("fp32"), 15, "valid", Depths(x=96, e=8, sums=8, weights=200, gradients=25, tiles=2)),
+        (FIXED, 1, "same", Depths(x=12, e=4, sums=6, weights=200, gradients=25, tiles=2)),
+    ],
+    ids=["whole layers", "rows", "a column"],
+)  # fmt: skip
+def test_steps_with_strides(numbers, columns, padding, depths):
+    """BP of tiles of a row or a column, in which some taps reach no pixel, and of rows that no kernel read."""
+    train_both(strided(columns, padding), numbers, depths)
+
+
+def normalized():
+    """Batch norms of several tiles of channels: with pool and ReLU, with a stride and a 5x5 kernel, bare."""
+    return st.Network(
+        (2, 23, 16),
+        [
+            st.Conv2d(6, 3, stride=2, bias=False), st.BatchNorm2d(), st.ReLU(), st.MaxPool2d(2),
+            st.Conv2d(5, 5, stride=2), st.BatchNorm2d(eps=1e-3, momentum=0.3), st.ReLU(),
+            st.Conv2d(3, 1), st.BatchNorm2d(), st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("numbers", "depths"),
+    [
+        (arithmetic("fp32"), None),
+        (arithmetic("bf16"), Depths(x=51, e=16, sums=16, weights=200, gradients=25, tiles=8)),
+    ],
+    ids=["fp32", "bf16, small buffers"],
+)
+def test_steps_with_batch_norms(numbers, depths):
+    train_both(normalized(), numbers, depths)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +137,25 @@ def test_steps_equal_the_golden_models(numbers, depths):
 def test_buffers_that_are_too_small_are_named(small, culprit):
     compiler = Compiler(
         lower(network(), LANES), FIXED, IMAGES, SMALL._replace(**small), data_bits=BEAT
+    )
+    with pytest.raises(ValueError, match=culprit):
+        compiler.step()
+
+
+@pytest.mark.parametrize(
+    ("small", "culprit"),
+    [
+        (
+            {"tiles": 7},
+            "WU of norm1 needs 8 vectors of biases' gradients at once; the buffer has 7",
+        ),
+        ({"gradients": 7}, "WU of norm1 needs 8 blocks of gradients"),
+    ],
+)
+def test_buffers_that_are_too_small_for_batch_norms_are_named(small, culprit):
+    depths = Depths(x=400, e=400, sums=400, weights=400, gradients=100, tiles=8)._replace(**small)
+    compiler = Compiler(
+        lower(normalized(), LANES), arithmetic("fp32"), IMAGES, depths, data_bits=BEAT
     )
     with pytest.raises(ValueError, match=culprit):
         compiler.step()

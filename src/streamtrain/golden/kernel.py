@@ -29,13 +29,14 @@ class GoldenKernel(KernelDevice):
         arithmetic = self.plan.arithmetic
         return arithmetic.encode(self.model.forward(arithmetic.decode(x)))
 
-    def trace(self, x, labels):
+    def trace(self, x, labels, rate):
         """What a step computes: codes of outputs and of errors, (images, tiles, rows, columns, lanes), by layer.
 
         Outputs are pooled ones; errors are those of outputs before pooling, the last layer's first.
         """
         model, layers = self.model, self.plan.array.layers
-        scores, inputs, routes = model._forward(self.plan.arithmetic.decode(x))
+        decoded = self.plan.arithmetic.decode(x)
+        scores, inputs, routes, normalized = model._forward(decoded, training=True)
         shapes = {
             layer.name: (len(x), layer.tiles[0], *layer.pooled, layer.lanes) for layer in layers
         }
@@ -48,7 +49,13 @@ class GoldenKernel(KernelDevice):
             errors[layer.name] = error
             if not layer.back:
                 break
-            error = model._back(layer, error, inputs[layer.name], routes)
+            mine = inputs[layer.name]
+            if layer.norm:
+                rows = normalized[layer.name]
+                registers = model._channels(layer, "back", rows, mine, error, np.asarray(rate))
+                error = model._normalized_back(layer, registers, mine, error, routes)
+            else:
+                error = model._back(layer, error, mine, routes)
         encode = self._codes
         return (
             {name: encode(maps).reshape(shapes[name]) for name, maps in outputs.items()},
@@ -61,6 +68,12 @@ class GoldenKernel(KernelDevice):
     def write_layer(self, layer, blocks, biases):
         self.model.weights[layer.name][...] = blocks
         self.model.biases[layer.name][...] = biases
+
+    def write_channels(self, layer, rows):
+        self.model.channels[layer.name] = rows
+
+    def read_channels(self, layer):
+        return self.model.channels[layer.name]
 
     def read_layer(self, layer):
         return self.model.weights[layer.name], self.model.biases[layer.name]

@@ -4,9 +4,11 @@ from typing import Protocol
 
 import numpy as np
 
+from streamtrain.golden import channels
 from streamtrain.host.bus_device import BusError
 from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results
 from streamtrain.numeric import Fixed
+from streamtrain.numeric.floating import FP32
 from streamtrain.unified.buffers import PLACES
 from streamtrain.unified.ip import unified_registers
 from streamtrain.unified.plan import tiled
@@ -102,6 +104,10 @@ class KernelDevice:
     def write_weights(self, weights):
         """See :class:`~streamtrain.host.device.Device`."""
         for layer in self.plan.array.layers:
+            if layer.norm:
+                rows = channels.registers(self.plan.array, layer, weights)
+                self.write_channels(layer, rows)
+                continue
             weight = weights[f"{layer.name}.weight"]
             bias = np.zeros(layer.tiles[0] * layer.lanes, weight.dtype)
             if layer.bias:
@@ -111,12 +117,17 @@ class KernelDevice:
     def read_weights(self):
         """See :class:`~streamtrain.host.device.Device`."""
         found = {}
-        for layer in self.plan.array.layers:
+        array = self.plan.array
+        for layer in array.layers:
+            if layer.norm:
+                codes = channels.tensors(array, layer, self.read_channels(layer))
+                found |= {name: FP32.to_float32(rows) for name, rows in codes.items()}
+                continue
             blocks, bias = self.read_layer(layer)
             weight = layer.unpack(blocks)
             shape = (layer.m, layer.n) if layer.linear else weight.shape
             found[f"{layer.name}.weight"] = weight.reshape(shape)
-            if layer.bias:
+            if layer.bias and not array.norm_of(layer):
                 found[f"{layer.name}.bias"] = bias.ravel()[: layer.m].copy()
         return found
 
@@ -126,6 +137,14 @@ class KernelDevice:
 
     def read_layer(self, layer):
         """A layer's weights and biases, as :meth:`write_layer` takes them."""
+        raise NotImplementedError
+
+    def write_channels(self, layer, rows):
+        """Replace registers of a batch norm's channels, as :func:`~streamtrain.golden.channels.registers` has them."""
+        raise NotImplementedError
+
+    def read_channels(self, layer):
+        """Registers of a batch norm's channels."""
         raise NotImplementedError
 
     def read_optimizer(self):
@@ -228,6 +247,7 @@ class MemoryKernel(KernelDevice):
         self._end = plan.compiler.programs
         self._programs = {}  # addresses
         self._set = 0  # of weights, those that count
+        self._constants = plan.max_batch  # images that batch norms' registers are for
         self._check_place(self._end)
         self.write_weights(plan.encode_weights(plan.network.initial_weights()))
 
@@ -242,6 +262,11 @@ class MemoryKernel(KernelDevice):
     def train(self, x, labels, rate):
         compiler = self.plan.compiler
         self._put_samples(x)
+        if len(x) != self._constants:
+            self._constants = len(x)
+            for layer in self.plan.array.layers:
+                if layer.norm:
+                    self.write_channels(layer, self.read_channels(layer))
         routes = np.zeros((len(x), compiler.targets.stride), np.uint8)
         places = np.zeros((len(x), self.plan.array.lanes), np.int64)
         places[np.arange(len(x)), labels] = 1
@@ -303,16 +328,31 @@ class MemoryKernel(KernelDevice):
         return unpack_tiles(region, content, last.m, fmt.width, signed=isinstance(fmt, Fixed))
 
     def write_layer(self, layer, blocks, biases):
-        for weights, vectors in self.plan.compiler.sets:
+        for weights, vectors, _ in self.plan.compiler.sets:
             for region, numbers in ((weights[layer.name], blocks), (vectors[layer.name], biases)):
                 tiles = self._codes(numbers).reshape(region.tiles, -1)
                 self.bus.store(region.address, pack_tiles(region, tiles, 32))
 
     def read_layer(self, layer):
-        weights, vectors = self.plan.compiler.sets[self._set]
+        weights, vectors, _ = self.plan.compiler.sets[self._set]
         shape = (layer.tiles[0], *layer.passes.row.shape[:1], layer.lanes, layer.lanes)
         blocks = self._numbers(weights[layer.name]).reshape(shape)
         return blocks, self._numbers(vectors[layer.name]).reshape(layer.tiles[0], layer.lanes)
+
+    def write_channels(self, layer, rows):
+        rows = channels.with_constants(layer, rows, self._constants)
+        tiles = rows.reshape(len(rows), -1, layer.lanes).swapaxes(0, 1)
+        for *_, registers in self.plan.compiler.sets:
+            region = registers[layer.name]
+            self.bus.store(region.address, pack_tiles(region, tiles, 32))
+
+    def read_channels(self, layer):
+        region = self.plan.compiler.sets[self._set][-1][layer.name]
+        content = self.bus.load(region.address, region.tiles * region.stride)
+        count = channels.ROWS * layer.lanes
+        tiles = unpack_tiles(region, content, count, 32, signed=False)
+        rows = tiles.reshape(-1, channels.ROWS, layer.lanes).swapaxes(0, 1)
+        return rows.reshape(channels.ROWS, -1).astype(np.uint32)
 
     def _codes(self, numbers):
         fmt = self.plan.arithmetic.accumulator

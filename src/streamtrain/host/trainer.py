@@ -463,18 +463,11 @@ class Trainer:
 
     def _weight_formats(self):
         """Shape and format of each array of the state, by name."""
-        network, formats = self.plan.network, {}
-        shapes = {
-            layer.name: layer.weight_shape(network.input_of(layer.name)) for layer in network.layers
-        }
         stored = self.plan.weight_formats
-        for layer in network.layers:
-            if layer.name in stored:
-                shape, fmt = shapes[layer.name], stored[layer.name]
-                formats[f"{layer.name}.weight"] = (shape, fmt)
-                if layer.bias:
-                    formats[f"{layer.name}.bias"] = (shape[:1], fmt)
-        return formats
+        return {
+            name: (tensor.shape, stored[name.partition(".")[0]])
+            for name, tensor in self.plan.network.initial_weights().items()
+        }
 
     def _velocity_formats(self):
         """The same of each array of the optimiser's state."""

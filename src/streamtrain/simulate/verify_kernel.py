@@ -86,7 +86,7 @@ def compare_kernels(device, x, commands, *, report=lambda done: None):
         wrong = (wanted.scores != found.scores).any() or _first(after, device.read_weights())
         if wrong:
             golden.write_weights(before)
-            difference = _locate(device, golden, x[part], commands.label[part], after, step)
+            difference = _locate(device, golden, x[part], commands[part], after, step)
             return Verification(step, difference, (device.cycle - began) / (step + 1))
         before, first = after, end
         report(end)
@@ -104,10 +104,10 @@ def _first(wanted, found):
     return None
 
 
-def _locate(device, golden, x, labels, after, step):
+def _locate(device, golden, x, commands, after, step):
     """Compare all that the last step left in memory, in the order in which it was computed."""
     plan, compiler = device.plan, device.plan.compiler
-    outputs, errors = golden.trace(x, labels)
+    outputs, errors = golden.trace(x, commands.label, commands.mantissa[0])
     for phase, kind, regions, maps in (
         ("FP", "outputs", compiler.outputs, outputs),
         ("BP", "errors", compiler.errors, errors),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from operator import index
+from typing import ClassVar
 
 from streamtrain.bus.bursts import PAGE_BYTES
 from streamtrain.network import CrossEntropy
@@ -169,7 +170,7 @@ class KernelPlan(Record):
         """The core with the ports of an IP: a new :class:`~streamtrain.unified.ip.UnifiedIP`."""
         core = UnifiedCore(
             self.arithmetic, self.array.lanes, self.depths, self.network.classes, self.compiler.fold,
-            data_bits=self.data_bits,
+            bool(self.compiler.channels), data_bits=self.data_bits,
         )  # fmt: skip
         return UnifiedIP(core)
 
@@ -180,12 +181,13 @@ class KernelPlan(Record):
         return "; ".join((
             self.arithmetic.to_json(indent=None), f"lanes {self.array.lanes}", str(self.depths),
             f"classes {self.network.classes}", f"{fold}", f"data {self.data_bits}",
+            "batch norms" if self.compiler.channels else "no batch norms",
         ))  # fmt: skip
 
     # What a trainer asks.
 
-    core = "unified"
-    random_sites = ()
+    core: ClassVar[str] = "unified"
+    random_sites: ClassVar[tuple] = ()
 
     @property
     def velocity_formats(self):
