@@ -36,7 +36,8 @@ def processed(lanes, jobs, *, beat=64, pause=0.3):
 
     async def command(ctx):
         for name, rate, _ in jobs:
-            payload = {"program": NUMBERS.index(name), "rate": rate}
+            ctx.set(dut.rate, rate)
+            payload = {"program": NUMBERS.index(name)}
             ctx.set(dut.command.payload, channels_layout().const(payload))
             ctx.set(dut.command.valid, 1)
             count, ready = 0, False

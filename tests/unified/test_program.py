@@ -6,7 +6,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
-from streamtrain.numeric import Fixed, FixedArithmetic, arithmetic
+from streamtrain.numeric import arithmetic
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.core import UnifiedCore
 from streamtrain.unified.program import (
@@ -14,13 +14,15 @@ from streamtrain.unified.program import (
     Kind,
     ProgramFetch,
     ReadShare,
+    begin_fields,
     pack_record,
     record_layouts,
 )
 
-NUMBERS = FixedArithmetic(Fixed(16, 8), Fixed(32, 16))
 BEAT = 64
-LAYOUTS = record_layouts(NUMBERS, 32)
+LAYOUTS = record_layouts(32)
+CORE = "a core"
+BEGIN = pack_record(LAYOUTS, Kind.BEGIN, begin_fields(CORE))
 
 
 async def offer(ctx, stream, payload, over):
@@ -39,8 +41,8 @@ def test_commands_come_out_in_order_and_the_end_waits_for_writes(seed):
     names = {Kind.LOAD: "words", Kind.COMPUTE: "rows", Kind.STORE: "words"}
     records = [pack_record(LAYOUTS, kind, {names[kind]: n + 1}) for n, kind in enumerate(kinds)]
     records.append(pack_record(LAYOUTS, Kind.END, {"writes": 7}))
-    image = b"".join(records)
-    dut = ProgramFetch(NUMBERS, data_bits=BEAT, address_bits=32)
+    image = b"".join([BEGIN, *records])
+    dut = ProgramFetch(CORE, data_bits=BEAT, address_bits=32)
     found, over, done_at, ended_at = {kind: [] for kind in Kind}, False, None, None
 
     async def memory(ctx):
@@ -95,6 +97,47 @@ def test_commands_come_out_in_order_and_the_end_waits_for_writes(seed):
     for kind, _ in ports:
         assert found[kind] == [n + 1 for n, own in enumerate(kinds) if own == kind]
     assert done_at < ended_at < done_at + 100
+
+
+def other(fields):
+    return pack_record(LAYOUTS, Kind.BEGIN, begin_fields(CORE) | fields)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [other({"magic": 1})],
+        [other({"version": 2})],
+        [other(begin_fields("another core"))],
+        [pack_record(LAYOUTS, Kind.LOAD, {"words": 1})],
+        [bytes(64)],
+        [BEGIN, BEGIN],
+        [BEGIN, b"\7" + bytes(63)],
+    ],
+    ids=["magic", "version", "core", "no beginning", "zeros", "two beginnings", "unknown kind"],
+)
+def test_what_is_no_program_for_this_core_is_refused(records):
+    """Nothing of it is handed on."""
+    image = b"".join([*records, pack_record(LAYOUTS, Kind.LOAD, {"words": 1}), bytes(1024)])
+    dut = ProgramFetch(CORE, data_bits=BEAT, address_bits=32)
+
+    async def run(ctx):
+        ctx.set(dut.start, 1)
+        await ctx.tick()
+        ctx.set(dut.start, 0)
+        ctx.set(dut.i.valid, 1)
+        at = 0
+        for _ in range(200):
+            ctx.set(dut.i.payload.data, int.from_bytes(image[at : at + BEAT // 8], "little"))
+            *_, ready, load = await ctx.tick().sample(dut.i.ready, dut.load.valid)
+            at = min(at + BEAT // 8 * ready, len(image) - BEAT // 8)
+            assert not load
+        assert ctx.get(dut.wrong) and ctx.get(dut.busy)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
 
 
 def test_each_reader_gets_what_it_asked_for():

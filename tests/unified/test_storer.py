@@ -25,7 +25,8 @@ class Bench:
         self.memories = {"sums": {}, "routes": {}, "gradients": {}, "bias_gradients": {}}
         self.requests, self.beats, self.written, self.over = [], [], {}, False
 
-    def run(self, commands, masters, beats):
+    def run(self, commands, masters, beats, rate):
+        self.rate = rate
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-6)
         dut = self.dut
@@ -45,6 +46,7 @@ class Bench:
         return self
 
     async def wait(self, ctx, beats):
+        ctx.set(self.dut.rate, self.rate)
         for name in ("sums", "routes", "gradients"):
             ctx.set(getattr(self.dut, f"{name}_full"), 3)
         cycles = 0
@@ -106,7 +108,7 @@ def test_maps_routes_and_weights_share_a_memory():
         bench.memories["sums"] |= {(half, n): word for n, word in enumerate(words(own, 32))}
     bench.memories["gradients"] = {(0, n): word for n, word in enumerate(words(dw, 32))}
     rate = int(NUMBERS.rate.encode(-0.25))
-    weights = {"biases": 0, "first": 0, "count": 2, "rate": rate & (1 << 25) - 1, "done": 1}
+    weights = {"biases": 0, "first": 0, "count": 2, "done": 1}
     plain = {
         "images": 3, "rows": 6, "cols": 6, "pool": 0, "backward": 0, "relu": 0, "routed": 0, "scored": 0, "o": 0, "o_row": 6,
         "o_image": 36, "done": 1,
@@ -128,7 +130,7 @@ def test_maps_routes_and_weights_share_a_memory():
         },
     ]  # fmt: skip
     masters = words(w.reshape(-1, 2), 32)
-    bench.run(commands, masters, 27 + 9 + 16 + 108)
+    bench.run(commands, masters, 27 + 9 + 16 + 108, rate)
 
     want, routes = pooled(NUMBERS.narrow_codes(sums[0]), 2, True)
     nibbles = (routes << np.arange(4).reshape(-1, 1, 1, 1, 1, 1)).sum(axis=0)

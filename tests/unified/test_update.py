@@ -24,7 +24,8 @@ class Bench:
         self.memories = {"gradients": {}, "bias_gradients": {}}
         self.found, self.over, self.cycles = [], False, 0
 
-    def run(self, commands, masters, count=None):
+    def run(self, commands, masters, rate, count=None):
+        self.rate = rate
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-6)
         simulator.add_testbench(partial(self.send, commands=commands))
@@ -37,6 +38,7 @@ class Bench:
 
     async def send(self, ctx, commands):
         ctx.set(self.dut.gradients_full, 3)
+        ctx.set(self.dut.rate, self.rate)
         await self.push(ctx, self.dut.command, commands, 0)
 
     async def give(self, ctx, masters):
@@ -102,11 +104,12 @@ def test_weights_and_biases(numbers):
     bench.memories["gradients"] |= {(1, n): word for n, word in enumerate(again)}
     bench.run(
         [
-            {"biases": 0, "first": 2, "count": 3, "rate": rate & (1 << 32) - 1, "done": 0},
-            {"biases": 1, "first": 0, "count": 4, "rate": rate & (1 << 32) - 1, "done": 1},
-            {"biases": 0, "first": 0, "count": 2, "rate": rate & (1 << 32) - 1, "done": 1},
+            {"biases": 0, "first": 2, "count": 3, "done": 0},
+            {"biases": 1, "first": 0, "count": 4, "done": 1},
+            {"biases": 0, "first": 0, "count": 2, "done": 1},
         ],
         w + b + w2,
+        rate,
     )  # fmt: skip
     assert bench.found == new + new_b + new2
 
@@ -120,12 +123,13 @@ def test_gradients_go_out_as_they_are():
     bench.memories["bias_gradients"] = {(0, 0): 0x2222_2222_2222_2222_1111_1111_1111_1111}
     bench.run(
         [
-            {"biases": 0, "first": 0, "count": 1, "rate": rate, "done": 0},
-            {"biases": 0, "plain": 1, "first": 0, "count": 3, "rate": rate, "done": 0},
-            {"biases": 1, "plain": 1, "first": 0, "count": 1, "rate": rate, "done": 0},
-            {"biases": 0, "first": 2, "count": 1, "rate": rate, "done": 1},
+            {"biases": 0, "first": 0, "count": 1, "done": 0},
+            {"biases": 0, "plain": 1, "first": 0, "count": 3, "done": 0},
+            {"biases": 1, "plain": 1, "first": 0, "count": 1, "done": 0},
+            {"biases": 0, "first": 2, "count": 1, "done": 1},
         ],
         w[:8] + w[16:],
+        rate,
         count=24,
     )  # fmt: skip
     diagonals = [
@@ -141,7 +145,7 @@ def test_a_beat_takes_a_cycle():
     bench = Bench(FIXED, pause=0)
     dw, w, rate, new = case(FIXED, 5)
     bench.memories["gradients"] = dict(zip([(0, n) for n in range(5)], dw, strict=True))
-    bench.run([{"biases": 0, "first": 0, "count": 5, "rate": rate & (1 << 25) - 1, "done": 1}], w)
+    bench.run([{"biases": 0, "first": 0, "count": 5, "done": 1}], w, rate)
     assert bench.found == new
     assert bench.cycles <= len(w) + 5 * 3 + 12
 

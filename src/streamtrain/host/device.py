@@ -182,7 +182,8 @@ class Device(Protocol):
     """A place that trains. Shapes of tensors are PyTorch's.
 
     Tensors are integer codes of their formats; weights that are stored in floating point are float32 numbers.
-    A device may have ``images``: it runs so many samples at once, and any other number is a waste.
+    A device may have ``images``: it runs so many samples at once, and any other number is a waste. It may have
+    ``keeps_steps``, true if weights are those of a whole number of steps whatever happens within one.
     """
 
     def run(self, x: np.ndarray, commands: Commands) -> Results:

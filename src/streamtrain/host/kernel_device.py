@@ -10,7 +10,8 @@ from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results
 from streamtrain.numeric import Fixed
 from streamtrain.numeric.floating import FP32
 from streamtrain.unified.buffers import PLACES
-from streamtrain.unified.ip import unified_registers
+from streamtrain.unified.core import CoreFault
+from streamtrain.unified.ip import IDENTITY, unified_registers
 from streamtrain.unified.plan import tiled
 
 __all__ = ["KernelDevice", "MemoryBus", "MemoryKernel", "pack_tiles", "unpack_tiles"]
@@ -236,20 +237,37 @@ class MemoryKernel(KernelDevice):
     Raises
     ------
     BusError
-        If memory is not where the plan has it, or too small.
+        If there is no unified core at the bus, or one that was made from another plan; or memory is not where the
+        plan has it, or too small.
     """
 
     def __init__(self, plan, bus):
         super().__init__(plan)
         self.bus = bus
-        self.table = unified_registers()
+        self.table = unified_registers(plan.configuration)
+        self._check_core()
         self.cycle = 0
         self._end = plan.compiler.programs
-        self._programs = {}  # addresses
+        self._programs = {}  # and their addresses
         self._set = 0  # of weights, those that count
         self._constants = plan.max_batch  # images that batch norms' registers are for
         self._check_place(self._end)
         self.write_weights(plan.encode_weights(plan.network.initial_weights()))
+
+    def _check_core(self):
+        found = self.read("ID")
+        if found != IDENTITY:
+            raise BusError(
+                f"There is no unified core at the bus: the register ID reads 0x{found:08x}, not "
+                f"0x{IDENTITY:08x}. Check the address, and that the bitstream is loaded"
+            )
+        for register in ("CORE", "CORE_HIGH"):
+            (field,) = self.table[register].fields
+            if (found := self.read(register)) != field.reset:
+                raise BusError(
+                    f"The core at the bus was made from another design: its register {register} reads "
+                    f"0x{found:08x}, that of this plan 0x{field.reset:08x}. Take the plan that it was made from"
+                )
 
     def _check_place(self, end):
         bus = self.bus
@@ -259,7 +277,13 @@ class MemoryKernel(KernelDevice):
                 f"{bus.base:#x} to {bus.base + bus.size:#x}"
             )
 
+    @property
+    def keeps_steps(self):
+        """Whether weights are those of a whole number of steps, whatever happens within one."""
+        return self.plan.weight_sets > 1
+
     def train(self, x, labels, rate):
+        self._settle()
         compiler = self.plan.compiler
         self._put_samples(x)
         if len(x) != self._constants:
@@ -281,6 +305,7 @@ class MemoryKernel(KernelDevice):
         return self._get_scores(len(x))
 
     def scores(self, x):
+        self._settle()
         self._put_samples(x)
         self._execute("evaluation", len(x))
         return self._get_scores(len(x))
@@ -295,20 +320,59 @@ class MemoryKernel(KernelDevice):
 
     def _execute(self, what, images):
         """Run a program of the compiler's for so many images."""
-        self.write("PROGRAM", self._program(what, images))
+        program, address = self._program(what, images)
+        self.write("PROGRAM", address)
         self.write("CONTROL", 1)
         self.bus.wait()
         self.cycle += self.read("CYCLES")
+        self._check_fault(program)
+
+    def _settle(self):
+        """Wait for a program that an interrupted host has left. Its step does not count."""
+        if self._status("busy"):
+            self.bus.wait()
+
+    def _status(self, field):
+        register = self.table["STATUS"]
+        return (self.read("STATUS") & register[field].mask) >> register[field].low
+
+    def _check_fault(self, program):
+        """Raise :exc:`BusError` if a program was stopped."""
+        kind = CoreFault(self._status("fault"))
+        if kind is CoreFault.NONE:
+            return
+        address, write = self.read("FAULT_ADDRESS"), bool(self._status("write"))
+        kept = (
+            "Weights are those after the last whole step"
+            if self.plan.weight_sets > 1
+            else "Some weights may be those of the step that was cut short: load a checkpoint or weights"
+        )
+        if kind is CoreFault.PROGRAM:
+            raise BusError(
+                f"The core found no program of its own at {address:#x}: memory was changed. {kept}"
+            )
+        number = program.find(
+            address, write=write, loads=self.read("FAULT_LOADS"), writes=self.read("FAULT_WRITES")
+        )
+        where = "while it was fetched"
+        if number is not None:
+            phase, name = program.phase(number)
+            where = f"in {phase} of {name} (record {number})"
+        raise BusError(
+            f"The program was stopped by {kind.name} at a {'write' if write else 'read'} of {address:#x}, "
+            f"{where}. {kept}"
+        )
 
     def _program(self, what, images):
-        """Where a program is; now, if it was not anywhere."""
+        """A program and where it is; now, if it was not anywhere."""
         key = what, images, self._set
         if key not in self._programs:
             compiler = self.plan.compiler.variant(images, self._set)
-            image = np.frombuffer(getattr(compiler, what)().image(), np.uint8)
+            program = getattr(compiler, what)()
+            image = np.frombuffer(program.image(), np.uint8)
             self._check_place(self._end + len(image))
             self.bus.store(self._end, image)
-            self._programs[key] = self._end
+            self._programs[key] = program, self._end
             self._end += len(image)
         return self._programs[key]
 
@@ -326,6 +390,10 @@ class MemoryKernel(KernelDevice):
         region = self.plan.compiler.outputs[last.name]
         content = self.bus.load(region.address, images * region.stride)
         return unpack_tiles(region, content, last.m, fmt.width, signed=isinstance(fmt, Fixed))
+
+    def write_weights(self, weights):
+        self._settle()
+        super().write_weights(weights)
 
     def write_layer(self, layer, blocks, biases):
         for weights, vectors, _ in self.plan.compiler.sets:

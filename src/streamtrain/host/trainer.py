@@ -521,7 +521,8 @@ class Trainer:
     def _give(self, x, commands):
         """Run samples now. Returns what came of them."""
         codes, whole = encode_samples(self.plan, x), self._whole
-        self._whole = whole and not (commands.op == Op.TRAIN).any()
+        keeps = getattr(self.device, "keeps_steps", False)
+        self._whole = whole and (keeps or not (commands.op == Op.TRAIN).any())
         results = self.device.run(codes, commands)
         self._whole = whole
         self.samples_seen += int(np.count_nonzero(commands.op == Op.TRAIN))

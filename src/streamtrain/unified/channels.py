@@ -27,8 +27,8 @@ _INSTRUCTION = data.StructLayout({
 
 
 def channels_layout():
-    """``program``: number of one of :data:`~streamtrain.golden.channels.PROGRAMS`; ``rate``: a code of FP32."""
-    return data.StructLayout({"program": range(len(PROGRAMS)), "rate": 32})
+    """``program``: number of one of :data:`~streamtrain.golden.channels.PROGRAMS`."""
+    return data.StructLayout({"program": range(len(PROGRAMS))})
 
 
 READ_ROWS = int(Register.A)
@@ -61,6 +61,8 @@ class ChannelProcessor(wiring.Component):
     Members
     -------
     command : :py:`In(stream.Signature(channels_layout()))`
+    rate : :py:`In(FP32)`
+        What gradients are multiplied with. It stays while there are commands.
     i : :py:`In(stream.Signature(unsigned(data_bits)))`
         :data:`READ_ROWS` rows.
     o : :py:`Out(stream.Signature(unsigned(data_bits)))`
@@ -77,6 +79,7 @@ class ChannelProcessor(wiring.Component):
         beats = stream.Signature(unsigned(self.data_bits))
         super().__init__({
             "command": In(stream.Signature(channels_layout())),
+            "rate": In(FP32),
             "i": In(beats),
             "o": Out(beats),
         })
@@ -213,7 +216,7 @@ class ChannelProcessor(wiring.Component):
                     with m.Case(register):
                         m.d.comb += operand.eq(int(FP32.encode(value)))
                 with m.Case(Register.RATE):
-                    m.d.comb += operand.eq(self.command.payload.rate)
+                    m.d.comb += operand.eq(self.rate)
                 with m.Default():
                     m.d.comb += operand.eq(port.data)
         m.d.comb += [

@@ -27,8 +27,16 @@ from streamtrain.golden.channels import PROGRAMS, ROWS, Register
 from streamtrain.golden.passes import PARTIALS
 from streamtrain.unified.buffers import PLACES, Depths
 from streamtrain.unified.channels import READ_ROWS, written_rows
+from streamtrain.unified.core import core_configuration
 from streamtrain.unified.loader import Target
-from streamtrain.unified.program import BLOCK, RECORD_BITS, Kind, pack_record, record_layouts
+from streamtrain.unified.program import (
+    BLOCK,
+    RECORD_BITS,
+    Kind,
+    begin_fields,
+    pack_record,
+    record_layouts,
+)
 from streamtrain.unified.sequencer import Fold
 
 __all__ = ["Compiler", "Program", "Region"]
@@ -99,14 +107,19 @@ class Program:
     ----------
     layouts : dict
         Of the fields, by :class:`~streamtrain.unified.program.Kind`.
+    beat_bytes : :class:`int`
     records : list of (:class:`~streamtrain.unified.program.Kind`, dict)
         With the fields that are not zero.
     writes : :class:`int`
+    phases : list of (:class:`int`, :class:`str`, :class:`str`)
+        Number of the record that a phase of a layer begins with, the phase, and the layer's name.
     """
 
     layouts: dict
+    beat_bytes: int
     records: list = field(default_factory=list)
     writes: int = 0
+    phases: list = field(default_factory=list)
 
     def add(self, kind, **fields):
         self.records.append((kind, fields))
@@ -116,10 +129,41 @@ class Program:
         return self
 
     def image(self):
-        """The program as bytes, in whole blocks."""
+        """The program as bytes, in whole blocks; behind the end is one more, for it is fetched ahead."""
         size = BLOCK * RECORD_BITS // 8
         joined = b"".join(pack_record(self.layouts, *record) for record in self.records)
-        return joined.ljust(-(-len(joined) // size) * size, b"\0")
+        return joined.ljust((-(-len(joined) // size) + 1) * size, b"\0")
+
+    def find(self, address, *, write, loads, writes):
+        """Number of the record that a burst belongs to, after so many loads and writes; None if it is of none.
+
+        Parameters
+        ----------
+        address : :class:`int`
+            Of the burst.
+        write : :class:`bool`
+        loads, writes : :class:`int`
+            Those that were through.
+        """
+        done = 0
+        for number, (kind, fields) in enumerate(self.records):
+            if kind is Kind.STORE:
+                done += fields["chunks"] * (2 if "routes_address" in fields else 1)
+                if write and done > writes:
+                    return number
+            elif kind is Kind.LOAD and not write:
+                first, size = fields["address"], fields["beats"] * self.beat_bytes
+                chunk, within = divmod(address - first, max(1, fields["stride"]))
+                loads -= 1
+                if loads < 0 and 0 <= chunk < fields["chunks"] and within < size:
+                    return number
+        return None
+
+    def phase(self, number):
+        """(phase, name of the layer) that a record belongs to."""
+        return next(
+            (phase, name) for first, phase, name in reversed(self.phases) if first <= number
+        )
 
 
 def _parts(count, size):
@@ -159,6 +203,8 @@ class Compiler:
         Weights, biases and channels of each set. ``weights``, ``biases`` and ``channels`` are those that are read.
     targets : :class:`Region`
         The classes of a mini-batch, as routes: the first bit of a class's lane is set.
+    configuration : :class:`str`
+        What the core must be generated from.
     programs : :class:`int`
         Where programs may be put, behind all regions.
 
@@ -176,7 +222,7 @@ class Compiler:
         plan.check(arithmetic)
         self.plan, self.arithmetic, self.images = plan, arithmetic, images
         self.beat_bytes = data_bits // 8
-        self.layouts = record_layouts(arithmetic, address_bits)
+        self.layouts = record_layouts(address_bits)
         self.depths = depths or self._whole_layers()
         first = plan.layers[0]
         self.fold = None
@@ -209,6 +255,10 @@ class Compiler:
             for weights, biases, _ in self.sets:
                 weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
                 biases[name] = self._region(1, outs, 1, row, 1)
+        self.configuration = core_configuration(
+            arithmetic, plan.lanes, self.depths, plan.layers[-1].m, self.fold, self.sets[0][-1], data_bits,
+            address_bits,
+        )  # fmt: skip
         self.targets = self._region(1, 1, 1, PLACES * lanes, images)
         self.programs = self._end
         self._use(0)
@@ -277,6 +327,7 @@ class Compiler:
         program = self._begin()
         layers = {layer.name: layer for layer in self.plan.layers}
         for phase, name in phases:
+            program.phases.append((len(program.records), phase, name))
             layer = layers[name]
             if phase == "FP" and layer.norm:
                 if training:
@@ -321,7 +372,9 @@ class Compiler:
             for region in regions.values():
                 region.written = [0] * len(region.written)
         self.held = dict(self.channels)  # registers of batch norms, as they are now
-        return Program(self.layouts)
+        program = Program(self.layouts, self.beat_bytes)
+        program.add(Kind.BEGIN, **begin_fields(self.configuration))
+        return program
 
     # -- loads and stores --------------------------------------------------------------------------
 

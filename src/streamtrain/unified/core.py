@@ -2,8 +2,8 @@
 
 from operator import index
 
-from amaranth import Module, Signal
-from amaranth.lib import wiring
+from amaranth import Module, Mux, ResetInserter, Signal
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from streamtrain.bus.axi import AxiRead, AxiWrite
@@ -14,7 +14,39 @@ from streamtrain.unified.loader import Loader
 from streamtrain.unified.program import ProgramFetch, ReadShare
 from streamtrain.unified.storer import Storer
 
-__all__ = ["UnifiedCore"]
+__all__ = ["CoreFault", "UnifiedCore", "core_configuration", "fault_layout"]
+
+_SETTLE = 128  # cycles in which all pipelines run empty
+
+
+class CoreFault(enum.Enum, shape=3):
+    """Why a program was stopped: as :class:`~streamtrain.bus.bursts.Fault` has it, and ``PROGRAM``."""
+
+    NONE = 0
+    UNALIGNED = 1
+    EMPTY = 2
+    BEYOND = 3
+    SLVERR = 4
+    DECERR = 5
+    PROGRAM = 6
+    """It is no program for this core: of another version, for another configuration, or none at all."""
+
+
+def fault_layout(address_bits):
+    """What stopped a program: whether at a write, the address, and how far it had come."""
+    return data.StructLayout({
+        "kind": CoreFault, "write": 1, "address": address_bits, "loads": 32, "writes": 32,
+    })  # fmt: skip
+
+
+def core_configuration(
+    arithmetic, lanes, depths, classes, fold, normalizes, data_bits, address_bits
+):
+    """All that a core is generated from, as text: programs are for cores with the same one."""
+    return "; ".join((
+        arithmetic.to_json(indent=None), f"lanes {lanes}", f"{tuple(depths)}", f"classes {classes}",
+        f"{fold}", f"normalizes {bool(normalizes)}", f"data {data_bits}", f"address {address_bits}",
+    ))  # fmt: skip
 
 
 class UnifiedCore(wiring.Component):
@@ -22,6 +54,9 @@ class UnifiedCore(wiring.Component):
 
     Loader, engine and storer each work off commands of their own, in order. Double buffers keep them in
     step: nobody is told when to begin.
+
+    After an error of the memory, or in a program for another core, all of it is reset but the masters, which
+    end what has begun on the bus. Then it is idle, and ``fault`` says what happened, until the next start.
 
     Parameters
     ----------
@@ -47,7 +82,10 @@ class UnifiedCore(wiring.Component):
     rate : :py:`In(arithmetic.rate)`
         What gradients are multiplied with: minus the learning rate, divided by the mini-batch.
     busy : :py:`Out(1)`
-        A program runs.
+        A program runs, or is being stopped.
+    fault : :py:`Out(fault_layout(address_bits))`
+        What stopped the last program: the burst's address (of a program, its own), and how many loads were
+        through and writes done.
 
     Timing
     ------
@@ -86,20 +124,38 @@ class UnifiedCore(wiring.Component):
             "address": In(self.address_bits),
             "rate": In(arithmetic.rate),
             "busy": Out(1),
+            "fault": Out(fault_layout(self.address_bits)),
         })
+
+    @property
+    def configuration(self):
+        """What it is generated from, as text."""
+        return core_configuration(
+            self.arithmetic, self.lanes, self.depths, self.classes, self.fold, self.normalizes,
+            self.data_bits, self.address_bits,
+        )  # fmt: skip
 
     def elaborate(self, platform):
         m = Module()
+        stops = Signal()
+
+        def until(part):
+            """A part that forgets everything when the program is stopped."""
+            return ResetInserter(stops)(part)
+
         memory = {"data_bits": self.data_bits, "address_bits": self.address_bits}
         numbers = self.arithmetic, self.lanes, self.depths
         m.submodules.reader = reader = MemoryReader(**memory)
         m.submodules.writer = writer = MemoryWriter(**memory)
-        m.submodules.share = share = ReadShare(**memory)
-        m.submodules.fetch = fetch = ProgramFetch(self.arithmetic, **memory)
-        m.submodules.engine = engine = ComputeEngine(*numbers, self.fold)
-        m.submodules.loader = loader = Loader(*numbers, engine.groups, **memory)
-        m.submodules.storer = storer = Storer(*numbers, self.classes, self.normalizes, **memory)
-        m.submodules.routes = routes = DoubleBuffer(*engine.sizes["routes"])
+        share = ReadShare(**memory)
+        fetch = ProgramFetch(self.configuration, **memory)
+        engine = ComputeEngine(*numbers, self.fold)
+        loader = Loader(*numbers, engine.groups, **memory)
+        storer = Storer(*numbers, self.classes, self.normalizes, **memory)
+        routes = DoubleBuffer(*engine.sizes["routes"])
+        m.submodules.share, m.submodules.fetch = until(share), until(fetch)
+        m.submodules.engine, m.submodules.loader = until(engine), until(loader)
+        m.submodules.storer, m.submodules.routes = until(storer), until(routes)
 
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
@@ -116,24 +172,25 @@ class UnifiedCore(wiring.Component):
         connect(m, fetch.compute, engine.command)
         m.d.comb += [
             storer.command.payload.eq(fetch.store.payload),
-            storer.command.payload.weights.rate.eq(self.rate),
-            storer.command.payload.channels.rate.eq(self.rate),
+            storer.rate.eq(self.rate),
             storer.command.valid.eq(fetch.store.valid),
             fetch.store.ready.eq(storer.command.ready),
         ]
 
         # Writes count from the program's start.
-        before, done = Signal(32), Signal(32)
-        with m.If(self.start & ~fetch.busy):
-            m.d.sync += before.eq(writer.done)
+        before, done, starts = Signal(32), Signal(32), Signal()
         m.d.comb += [
+            starts.eq(self.start & ~self.busy),
             done.eq(writer.done - before),
             fetch.done.eq(done),
             loader.done.eq(done),
-            fetch.start.eq(self.start),
+            fetch.start.eq(starts),
             fetch.address.eq(self.address),
-            self.busy.eq(fetch.busy),
+            self.busy.eq(fetch.busy | stops),
         ]
+        with m.If(starts):
+            m.d.sync += before.eq(writer.done)
+        self._stop(m, starts, stops, fetch, loader, reader, writer, done)
 
         for name in ("x", "e", "weights", "biases"):
             connect(m, getattr(loader, f"{name}_write"), getattr(engine, f"{name}_write"))
@@ -155,6 +212,36 @@ class UnifiedCore(wiring.Component):
             storer.routes_full.eq(routes.full),
         ]
         return m
+
+    def _stop(self, m, starts, stops, fetch, loader, reader, writer, done):
+        """Keep the first fault of a program, and stop it: until the masters and all pipelines are empty."""
+        kind, fault, settled = CoreFault.NONE, self.fault, Signal(range(_SETTLE + 1))
+        loads, at = Signal(32), Signal(self.address_bits)
+        m.d.comb += [reader.abort.eq(stops), writer.abort.eq(stops)]
+        with m.If(starts):
+            m.d.sync += [loads.eq(0), at.eq(self.address), fault.kind.eq(kind)]
+        with m.Elif(loader.through):
+            m.d.sync += loads.eq(loads + 1)
+        reads, writes = (master.error.kind.as_value().any() for master in (reader, writer))
+        with m.If(stops):
+            m.d.sync += settled.eq(settled + 1)
+            with m.If((settled == _SETTLE) & ~reader.busy & ~writer.busy):
+                m.d.sync += [stops.eq(0), settled.eq(0)]
+            with m.Elif(settled == _SETTLE):
+                m.d.sync += settled.eq(settled)
+        with m.Elif(self.busy & (reads | writes | fetch.wrong)):
+            m.d.sync += [
+                stops.eq(1),
+                fault.write.eq(writes),
+                fault.loads.eq(loads),
+                fault.writes.eq(done),
+            ]
+            with m.If(writes):
+                m.d.sync += [fault.kind.eq(writer.error.kind), fault.address.eq(writer.error.address)]
+            with m.Elif(reads):
+                m.d.sync += [fault.kind.eq(reader.error.kind), fault.address.eq(reader.error.address)]
+            with m.Else():
+                m.d.sync += [fault.kind.eq(CoreFault.PROGRAM), fault.address.eq(at)]
 
     def _halves(self, m, loader, engine, name):
         """The loader fills halves that the engine is through with."""

@@ -177,12 +177,7 @@ class KernelPlan(Record):
     @property
     def configuration(self):
         """All that the hardware depends on, as text. Plans with the same one share it."""
-        fold = self.compiler.fold
-        return "; ".join((
-            self.arithmetic.to_json(indent=None), f"lanes {self.array.lanes}", str(self.depths),
-            f"classes {self.network.classes}", f"{fold}", f"data {self.data_bits}",
-            "batch norms" if self.compiler.channels else "no batch norms",
-        ))  # fmt: skip
+        return self.compiler.configuration
 
     # What a trainer asks.
 

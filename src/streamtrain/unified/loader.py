@@ -94,6 +94,8 @@ class Loader(wiring.Component):
     x_full, e_full, weights_full, routes_full : :py:`In(2)`
         Halves that are still needed.
     masters : :py:`Out(stream.Signature(unsigned(data_bits)))`
+    through : :py:`Out(1)`
+        A pulse for each load whose words are all where they belong.
 
     Timing
     ------
@@ -117,6 +119,7 @@ class Loader(wiring.Component):
             **{f"{name}_filled": Out(2) for name in BUFFERED},
             **{f"{name}_full": In(2) for name in BUFFERED},
             "masters": Out(stream.Signature(unsigned(self.data_bits))),
+            "through": Out(1),
         })
 
     def elaborate(self, platform):
@@ -174,6 +177,7 @@ class Loader(wiring.Component):
             moves.eq(regroup.o.valid & room),
             through.eq(moves & regroup.last & (chunk == load.chunks - 1)),
             requested.o.ready.eq(through),
+            self.through.eq(through),
             self.masters.payload.eq(self.i.payload.data),
         ]
         with m.If(moves):

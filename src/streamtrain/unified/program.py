@@ -1,6 +1,7 @@
 """The program of a training step: records in memory, and what fetches them."""
 
 from enum import IntEnum
+from hashlib import sha256
 from operator import index
 
 from amaranth import Module, Mux, Signal, unsigned
@@ -15,12 +16,17 @@ from streamtrain.unified.loader import load_layout
 from streamtrain.unified.regroup import Regroup
 from streamtrain.unified.storer import store_layout
 
-__all__ = ["BLOCK", "COMMANDS", "RECORD_BITS", "Kind", "ProgramFetch", "ReadShare", "pack_record", "record_layouts"]
+__all__ = [
+    "BLOCK", "COMMANDS", "RECORD_BITS", "Kind", "ProgramFetch", "ReadShare", "begin_fields", "pack_record",
+    "record_layouts",
+]  # fmt: skip
 
 RECORD_BITS = 512
 """Bits of a record."""
 
-_KIND_BITS = 2
+_KIND_BITS = 3
+_MAGIC = int.from_bytes(b"STUP", "little")  # a streamtrain unified program
+_VERSION = 1  # of the records' layouts and meaning
 BLOCK = 8
 """Records that are asked for at once."""
 
@@ -29,21 +35,35 @@ COMMANDS = 8
 
 
 class Kind(IntEnum):
-    """What a record is for. ``END`` waits until the writes of the program are done."""
+    """What a record is for. ``BEGIN`` is the first one; ``END`` waits until the writes of the program are done."""
 
     LOAD = 0
     COMPUTE = 1
     STORE = 2
     END = 3
+    BEGIN = 4
 
 
-def record_layouts(arithmetic, address_bits):
+def begin_fields(configuration):
+    """Fields of a program's first record: what the core must be for it to run.
+
+    Parameters
+    ----------
+    configuration : :class:`str`
+        All that the core was generated from, as text.
+    """
+    digest = sha256(configuration.encode()).digest()[:8]
+    return {"magic": _MAGIC, "version": _VERSION, "core": int.from_bytes(digest, "little")}
+
+
+def record_layouts(address_bits):
     """Layout of the command in a record, by :class:`Kind`; the kind is below it."""
     return {
         Kind.LOAD: load_layout(address_bits),
         Kind.COMPUTE: command_layout(),
-        Kind.STORE: store_layout(arithmetic, address_bits),
+        Kind.STORE: store_layout(address_bits),
         Kind.END: data.StructLayout({"writes": 32}),
+        Kind.BEGIN: data.StructLayout({"magic": 32, "version": 16, "core": 64}),
     }
 
 
@@ -127,9 +147,12 @@ class ReadShare(wiring.Component):
 class ProgramFetch(wiring.Component):
     """Fetch a program, and hand each record to the part of the core that it is for, in order.
 
+    A program that does not begin as ``configuration`` asks for does not run.
+
     Parameters
     ----------
-    arithmetic : :class:`~streamtrain.numeric.Arithmetic`
+    configuration : :class:`str`
+        What the core was generated from.
     data_bits, address_bits : :class:`int`
 
     Members
@@ -142,6 +165,8 @@ class ProgramFetch(wiring.Component):
         A program runs.
     done : :py:`In(32)`
         Writes of this program that are done.
+    wrong : :py:`Out(1)`
+        This is no program for this core: it goes no further, until reset.
     request : :py:`Out(stream.Signature(request_layout(address_bits)))`
     i : :py:`In(stream.Signature(beat_layout(data_bits)))`
         From memory. There is room for what was asked.
@@ -153,10 +178,11 @@ class ProgramFetch(wiring.Component):
     A record in as many cycles as it has beats, or in one.
     """
 
-    def __init__(self, arithmetic, *, data_bits, address_bits):
+    def __init__(self, configuration, *, data_bits, address_bits):
+        self.configuration = configuration
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
-        self.layouts = record_layouts(arithmetic, self.address_bits)
+        self.layouts = record_layouts(self.address_bits)
         for kind, layout in self.layouts.items():
             if layout.size + _KIND_BITS > RECORD_BITS:
                 raise ValueError(
@@ -168,6 +194,7 @@ class ProgramFetch(wiring.Component):
             "address": In(self.address_bits),
             "busy": Out(1),
             "done": In(32),
+            "wrong": Out(1),
             "request": Out(stream.Signature(request_layout(self.address_bits))),
             "i": In(stream.Signature(beat_layout(self.data_bits))),
             "load": Out(stream.Signature(self.layouts[Kind.LOAD])),
@@ -187,7 +214,7 @@ class ProgramFetch(wiring.Component):
         ]
 
         # Blocks of records, as long as there is room for a whole one. What comes behind the end is dropped.
-        address, ended = Signal(self.address_bits), Signal()
+        address, begun, ended = Signal(self.address_bits), Signal(), Signal()
         claimed, coming = Signal(range(2 * BLOCK + 1)), Signal(range(2 * BLOCK + 1))
         bytes_ = BLOCK * RECORD_BITS // 8
         asks = self.request.valid & self.request.ready
@@ -213,7 +240,7 @@ class ProgramFetch(wiring.Component):
         ):
             layout = self.layouts[own]
             m.submodules[f"{own.name.lower()}s"] = queue = Queue(layout, depth=COMMANDS)
-            mine = ~ended & (kind == own)
+            mine = begun & ~ended & (kind == own)
             m.d.comb += [
                 queue.i.payload.eq(body[: layout.size]),
                 queue.i.valid.eq(records.o.valid & mine),
@@ -221,14 +248,23 @@ class ProgramFetch(wiring.Component):
             with m.If(mine):
                 m.d.comb += records.o.ready.eq(queue.i.ready)
             connect(m, queue.o, wiring.flipped(port))
+        first = pack_record(self.layouts, Kind.BEGIN, begin_fields(self.configuration))
+        bits = _KIND_BITS + self.layouts[Kind.BEGIN].size
+        right = records.o.payload[:bits] == int.from_bytes(first, "little")
+        known = (kind == Kind.LOAD) | (kind == Kind.COMPUTE) | (kind == Kind.STORE) | (kind == Kind.END)
+        m.d.comb += self.wrong.eq(self.busy & ~ended & records.o.valid & ~Mux(begun, known, right))
         with m.If(ended):
             m.d.comb += records.o.ready.eq(1)
             with m.If((claimed == 0) & (coming == 0)):
                 m.d.sync += self.busy.eq(0)
+        with m.Elif(~begun):
+            m.d.comb += records.o.ready.eq(right)
+            with m.If(leaves):
+                m.d.sync += begun.eq(1)
         with m.Elif(kind == Kind.END):
             m.d.comb += records.o.ready.eq(self.done == body[:32])
             with m.If(leaves):
                 m.d.sync += ended.eq(1)
         with m.If(self.start & ~self.busy):
-            m.d.sync += [self.busy.eq(1), ended.eq(0), address.eq(self.address)]
+            m.d.sync += [self.busy.eq(1), begun.eq(0), ended.eq(0), address.eq(self.address)]
         return m

@@ -20,7 +20,7 @@ __all__ = ["Storer", "store_layout"]
 _AHEAD = 2  # commands that one part may be ahead of another
 
 
-def store_layout(arithmetic, address_bits):
+def store_layout(address_bits):
     """What is stored: a map with its routes, new weights, or what becomes of a batch norm's channels.
 
     ====================  ==========================================================================
@@ -39,7 +39,7 @@ def store_layout(arithmetic, address_bits):
     ====================  ==========================================================================
     """
     return data.StructLayout({
-        "update": 1, "normalize": 1, "map": outputs_layout(), "weights": update_layout(arithmetic),
+        "update": 1, "normalize": 1, "map": outputs_layout(), "weights": update_layout(),
         "channels": channels_layout(),
         "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits, "words": 20,
         "routes_address": address_bits, "routes_beats": 24, "routes_stride": address_bits,
@@ -66,7 +66,9 @@ class Storer(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(store_layout(arithmetic, address_bits)))`
+    command : :py:`In(stream.Signature(store_layout(address_bits)))`
+    rate : :py:`In(arithmetic.rate)`
+        What gradients are multiplied with. It stays while there are updates.
     sums_full, routes_full, gradients_full : :py:`In(2)`
         Halves that may be read.
     sums_read, routes_read, gradients_read, bias_gradients_read : :py:`Out(ReadPort(...))`
@@ -95,7 +97,8 @@ class Storer(wiring.Component):
         sizes = depths.sizes(arithmetic, self.lanes)
         beats = stream.Signature(unsigned(self.data_bits))
         super().__init__({
-            "command": In(stream.Signature(store_layout(arithmetic, self.address_bits))),
+            "command": In(stream.Signature(store_layout(self.address_bits))),
+            "rate": In(arithmetic.rate),
             **{f"{name}_full": In(2) for name in ("sums", "routes", "gradients")},
             **{f"{name}_read": Out(ReadPort(*sizes[name])) for name in _READ},
             **{f"{name}_emptied": Out(2) for name in ("sums", "routes", "gradients")},
@@ -126,7 +129,7 @@ class Storer(wiring.Component):
         m.submodules.asked = asked = Queue(layout, depth=_AHEAD)
         m.submodules.sent = sent = Queue(layout, depth=_AHEAD)
         m.submodules.mapped = mapped = Queue(outputs_layout(), depth=_AHEAD)
-        m.submodules.updated = updated = Queue(update_layout(self.arithmetic), depth=_AHEAD)
+        m.submodules.updated = updated = Queue(update_layout(), depth=_AHEAD)
         takers = {asked: 1, sent: 1, mapped: _is_map(command), updated: command.update}
         room = Mux(command.update, updated.i.ready, mapped.i.ready)
         channels = None
@@ -138,12 +141,13 @@ class Storer(wiring.Component):
                 self.lanes, data_bits=self.data_bits
             )
             connect(m, normalized.o, channels.command)
-            m.d.comb += normalized.i.payload.eq(command.channels)
+            m.d.comb += [normalized.i.payload.eq(command.channels), channels.rate.eq(self.rate)]
             takers[normalized] = command.normalize
             room = Mux(command.normalize, normalized.i.ready, room)
         m.d.comb += [
             mapped.i.payload.eq(command.map),
             updated.i.payload.eq(command.weights),
+            update.rate.eq(self.rate),
             asked.i.payload.eq(command),
             sent.i.payload.eq(command),
             self.command.ready.eq(asked.i.ready & sent.i.ready & room),

@@ -180,7 +180,7 @@ class _Run:
             for number, (at, (kind, fields)) in enumerate(zip(times, block, strict=True), first):
                 if kind is Kind.END:
                     total = max(at, self._done(fields["writes"]))
-                else:
+                elif kind in parts:
                     self.issued[kind].append(parts[kind](number, at, fields))
             while self.waiting:
                 load, request = self.loads[-1], self.waiting.pop()

@@ -12,7 +12,7 @@ from streamtrain.unified.buffers import READ_LATENCY, ReadPort
 __all__ = ["WeightUpdate", "update_layout"]
 
 
-def update_layout(arithmetic):
+def update_layout():
     """Blocks of weights, or vectors of biases, that follow one another in memory.
 
     ====================  ==========================================================================
@@ -21,12 +21,11 @@ def update_layout(arithmetic):
     biases                they are biases
     plain                 gradients go out as they are, of blocks those on the diagonal; no old weights come in
     first, count          of the blocks of gradients, or vectors of those of biases
-    rate                  what gradients are multiplied with: minus the learning rate, over the batch
     done                  this half of the gradients is not needed any more
     ====================  ==========================================================================
     """
     return data.StructLayout({
-        "biases": 1, "plain": 1, "first": 16, "count": 16, "rate": arithmetic.rate.width, "done": 1,
+        "biases": 1, "plain": 1, "first": 16, "count": 16, "done": 1,
     })  # fmt: skip
 
 
@@ -44,7 +43,9 @@ class WeightUpdate(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(update_layout(arithmetic)))`
+    command : :py:`In(stream.Signature(update_layout()))`
+    rate : :py:`In(arithmetic.rate)`
+        What gradients are multiplied with. It stays while there are commands.
     gradients_full : :py:`In(2)`
         Halves that may be read.
     gradients_read, bias_gradients_read : :py:`Out(ReadPort(...))`
@@ -71,7 +72,8 @@ class WeightUpdate(wiring.Component):
             )
         beats = stream.Signature(unsigned(self.data_bits))
         super().__init__({
-            "command": In(stream.Signature(update_layout(arithmetic))),
+            "command": In(stream.Signature(update_layout())),
+            "rate": In(arithmetic.rate),
             "gradients_full": In(2),
             "gradients_read": Out(ReadPort(*self.sizes["gradients"])),
             "bias_gradients_read": Out(ReadPort(*self.sizes["bias_gradients"])),
@@ -145,7 +147,7 @@ class WeightUpdate(wiring.Component):
             m.d.comb += [
                 scaler.enable.eq(enable),
                 scaler.a.eq(wide(gradients.word_select(number, wide.width))),
-                scaler.b.eq(self.arithmetic.rate(Mux(command.plain, one, command.rate))),
+                scaler.b.eq(self.arithmetic.rate(Mux(command.plain, one, self.rate))),
                 adder.enable.eq(enable),
                 adder.a.eq(wide(delayed(m, enable, old, scaler.latency, f"old{number}_"))),
                 adder.b.eq(scaler.o),
