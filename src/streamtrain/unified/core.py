@@ -217,6 +217,8 @@ class UnifiedCore(wiring.Component):
         """Keep the first fault of a program, and stop it: until the masters and all pipelines are empty."""
         kind, fault, settled = CoreFault.NONE, self.fault, Signal(range(_SETTLE + 1))
         loads, at = Signal(32), Signal(self.address_bits)
+        earlier = Signal.like(done)  # a cycle ago: the write that fails is counted, too
+        m.d.sync += earlier.eq(done)
         m.d.comb += [reader.abort.eq(stops), writer.abort.eq(stops)]
         with m.If(starts):
             m.d.sync += [loads.eq(0), at.eq(self.address), fault.kind.eq(kind)]
@@ -234,7 +236,7 @@ class UnifiedCore(wiring.Component):
                 stops.eq(1),
                 fault.write.eq(writes),
                 fault.loads.eq(loads),
-                fault.writes.eq(done),
+                fault.writes.eq(earlier),
             ]
             with m.If(writes):
                 m.d.sync += [fault.kind.eq(writer.error.kind), fault.address.eq(writer.error.address)]
