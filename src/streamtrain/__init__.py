@@ -27,6 +27,7 @@ from streamtrain.host.schedules import CosineLR, StepLR
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     CrossEntropy,
     Flatten,
@@ -48,6 +49,7 @@ from streamtrain.pipeline.numbers import Numbers
 
 __all__ = [
     "SGD",
+    "BatchNorm2d",
     "BusError",
     "CheckpointError",
     "Conv2d",

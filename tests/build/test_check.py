@@ -59,6 +59,14 @@ def test_a_model_that_does_not_fit_names_layer_and_resource(capsys, tmp_path):
     assert "BRAM36; there are 755" in out
 
 
+def test_strides_are_a_verdict(capsys, tmp_path):
+    network = Network((1, 9, 9), [Conv2d(4, 3, stride=2), Flatten(), Linear(2)])
+    (tmp_path / "strided.json").write_text(network.to_json())
+    status, out, _ = run(capsys, "--check", tmp_path / "strided.json")
+    assert status == 1
+    assert "conv1 has a kernel of 3x3 and stride 2" in out
+
+
 def test_weights_that_no_format_holds_are_a_verdict(capsys, tmp_path):
     network = Network((1, 4, 4), [Flatten(), Linear(2)])
     weights = {name: array + 9 for name, array in network.initial_weights().items()}

@@ -4,6 +4,7 @@ import pytest
 
 from streamtrain.network import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     CrossEntropy,
     Flatten,
@@ -27,6 +28,9 @@ from streamtrain.network import (
         (Conv2d(8, 5, padding="valid"), (1, 5, 6), (8, 1, 2)),
         (Conv2d(8, 3, padding=2), (1, 28, 28), (8, 30, 30)),
         (Conv2d(8, 5, padding=1), (1, 3, 3), (8, 1, 1)),
+        (Conv2d(96, 11, "valid", stride=4), (3, 227, 227), (96, 55, 55)),
+        (Conv2d(8, 3, stride=2), (1, 28, 27), (8, 14, 14)),
+        (BatchNorm2d(), (3, 4, 5), (3, 4, 5)),
         (ReLU(), (3, 4, 5), (3, 4, 5)),
         (ReLU(), (7,), (7,)),
         (MaxPool2d(2), (3, 4, 6), (3, 2, 3)),
@@ -41,14 +45,15 @@ def test_output_shapes(layer, shape, out):
 
 def test_shapes_are_those_of_pytorch():
     torch = pytest.importorskip("torch")
-    for kernel in (1, 3, 5):
+    for kernel in (1, 3, 5, 11):
         for padding in ("same", "valid", *range(kernel)):
-            for rows, cols in ((5, 6), (8, 5)):
-                theirs = torch.nn.Conv2d(2, 4, kernel, padding=padding)(
-                    torch.zeros(1, 2, rows, cols)
-                )
-                ours = Conv2d(4, kernel, padding=padding).output_shape((2, rows, cols))
-                assert ours == tuple(theirs.shape[1:])
+            for stride in range(1, min(kernel, 4) + 1):
+                half = kernel // 2 if stride > 1 and padding == "same" else padding
+                theirs = torch.nn.Conv2d(2, 4, kernel, stride, half)
+                for rows, cols in ((11, 12), (14, 11)):
+                    want = theirs(torch.zeros(1, 2, rows, cols)).shape[1:]
+                    ours = Conv2d(4, kernel, padding, stride=stride)
+                    assert ours.output_shape((2, rows, cols)) == tuple(want)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,7 @@ def test_shapes_are_those_of_pytorch():
         (Linear(10), (60,), (10, 60)),
         (ReLU(), (60,), None),
         (MaxPool2d(), (1, 2, 2), None),
+        (BatchNorm2d(), (3, 2, 2), None),
         (Flatten(), (1, 2, 2), None),
     ],
 )
@@ -67,7 +73,14 @@ def test_weight_shapes(layer, shape, weights):
 
 @pytest.mark.parametrize(
     "layer",
-    [Conv2d(8, 3, padding=1, bias=False, name="a"), ReLU(), MaxPool2d(), Flatten(), Linear(10)],
+    [
+        Conv2d(8, 3, 1, False, "a", stride=2),
+        BatchNorm2d(1e-3, 0, "b"),
+        ReLU(),
+        MaxPool2d(),
+        Flatten(),
+        Linear(10),
+    ],
 )
 def test_layers_are_records(layer):
     assert type(layer).from_json(layer.to_json()) == layer
@@ -90,14 +103,20 @@ def test_losses_and_optimisers_are_records():
     [
         (lambda: Conv2d(0, 3), ValueError, r"^Conv2d channels must be at least 1, not 0$"),
         (lambda: Conv2d(8.0, 3), TypeError, r"^Conv2d channels must be an integer, not 8.0$"),
-        (lambda: Conv2d(8, 2), ValueError, r"^Conv2d kernel must be 1, 3 or 5, not 2$"),
-        (lambda: Conv2d(8, 7), ValueError, r"^Conv2d kernel must be 1, 3 or 5, not 7$"),
+        (lambda: Conv2d(8, 2), ValueError, r"^Conv2d kernel must be 1, 3, 5, 7, 9 or 11, not 2$"),
+        (lambda: Conv2d(8, 13), ValueError, r"^Conv2d kernel must be 1, 3, 5, 7, 9 or 11, not 13$"),
+        (lambda: Conv2d(8, 3, stride=4), ValueError, r"^Conv2d stride must be at most the kernel \(3\), not 4$"),
+        (lambda: Conv2d(8, 3, stride=0), ValueError, r"^Conv2d stride must be at least 1, not 0$"),
+        (lambda: Conv2d(8, 3, stride=(2, 2)), TypeError, r"^Conv2d stride must be an integer, not \(2, 2\)$"),
         (lambda: Conv2d(8, (3, 3)), TypeError, r"^Conv2d kernel must be an integer, not \(3, 3\)$"),
         (lambda: Conv2d(8, 3, padding="full"), ValueError, r'^Conv2d padding must be "same", "valid" or a number, not \'full\'$'),
         (lambda: Conv2d(8, 3, padding=3), ValueError, r"^Conv2d padding must be less than the kernel \(3\), not 3$"),
         (lambda: Conv2d(8, 3, padding=-1), ValueError, r"^Conv2d padding must be at least 0, not -1$"),
         (lambda: Conv2d(8, 3, padding=0.5), TypeError, r"^Conv2d padding must be an integer, not 0.5$"),
         (lambda: MaxPool2d(3), ValueError, r"^MaxPool2d kernel must be 2, not 3$"),
+        (lambda: BatchNorm2d(0), ValueError, r"^BatchNorm2d eps must be more than 0, not 0.0$"),
+        (lambda: BatchNorm2d(momentum=2), ValueError, r"^BatchNorm2d momentum must be 0 to 1, not 2.0$"),
+        (lambda: BatchNorm2d(momentum=None), TypeError, r"^BatchNorm2d momentum must be a number, not None$"),
         (lambda: Linear(0), ValueError, r"^Linear features must be at least 1, not 0$"),
         (lambda: Linear("10"), TypeError, r"^Linear features must be an integer, not '10'$"),
         (lambda: SGD(0), ValueError, r"^SGD lr must be between 0 and 1, not 0$"),
@@ -124,6 +143,7 @@ def test_rejects_arguments(make, error, message):
         (Conv2d(8, 3, name="c"), (60,), r"^c takes a map \(channels, rows, columns\), but gets \(60,\); put it before Flatten, or use Linear$"),
         (MaxPool2d(name="p"), (8, 1, 5), r"^p: a 1x5 map is smaller than the 2x2 pool; drop this layer, or pad"),
         (MaxPool2d(name="p"), (60,), r"^p takes a map"),
+        (BatchNorm2d(name="n"), (60,), r"^n takes a map"),
         (Flatten(name="f"), (60,), r"^f takes a map"),
         (Linear(10, name="l"), (8, 2, 2), r"^l takes a vector, but gets \(8, 2, 2\); put Flatten before it$"),
     ],

@@ -5,6 +5,7 @@ import pytest
 
 from streamtrain.network import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     Flatten,
     Linear,
@@ -149,6 +150,19 @@ def test_network_in_a_line():
         Linear(2),
     ]  # fmt: skip
     assert network_text(Network((3, 8, 8), layers)) == "4k5P-8-8k1-FC9-FC2 on 3x8x8"
+    layers[:1] = [Conv2d(4, 7, stride=2), BatchNorm2d()]
+    assert network_text(Network((3, 8, 8), layers)) == "4k7s2NP-8-8k1-FC9-FC2 on 3x8x8"
+
+
+def test_batch_norms_start_as_pytorchs_do():
+    net = Network((3, 8, 8), [Conv2d(4, 3, bias=False), BatchNorm2d(), Flatten(), Linear(2)])
+    weights = net.initial_weights()
+    assert list(weights)[1:5] == [f"norm1.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
+    for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+        np.testing.assert_array_equal(weights[f"norm1.{name}"], np.full(4, value))
+    assert replace(net, weights=weights).initial_weights().keys() == weights.keys()
+    assert net.table()[1][2] == ("norm1", "BatchNorm2d", "4x8x8", 8, "")
+    assert net.macs == {"conv1": 4 * 27 * 64, "linear1": 512}
 
 
 def chain():

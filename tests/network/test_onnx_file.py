@@ -14,9 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, around, constant, model, node, small, tensor
 
 import streamtrain as st
+from streamtrain.golden.unified import UnifiedGolden
 from streamtrain.host.device import Commands
 from streamtrain.network import Network
 from streamtrain.network.support import FOLDABLE, INSTEAD, OPERATORS
+from streamtrain.numeric import arithmetic
+from streamtrain.unified.plan import lower
 
 NET = Network((1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
 CHAIN = "a chain of layers, each read by the next"
@@ -232,21 +235,53 @@ def test_old_models_list_initializers_as_inputs():
     assert replace(st.from_onnx(proto), weights=None) == NET
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "attributes", "padding"),
+    [
+        (9, 3, {"strides": [2, 2], "pads": [1] * 4}, "same"),
+        (9, 3, {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, "same"),
+        (10, 5, {"strides": [3, 3], "auto_pad": "SAME_LOWER"}, "same"),
+        (9, 5, {"strides": [3, 3], "auto_pad": "SAME_UPPER"}, 1),
+        (23, 11, {"strides": [4, 4]}, "valid"),
+    ],
+)
+def test_strides_and_large_kernels(size, kernel, attributes, padding):
+    layer = st.Conv2d(4, kernel, padding, stride=attributes["strides"][0])
+    pixels = layer.output_shape((2, size, size))[1] ** 2
+    nodes = [
+        node("Conv", "x w b", "c", **attributes),
+        node("Relu", "c", "r"),
+        node("Flatten", "r", "f"),
+        node("Gemm", "f v d", "y", transB=1),
+    ]
+    shapes = {"w": (4, 2, kernel, kernel), "b": (4,), "v": (3, 4 * pixels), "d": (3,)}
+    tensors = [tensor(name, *shape) for name, shape in shapes.items()]
+    proto = model(nodes, tensors, shape=("N", 2, size, size))
+    net = st.from_onnx(proto)
+    assert replace(net.layers[0], name=None) == layer
+    x = np.random.default_rng(3).normal(size=(2, 2, size, size)).astype(np.float32)
+    golden = UnifiedGolden(lower(net, 4), arithmetic("fp32"))
+    np.testing.assert_allclose(golden.forward(x), predict(proto, x), rtol=1e-4, atol=1e-5)
+
+
 # -- What is refused --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "attributes, row",
     [
-        ({"strides": [2, 2]}, ("strides", "[2, 2]", "1; put MaxPool 2x2 behind it for fewer pixels")),
+        ({"strides": [2, 1]}, ("strides", "[2, 1]", "the same both ways, at most the kernel")),
+        ({"strides": [0, 0]}, ("strides", "[0, 0]", "the same both ways, at most the kernel")),
+        ({"strides": [4, 4]}, ("strides", "4 with a 3x3 kernel", "at most the kernel")),
+        ({"auto_pad": "SAME_LOWER", "strides": [2, 2]}, ("auto_pad", "SAME_LOWER pads 1x8x8 unevenly with strides of 2", "pads, the same on all sides")),
         ({"dilations": [2, 2]}, ("dilations", "[2, 2]", "1")),
         ({"group": 2}, ("group", "2", "1")),
         ({"pads": [0, 0, 1, 1]}, ("pads", "[0, 0, 1, 1]", "the same on all sides, less than the kernel")),
         ({"pads": [3, 3, 3, 3]}, ("pads", "3 around a 3x3 kernel", "less than the kernel")),
         ({"auto_pad": "SAME"}, ("auto_pad", "SAME", "NOTSET, VALID, SAME_UPPER or SAME_LOWER")),
         ({"kernel_shape": [5, 5]}, ("kernel_shape", "[5, 5], but the weights have [3, 3]", "the weights' own")),
-        ({"kernel_shape": [7, 7]}, ("kernel_shape", "[7, 7]", "1x1, 3x3 or 5x5")),
-        ({"strides": "two"}, ("strides", "two", "1; put MaxPool 2x2 behind it for fewer pixels")),
+        ({"kernel_shape": [13, 13]}, ("kernel_shape", "[13, 13]", "square and odd, up to 11x11")),
+        ({"strides": "two"}, ("strides", "two", "the same both ways, at most the kernel")),
     ],
 )  # fmt: skip
 def test_attributes_of_a_convolution(attributes, row):
@@ -268,7 +303,7 @@ def test_attributes_of_a_convolution(attributes, row):
         ([node("BatchNormalization", "r b b b b", "t")], [], ("the_batchnormalization", "BatchNormalization", "input", "r is not the output of a layer with weights", "directly behind Conv, Gemm, or MatMul; its inputs are constants")),
         ([node("Conv", "r w", "t", name="second")], [], ("second", "Conv", "weights", "w belongs to the_conv as well", "weights of its own for each layer")),
         ([node("Conv", "r u", "t", name="second")], [tensor("u", 4, 3, 3, 3)], ("second", "Conv", "input", "is 4x8x8", "a map of 3 channels, as the weights say")),
-        ([node("Conv", "r u", "t", name="second")], [tensor("u", 4, 4, 3, 1)], ("second", "Conv", "kernel_shape", "[3, 1]", "1x1, 3x3 or 5x5")),
+        ([node("Conv", "r u", "t", name="second")], [tensor("u", 4, 4, 3, 1)], ("second", "Conv", "kernel_shape", "[3, 1]", "square and odd, up to 11x11")),
         ([node("Conv", "r u", "t", name="second")], [tensor("u", 4, 4, 3, 3, dtype=np.float64)], ("second", "Conv", "weights", "u is float64", "float32")),
         ([node("Conv", "r u", "t", name="second")], [constant("u", np.ones((4, 4, 3, 3), np.int8))], ("second", "Conv", "weights", "u is int8", "float32")),
         ([node("Conv", "r u", "t", name="second")], [constant("u", np.full((4, 4, 3, 3), np.nan, np.float32))], ("second", "Conv", "weights", "u has values that are not finite", "finite numbers")),
@@ -294,7 +329,7 @@ def test_the_whole_verdict_at_once(tmp_path):
     nodes = [node("Sigmoid", "r", "s"), node("AveragePool", "s", "t", kernel_shape=[2, 2])]
     proto = around(nodes)
     conv = proto.graph.node[0]
-    conv.attribute.append(helper.make_attribute("strides", [2, 2]))
+    conv.attribute.append(helper.make_attribute("strides", [2, 1]))
     proto.graph.node[-1].attribute.append(helper.make_attribute("alpha", 2.0))
     (tmp_path / "bad.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(st.ModelError) as caught:
@@ -307,8 +342,8 @@ def test_the_whole_verdict_at_once(tmp_path):
     verdict = json.loads(caught.value.to_json())
     assert (verdict["source"], verdict["supported"]) == ("bad.onnx", False)
     assert verdict["problems"][0] == {
-        "node": "the_conv", "operator": "Conv", "attribute": "strides", "found": "[2, 2]",
-        "instead": "1; put MaxPool 2x2 behind it for fewer pixels",
+        "node": "the_conv", "operator": "Conv", "attribute": "strides", "found": "[2, 1]",
+        "instead": "the same both ways, at most the kernel",
     }  # fmt: skip
 
 

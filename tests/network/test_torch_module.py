@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 import streamtrain as st
+from streamtrain.golden.unified import UnifiedGolden
 from streamtrain.network import Network
+from streamtrain.numeric import arithmetic
+from streamtrain.unified.plan import lower
 
 NET = Network((1, 8, 8), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(), st.Flatten(), st.Linear(3)])
 
@@ -77,6 +80,19 @@ def test_forms_of_the_same(module):
         np.testing.assert_array_equal(mine, theirs.detach().numpy())
 
 
+def test_strides_and_large_kernels():
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 7, stride=2, padding=3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=3),
+        nn.Flatten(), nn.Linear(5, 3),
+    )  # fmt: skip
+    net = st.from_torch(module, (1, 10, 9))
+    assert net.shapes == ((1, 10, 9), (4, 5, 5), (4, 5, 5), (5, 1, 1), (5,), (3,))
+    x = np.random.default_rng(3).normal(size=(2, 1, 10, 9)).astype(np.float32)
+    golden = UnifiedGolden(lower(net, 4), arithmetic("fp32"))
+    want = module(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(golden.forward(x), want, rtol=1e-4, atol=1e-6)
+
+
 def test_mode_of_each_part_stays():
     module = small(nn.Dropout())
     module.train()
@@ -89,9 +105,9 @@ def test_mode_of_each_part_stays():
     "module, row",
     [
         (lambda: small(nn.Sigmoid()), ("2", "aten.sigmoid", "", "unsupported operator", "Relu")),
-        (lambda: small(nn.Conv2d(4, 4, 3, stride=2), size=4), ("2", "Conv", "strides", "[2, 2]", "1; put MaxPool 2x2 behind it for fewer pixels")),
+        (lambda: small(nn.Conv2d(4, 4, 3, stride=(2, 1)), size=12), ("2", "Conv", "strides", "[2, 1]", "the same both ways, at most the kernel")),
         (lambda: small(nn.Conv2d(4, 4, 3, groups=4), size=36), ("2", "Conv", "group", "4", "1")),
-        (lambda: small(nn.Conv2d(4, 4, 7, padding=3)), ("2", "Conv", "kernel_shape", "[7, 7]", "1x1, 3x3 or 5x5")),
+        (lambda: small(nn.Conv2d(4, 4, 4, padding=2), size=64), ("2", "Conv", "kernel_shape", "[4, 4]", "square and odd, up to 11x11")),
         (lambda: small(nn.AvgPool2d(2), size=16), ("2", "aten.avg_pool2d", "", "unsupported operator", "MaxPool with a 2x2 kernel and strides of 2")),
         (lambda: small(nn.MaxPool2d(3), size=4), ("2", "MaxPool", "kernel_shape", "[3, 3]", "2x2")),
         (lambda: small(nn.GroupNorm(2, 4)), ("2", "aten.group_norm", "", "unsupported operator", "BatchNormalization directly behind Conv")),

@@ -7,8 +7,10 @@ from math import prod
 import numpy as np
 import pytest
 
+import streamtrain as st
 from streamtrain.network import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     Flatten,
     Linear,
@@ -364,6 +366,28 @@ def test_rejects_networks_that_begin_with_something_else(first):
     message = rf"^{first.stem}1 comes before any Conv2d or Linear; the pipeline begins with one of"
     with pytest.raises(ValueError, match=message):
         lower(net, lambda *_: (1, 1, 1))
+
+
+@pytest.mark.parametrize("layer", [Conv2d(2, 3, stride=2), Conv2d(2, 7)])
+def test_strides_and_large_kernels_are_the_unified_cores(layer):
+    net = Network((1, 8, 8), (layer, Flatten(), Linear(2)))
+    message = (
+        rf"^conv1 has a kernel of {layer.kernel}x{layer.kernel} and stride {layer.stride}; the streaming core takes "
+        rf"1x1, 3x3 and 5x5 with stride 1. .* streamtrain.unified.plan.lower\(network\)$"
+    )
+    for plan in (st.plan, st.explore):
+        with pytest.raises(ValueError, match=message):
+            plan(net, board="pynq_z2")
+
+
+def test_batch_norms_are_the_unified_cores():
+    net = Network((1, 8, 8), (Conv2d(2, 3), BatchNorm2d(), Flatten(), Linear(2)))
+    message = (
+        r"^norm1 is a BatchNorm2d, which the pipeline cannot run; .* streamtrain.unified.plan.lower"
+    )
+    for plan in (st.plan, st.explore):
+        with pytest.raises(ValueError, match=message):
+            plan(net, board="pynq_z2")
 
 
 def test_rejects_two_pools_in_a_row():

@@ -5,6 +5,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from streamtrain.golden import passes
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.numeric import FloatArithmetic, arithmetic
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.command import command_layout
@@ -302,3 +303,51 @@ def test_all_phases_in_any_order(name):
 @pytest.mark.parametrize("numbers", ["fp32", "bf16", "fp16"])
 def test_floating_point(numbers):
     run(Case(layer(2, 3, (4, 4), 3, pad=1, lanes=2), arithmetic(numbers)), "FP", "BP", "WU")
+
+
+@pytest.mark.parametrize("numbers", ["fp32", "bf16"])
+def test_sums_of_a_batch_norm_take_about_a_cycle_for_each_pixel(numbers):
+    """In tiles of a row, which begin with any of the partial sums; then of all pixels at once."""
+    own = layer(3, 3, (5, 9), 1)
+    case, pixels, lanes = Case(own, arithmetic(numbers)), own.rows * own.columns, own.lanes
+    case.depths = case.depths._replace(gradients=PARTIALS, tiles=PARTIALS)
+    sums, products = np.zeros((2, 1, PARTIALS, lanes), np.float32)
+    passes.channel_sums(case.x, case.errors, passes.FLOAT, sums, products)
+    wide = case.numbers.accumulator
+
+    def command(image, rows):
+        before, count = rows.start * own.columns % PARTIALS, len(rows) * own.columns
+        first = image * pixels + rows.start * own.columns
+        rounds = -(-(before + count) // PARTIALS)
+        return rounds, {
+            "update": 1, "paired": 1, "biased": 1, "tiles": 1, "taps_row": 1, "taps_col": PARTIALS, "images": 1,
+            "rows": 1, "cols": rounds, "map_rows": 1, "map_cols": count, "step": PARTIALS, "x": first,
+            "tap": -before, "col": -before, "block_col": 1, "o": first, "o_col": PARTIALS,
+            "first": (image, rows.start) == (0, 0),
+        }  # fmt: skip
+
+    async def play(ctx):
+        for size in (1, own.rows):
+            parts = [range(row, row + size) for row in range(0, own.rows, size)]
+            found = [command(image, rows) for image in range(IMAGES) for rows in parts]
+            commands = [fields for _, fields in found]
+            commands[-1] |= {"done_x": 1, "done_e": 1, "done": 1}
+            for name, maps in (("x", case.x), ("e", case.errors)):
+                codes = case.codes(case.numbers.operand, vectors(maps))
+                await bench.fill(ctx, name, [packed(v, case.numbers.operand.width) for v in codes])
+            await bench.send(ctx, commands)
+            cycles = await bench.full(ctx, "gradients")
+            assert cycles <= sum(count for count, _ in found) * bench.dut.spacing + 40
+            half = bench.halves["gradients"]
+            got = await bench.read(ctx, "gradients", half, range(PARTIALS), lanes**2)
+            diagonals = got.reshape(-1, lanes, lanes)[:, range(lanes), range(lanes)]
+            np.testing.assert_array_equal(diagonals, case.codes(wide, products[0]))
+            got = await bench.read(ctx, "bias_gradients", half, range(PARTIALS), lanes)
+            np.testing.assert_array_equal(got, case.codes(wide, sums[0]))
+            await bench.emptied(ctx, "gradients")
+
+    bench = Bench(case)
+    simulator = Simulator(bench.dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(play)
+    simulator.run()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import streamtrain as st
+from streamtrain.golden.channels import ROWS
 from streamtrain.golden.unified import UnifiedGolden, tiled
 from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
 from streamtrain.pipeline.generate import verilog_of
@@ -32,15 +33,28 @@ def network():
     )  # fmt: skip
 
 
+def strided(columns, padding):
+    """Strides on odd maps. With ``"valid"``, conv2's kernels leave a rest of its inputs' rows and columns."""
+    return st.Network(
+        (2, 23, columns),
+        [
+            st.Conv2d(5, 3, stride=2), st.ReLU(), st.Conv2d(6, 5, padding, stride=2), st.ReLU(),
+            st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
 class Training:
     """A core with its memory, and the golden model beside it."""
 
-    def __init__(self, numbers, depths=None, **options):
-        self.numbers, self.plan = numbers, lower(network(), LANES)
+    def __init__(self, numbers, depths=None, net=None, **options):
+        self.numbers, self.plan = numbers, lower(net or network(), LANES)
         self.golden = UnifiedGolden(self.plan, numbers)
         self.compiler = Compiler(self.plan, numbers, IMAGES, depths, data_bits=BEAT)
+        classes, depths = self.plan.layers[-1].m, self.compiler.depths
+        normalizes = bool(self.compiler.channels)
         core = UnifiedCore(
-            numbers, LANES, self.compiler.depths, 4, self.compiler.fold, data_bits=BEAT
+            numbers, LANES, depths, classes, self.compiler.fold, normalizes, data_bits=BEAT
         )
         design = UnifiedIP(core)
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
@@ -60,6 +74,14 @@ class Training:
         ):
             for name, tensor in tensors.items():
                 self.put_tiles(regions[name], _tiles(regions[name], tensor), "<u4")
+        for name, region in self.compiler.channels.items():
+            for number, rows in enumerate(self.channels(name)):
+                self.put(region.address + number * region.stride, rows.tobytes())
+
+    def channels(self, name):
+        """Registers of a batch norm's channels as they lie in memory, tile after tile."""
+        rows = self.golden.registers(name, IMAGES)
+        return np.ascontiguousarray(rows.reshape(ROWS, -1, LANES).transpose(1, 0, 2))
 
     def put(self, address, content):
         self.memory.contents[address : address + len(content)] = np.frombuffer(content, np.uint8)
@@ -118,9 +140,15 @@ class Training:
         rate = int(golden.numbers.rate(lr / len(x))) & (1 << self.numbers.rate.width) - 1
         self.memory.write(REGISTERS["RATE"].address, rate)
         cycles = self.run("step")
-        self.check_scores(golden._forward(x)[0])
+        self.check_scores(golden._forward(x, training=True)[0])
         golden.step(x, labels, lr)
         for layer in self.plan.layers:
+            if layer.norm:
+                region = self.compiler.channels[layer.name]
+                for number, want in enumerate(self.channels(layer.name)):
+                    got = self.get(region.address + number * region.stride, want.nbytes)
+                    assert got == want.tobytes(), f"channels of {layer.name}, tile {number}"
+                continue
             for name, regions, tensors in (
                 ("weights", self.compiler.weights, golden.weights),
                 ("biases", self.compiler.biases, golden.biases),
@@ -165,6 +193,62 @@ def test_steps_equal_the_golden_models(numbers, depths):
 
 
 @pytest.mark.parametrize(
+    ("numbers", "columns", "padding", "depths"),
+    [
+        (arithmetic("fp32"), 15, "valid", None),
+        (arithmetic("fp32"), 15, "valid", Depths(x=96, e=8, sums=8, weights=200, gradients=25, tiles=2)),
+        (FIXED, 1, "same", Depths(x=12, e=4, sums=6, weights=200, gradients=25, tiles=2)),
+    ],
+    ids=["whole layers", "rows", "a column"],
+)  # fmt: skip
+def test_steps_with_strides(numbers, columns, padding, depths):
+    """BP of tiles of a row or a column, in which some taps reach no pixel, and of rows that no kernel read."""
+    training = Training(numbers, depths, strided(columns, padding))
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        training.memory.timing = MemoryTiming(read_latency=int(rng.integers(1, 60)), stall=0.2)
+        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
+        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    training.memory.close()
+
+
+def normalized():
+    """Batch norms of several tiles of channels: with pool and ReLU, with a stride and a 5x5 kernel, bare."""
+    return st.Network(
+        (2, 23, 16),
+        [
+            st.Conv2d(6, 3, stride=2, bias=False), st.BatchNorm2d(), st.ReLU(), st.MaxPool2d(2),
+            st.Conv2d(5, 5, stride=2), st.BatchNorm2d(eps=1e-3, momentum=0.3), st.ReLU(),
+            st.Conv2d(3, 1), st.BatchNorm2d(), st.Flatten(), st.Linear(3),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("numbers", "depths"),
+    [
+        (arithmetic("fp32"), None),
+        (arithmetic("bf16"), Depths(x=51, e=16, sums=16, weights=200, gradients=25, tiles=8)),
+    ],
+    ids=["fp32", "bf16, small buffers"],
+)
+def test_steps_with_batch_norms(numbers, depths):
+    training = Training(numbers, depths, normalized())
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        training.memory.timing = MemoryTiming(
+            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
+        )
+        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
+        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    training.put_samples(x, np.zeros(IMAGES, int))
+    training.run("evaluate")
+    training.check_scores(training.golden._forward(x)[0])
+    training.step(x, rng.integers(0, 3, IMAGES), 0.125)
+    training.memory.close()
+
+
+@pytest.mark.parametrize(
     ("small", "culprit"),
     [
         ({"weights": 299}, "FP of conv2 needs 300 rows of weights at once; the buffer has 299"),
@@ -177,6 +261,25 @@ def test_steps_equal_the_golden_models(numbers, depths):
 def test_buffers_that_are_too_small_are_named(small, culprit):
     compiler = Compiler(
         lower(network(), LANES), FIXED, IMAGES, SMALL._replace(**small), data_bits=BEAT
+    )
+    with pytest.raises(ValueError, match=culprit):
+        compiler.step()
+
+
+@pytest.mark.parametrize(
+    ("small", "culprit"),
+    [
+        (
+            {"tiles": 7},
+            "WU of norm1 needs 8 vectors of biases' gradients at once; the buffer has 7",
+        ),
+        ({"gradients": 7}, "WU of norm1 needs 8 blocks of gradients"),
+    ],
+)
+def test_buffers_that_are_too_small_for_batch_norms_are_named(small, culprit):
+    depths = Depths(x=400, e=400, sums=400, weights=400, gradients=100, tiles=8)._replace(**small)
+    compiler = Compiler(
+        lower(normalized(), LANES), arithmetic("fp32"), IMAGES, depths, data_bits=BEAT
     )
     with pytest.raises(ValueError, match=culprit):
         compiler.step()

@@ -24,12 +24,12 @@ class Bench:
         self.memories = {"gradients": {}, "bias_gradients": {}}
         self.found, self.over, self.cycles = [], False, 0
 
-    def run(self, commands, masters):
+    def run(self, commands, masters, count=None):
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-6)
         simulator.add_testbench(partial(self.send, commands=commands))
         simulator.add_testbench(partial(self.give, masters=masters))
-        simulator.add_testbench(partial(self.take, count=len(masters)))
+        simulator.add_testbench(partial(self.take, count=count or len(masters)))
         for name in self.memories:
             simulator.add_testbench(partial(self.answer, name=name))
         simulator.run()
@@ -109,6 +109,32 @@ def test_weights_and_biases(numbers):
         w + b + w2,
     )  # fmt: skip
     assert bench.found == new + new_b + new2
+
+
+def test_gradients_go_out_as_they_are():
+    """Of blocks the diagonals. No old weights come in for them, neither before nor behind those for others."""
+    numbers = arithmetic("fp32")
+    bench = Bench(numbers)
+    dw, w, rate, new = case(numbers, 3)
+    bench.memories["gradients"] = dict(zip([(0, n) for n in range(3)], dw, strict=True))
+    bench.memories["bias_gradients"] = {(0, 0): 0x2222_2222_2222_2222_1111_1111_1111_1111}
+    bench.run(
+        [
+            {"biases": 0, "first": 0, "count": 1, "rate": rate, "done": 0},
+            {"biases": 0, "plain": 1, "first": 0, "count": 3, "rate": rate, "done": 0},
+            {"biases": 1, "plain": 1, "first": 0, "count": 1, "rate": rate, "done": 0},
+            {"biases": 0, "first": 2, "count": 1, "rate": rate, "done": 1},
+        ],
+        w[:8] + w[16:],
+        count=24,
+    )  # fmt: skip
+    diagonals = [
+        sum((word >> 32 * 5 * (n + m) & 0xFFFF_FFFF) << 32 * m for m in range(2))
+        for word in dw
+        for n in (0, 2)
+    ]
+    biases = [0x1111_1111_1111_1111, 0x2222_2222_2222_2222]
+    assert bench.found == new[:8] + diagonals + biases + new[16:]
 
 
 def test_a_beat_takes_a_cycle():

@@ -6,7 +6,9 @@ an array of L x L (:mod:`streamtrain.unified.plan` says what its passes and lane
 - FP, BP: the L products of a pass are added in a tree of neighbours, and their sum is added to the
   accumulator, pass after pass. It starts with the bias, or with zero;
 - WU: the product of an error and an input is added to the accumulator of its weight: image after
-  image, row after row, pixel after pixel. It starts with zero.
+  image, row after row, pixel after pixel. It starts with zero;
+- sums of batch norms: the same, but a channel has :data:`PARTIALS` accumulators, which take the pixels of
+  an image in turn.
 
 Every operation rounds to the accumulator's format. An input that does not exist (of a lane without a
 channel, or outside the map) is a positive zero, and is multiplied and added as one.
@@ -20,10 +22,14 @@ import numpy as np
 
 from streamtrain.jit import njit
 
-__all__ = ["FLOAT", "back_propagate", "fixed", "forward", "gradients"]
+__all__ = ["FLOAT", "PARTIALS", "back_propagate", "channel_sums", "fixed", "forward", "gradients"]
 
 FLOAT = (np.float32(2**-126), np.float32(-np.inf), np.float32(np.inf))
 """Smallest normal number, and the limits of sums, of FP32."""
+
+
+PARTIALS = 8
+"""Accumulators of a batch norm's channel: an adder is done with one when the others have had their turn."""
 
 
 def fixed(fmt):
@@ -188,3 +194,30 @@ def gradients(x, errors, tile, row, column, lane, exists, stride, pad, numbers, 
                             for n in range(lanes):
                                 terms[n] = _times(error, vector[n], numbers)
                                 dw[out, p, m, n] = _plus(dw[out, p, m, n], terms[n], numbers)
+
+
+@njit(cache=True)
+def channel_sums(x, errors, numbers, sums, products):
+    """WU of batch norms: sums of errors, and of errors times inputs, of each channel over all images.
+
+    Parameters
+    ----------
+    x, errors : arrays (images, tiles, rows, columns, L)
+    numbers : tuple
+    sums, products : arrays (tiles, PARTIALS, L)
+        Become the sums.
+    """
+    images, tiles, rows, columns, lanes = x.shape
+    term = np.empty(1, sums.dtype)
+    sums[...] = 0
+    products[...] = 0
+    for image in range(images):
+        for tile in range(tiles):
+            for pixel in range(rows * columns):
+                r, c, p = pixel // columns, pixel % columns, pixel % PARTIALS
+                for n in range(lanes):
+                    error = errors[image, tile, r, c, n]
+                    term[0] = error
+                    sums[tile, p, n] = _plus(sums[tile, p, n], term[0], numbers)
+                    term[0] = _times(error, x[image, tile, r, c, n], numbers)
+                    products[tile, p, n] = _plus(products[tile, p, n], term[0], numbers)

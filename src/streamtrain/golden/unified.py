@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from streamtrain.golden import passes
+from streamtrain.golden import channels, passes
+from streamtrain.golden.channels import ROWS, Register
 from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
-from streamtrain.numeric import (
-    FloatArithmetic,
-    Round,
-    requantize_codes,
-)
+from streamtrain.numeric import FloatArithmetic, Round, requantize_codes
+from streamtrain.numeric.add import add_codes
+from streamtrain.numeric.floating import FP32
 
 __all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
 
@@ -30,15 +29,28 @@ class UnifiedGolden:
     weights, biases : dict of arrays by layer
         As :meth:`~streamtrain.unified.plan.KernelLayer.pack` makes them: float32 numbers, or codes of the
         accumulator.
+    channels : dict of arrays by layer
+        Of batch norms: the registers of their channels, (rows, tiles * lanes), that are in memory.
     """
 
     def __init__(self, plan, arithmetic):
+        plan.check(arithmetic)
         self.plan = plan
         self.arithmetic = arithmetic
         self.numbers = _Numbers(arithmetic)
         initial = plan.network.initial_weights()
-        self.weights, self.biases = {}, {}
+        self.weights, self.biases, self.channels = {}, {}, {}
         for layer in plan.layers:
+            if layer.norm:
+                rows = np.zeros((ROWS, layer.tiles[0] * layer.lanes), np.uint32)
+                for row, name in zip(rows, _NORM_TENSORS, strict=False):
+                    row[: layer.m] = FP32.encode(initial[f"{layer.name}.{name}"])
+                offset = initial.get(f"{plan.before(layer).name}.bias", np.zeros(layer.m))
+                rows[Register.OFFSET, : layer.m] = FP32.encode(offset)
+                minus = rows[Register.RUNNING_MEAN] ^ np.uint32(1 << 31)
+                rows[Register.SHIFT] = add_codes(rows[Register.OFFSET], minus, FP32)
+                self.channels[layer.name] = rows
+                continue
             weight = self.numbers.accumulators(initial[f"{layer.name}.weight"])
             self.weights[layer.name] = layer.pack(weight)
             bias = np.zeros((layer.tiles[0] * layer.lanes,), weight.dtype)
@@ -50,26 +62,50 @@ class UnifiedGolden:
         """Weights and biases by PyTorch's names, in its shapes, as real numbers."""
         found = {}
         for layer in self.plan.layers:
+            if layer.norm:
+                rows = FP32.decode(self.channels[layer.name][:, : layer.m])
+                for number, name in enumerate(_NORM_TENSORS):
+                    found[f"{layer.name}.{name}"] = rows[number]
+                if self.plan.before(layer).bias:
+                    found[f"{self.plan.before(layer).name}.bias"] = rows[Register.OFFSET]
+                continue
             weight = self.numbers.real(layer.unpack(self.weights[layer.name]))
             shape = (layer.m, layer.n) if layer.linear else weight.shape
             found[f"{layer.name}.weight"] = weight.reshape(shape)
-            if layer.bias:
+            if layer.bias and not self.plan.norm_of(layer):
                 found[f"{layer.name}.bias"] = self.numbers.real(
                     self.biases[layer.name].ravel()[: layer.m]
                 )
         return found
 
+    def registers(self, name, images):
+        """Registers of a batch norm's channels as they must be in memory for mini-batches of so many images."""
+        (layer,) = (layer for layer in self.plan.layers if layer.name == name)
+        return _with_constants(layer, self.channels[name], images)
+
     def forward(self, x):
-        """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns)."""
+        """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns).
+
+        Batch norms use their running statistics.
+        """
         return self._forward(x)[0]
 
     def step(self, x, labels, lr):
         """Train with a mini-batch. Returns the scores that it had before."""
-        scores, inputs, routes = self._forward(x)
+        scores, inputs, routes, normalized = self._forward(x, training=True)
         errors = self._loss(scores, labels)
         rate = self.numbers.rate(lr / len(x))
         for layer in reversed(self.plan.layers):
             mine = inputs[layer.name]
+            if layer.norm:
+                registers = self._channels(
+                    layer, "back", normalized[layer.name], mine, errors, rate
+                )
+                self.channels[layer.name] = registers[:ROWS]
+                if not layer.back:
+                    break
+                errors = self._normalized_back(layer, registers, mine, errors, routes)
+                continue
             down = self._back(layer, errors, mine, routes) if layer.back else None
             if layer.trainable:
                 self._update(layer, mine, errors, rate)
@@ -78,9 +114,12 @@ class UnifiedGolden:
             errors = down
         return self.numbers.real_operands(scores)
 
-    def _forward(self, x):
-        """Scores, and for each layer its inputs, and where its outputs went through pool and ReLU."""
-        layer, inputs, routes = self.plan.layers[0], {}, {}
+    def _forward(self, x, training=False):
+        """Scores, and for each layer its inputs, and where its outputs went through pool and ReLU.
+
+        Last, the registers of batch norms' channels, with the statistics of the mini-batch in training.
+        """
+        layer, inputs, routes, normalized = self.plan.layers[0], {}, {}, {}
         maps = tiled(self.numbers.operands(x), layer.group)
         if layer.linear:
             maps = tiled(self.numbers.operands(x).reshape(len(x), -1, 1, 1), layer.lanes)
@@ -90,12 +129,58 @@ class UnifiedGolden:
             )
             shape = (len(maps), layer.tiles[0], layer.out_rows, layer.out_columns, layer.lanes)
             z = np.zeros(shape, self.numbers.dtype)
+            if layer.norm:
+                rows = self.channels[layer.name]
+                registers = self._channels(
+                    layer, "train" if training else "evaluate", rows, maps, maps
+                )
+                normalized[layer.name] = registers[:ROWS]
+                self._diagonal(layer, maps, [Register.A], registers, Register.B, z)
+                maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
+                continue
+            norm, biases = self.plan.norm_of(layer), self.biases[layer.name]
+            if norm:
+                shift = self.channels[norm.name][Register.SHIFT]
+                biases = FP32.to_float32(shift).reshape(biases.shape)
             passes.forward(
-                maps, self.numbers.narrow(self.weights[layer.name]), self.biases[layer.name],
+                maps, self.numbers.narrow(self.weights[layer.name]), biases,
                 *layer.passes, layer.stride, layer.pad, self.numbers.scalars, z,
             )  # fmt: skip
             maps, routes[layer.name] = pooled(self.numbers.narrow(z), layer.pool, layer.relu)
-        return maps.reshape(len(maps), -1)[:, : layer.m], inputs, routes
+        return maps.reshape(len(maps), -1)[:, : layer.m], inputs, routes, normalized
+
+    # -- Batch normalization: tile by tile, as the array has it ------------------------------------
+
+    def _channels(self, layer, program, rows, x, errors, rate=0):
+        """All registers of a batch norm's channels after a program, with sums of errors and of their products."""
+        rows = _with_constants(layer, rows, len(x))
+        both = np.zeros((2, layer.tiles[0], passes.PARTIALS, layer.lanes), np.float32)
+        if program != "evaluate":
+            passes.channel_sums(x, errors, self.numbers.scalars, *both)
+        codes = FP32.from_float32(both.swapaxes(1, 2)).reshape(2, passes.PARTIALS, -1)
+        return channels.run(program, rows, *codes, rate)
+
+    def _diagonal(self, layer, maps, weights, registers, bias, z):
+        """Outputs of a 1x1 layer with weights on diagonals: a tile of ``maps`` for each of ``weights``."""
+        lanes, outs = layer.lanes, layer.tiles[0]
+        values = FP32.to_float32(registers[[*weights, bias]]).reshape(-1, outs, lanes)
+        blocks = np.zeros((len(weights), outs, lanes, lanes), np.float32)
+        blocks[..., np.arange(lanes), np.arange(lanes)] = self.numbers.narrow(values[:-1])
+        for tile in range(outs):
+            own = np.ascontiguousarray(maps[:, tile::outs])
+            result = np.zeros((len(maps), 1, *z.shape[2:]), z.dtype)
+            passes.forward(
+                own, np.ascontiguousarray(blocks[:, tile])[None], values[-1, tile][None],
+                *_passes(lanes, len(weights)), 1, 0, self.numbers.scalars, result,
+            )  # fmt: skip
+            z[:, tile] = result[:, 0]
+
+    def _normalized_back(self, layer, registers, x, errors, routes):
+        """Errors of a batch norm's inputs: a * dy + c * y + d."""
+        dx = np.zeros(x.shape, self.numbers.dtype)
+        both = np.concatenate([errors, x], axis=1)
+        self._diagonal(layer, both, [Register.A, Register.C], registers, Register.D, dx)
+        return unpooled(self.numbers.narrow(dx), routes[self.plan.before(layer).name])
 
     def _loss(self, scores, labels):
         """Errors of the scores, as a map."""
@@ -113,8 +198,7 @@ class UnifiedGolden:
             errors, self.numbers.narrow(self.weights[layer.name]), layer.kernel, layer.stride,
             layer.pad, self.numbers.scalars, dx,
         )  # fmt: skip
-        before = self.plan.layers[self.plan.layers.index(layer) - 1]
-        return unpooled(self.numbers.narrow(dx), routes[before.name])
+        return unpooled(self.numbers.narrow(dx), routes[self.plan.before(layer).name])
 
     def _update(self, layer, x, errors, rate):
         weights, biases = self.weights[layer.name], self.biases[layer.name]
@@ -124,8 +208,29 @@ class UnifiedGolden:
             self.numbers.one, dw, db,
         )  # fmt: skip
         weights[...] = self.numbers.updated(weights, dw, rate)
-        if layer.bias:
+        if layer.bias and not self.plan.norm_of(layer):
             biases[...] = self.numbers.updated(biases, db, rate)
+
+
+_NORM_TENSORS = (
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+)  # the first registers of a channel
+
+
+def _with_constants(layer, rows, images):
+    rows, pixels = rows.copy(), images * layer.rows * layer.columns
+    for register, code in channels.constants(pixels, layer.norm.eps, layer.norm.momentum).items():
+        rows[register] = code
+    return rows
+
+
+def _passes(lanes, tiles):
+    """Passes of a 1x1 layer with so many tiles of inputs."""
+    taps = np.zeros((tiles, lanes), np.int64)
+    return np.arange(tiles), taps, taps, np.arange(lanes), np.ones((tiles, lanes), bool)
 
 
 class _Numbers:

@@ -2,6 +2,7 @@
 
 from streamtrain.network.layers import (
     SGD,
+    BatchNorm2d,
     Conv2d,
     CrossEntropy,
     Flatten,
@@ -23,6 +24,7 @@ from streamtrain.network.weights import Weights
 
 __all__ = [
     "SGD",
+    "BatchNorm2d",
     "Conv2d",
     "CrossEntropy",
     "Flatten",

@@ -430,11 +430,14 @@ class _Walk:
         if not rule.fits(tuple(kernel)):
             self.problem(node, "kernel_shape", _text(kernel), rule.takes)
             return None
-        size = kernel[0]
+        size, stride = kernel[0], attributes["strides"][0]
+        if stride > size:
+            self.problem(
+                node, "strides", f"{stride} with a {size}x{size} kernel", "at most the kernel"
+            )
+            return None
         pad = 0 if attributes["pads"] is None else attributes["pads"][0]
-        if attributes["auto_pad"].startswith("SAME"):
-            pad = size // 2
-        elif attributes["auto_pad"] == "VALID":
+        if attributes["auto_pad"] == "VALID":
             pad = 0
         if pad >= size:
             self.problem(
@@ -449,10 +452,24 @@ class _Walk:
                 f"a map of {inputs} channels, as the weights say",
             )
             return None
+        if attributes["auto_pad"].startswith("SAME"):
+            pad = self._same_pad(node, shape, size, stride, attributes["auto_pad"])
         padding = "same" if pad == size // 2 else "valid" if pad == 0 else pad
-        layer = Conv2d(channels, size, padding, name=self._name(Conv2d))
+        layer = Conv2d(channels, size, padding, name=self._name(Conv2d), stride=stride)
         self._add_weighted(position, node, layer, weight)
         return self._add_layer(layer, shape)
+
+    def _same_pad(self, node, shape, size, stride, auto_pad):
+        """Zeros on each side that ONNX's SAME means: as few as there must be for rows / stride outputs."""
+        if stride == 1 or shape is None:
+            return size // 2
+        around = {max(0, size - (extent % stride or stride)) for extent in shape[1:]}
+        if len(around) > 1 or min(around) % 2:
+            self.problem(
+                node, "auto_pad", f"{auto_pad} pads {_sizes(shape)} unevenly with strides of {stride}",
+                "pads, the same on all sides",
+            )  # fmt: skip
+        return min(around) // 2
 
     def _linear(self, position, node, shape, *, transposed):
         weight = self._matrix(node, 1, 2)

@@ -1,15 +1,19 @@
 """The layers, losses and optimisers that a network can be described with."""
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from numbers import Real
 from operator import index
 from typing import ClassVar
 
+import numpy as np
+
 from streamtrain.records import Record
 
 __all__ = [
+    "KERNELS",
     "SGD",
+    "BatchNorm2d",
     "Conv2d",
     "CrossEntropy",
     "Flatten",
@@ -22,6 +26,9 @@ __all__ = [
     "ShapeError",
     "SquaredHinge",
 ]
+
+KERNELS = (1, 3, 5, 7, 9, 11)
+"""Rows and columns that the kernel of a :class:`Conv2d` may have."""
 
 
 class ShapeError(ValueError):
@@ -56,6 +63,16 @@ def _map_shape(layer, shape):
     return shape
 
 
+def _random(layer, shape, rng):
+    """He weights (normal, variance 2 / fan-in), zero biases.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
+    """
+    size = layer.weight_shape(shape)
+    tensors = {"weight": rng.normal(0, np.sqrt(2 / prod(size[1:])), size)}
+    return tensors | {"bias": np.zeros(size[0])} if layer.bias else tensors
+
+
 class Layer(Record):
     """Base of the layers. A layer maps the shape of one sample to another, without a batch axis."""
 
@@ -71,23 +88,32 @@ class Layer(Record):
         """Shape of the weight tensor for an input of ``shape``; None without weights."""
         return None
 
+    def tensors(self, shape, rng):
+        """What training starts with, for an input of ``shape``: arrays by PyTorch's names."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """Convolution, as PyTorch defines it (a cross-correlation), stride 1.
+    """Convolution, as PyTorch defines it (a cross-correlation).
+
+    The unified core takes all of them; the streaming core those with a kernel of 1, 3 or 5 and stride 1.
 
     Parameters
     ----------
     channels : :class:`int`
         Output channels.
     kernel : :class:`int`
-        Rows and columns of the square kernel: 1, 3 or 5.
+        Rows and columns of the square kernel: an odd number up to 11.
     padding : ``"same"``, ``"valid"`` or :class:`int`
-        Zeros around the map, less than ``kernel``.
+        Zeros around the map, less than ``kernel``. ``"same"`` is half a kernel: with stride 1, the map keeps
+        its size.
     bias : :class:`bool`
     name : :class:`str`, optional
     trainable : :class:`bool`
         Whether its weights are trained. A frozen layer gets no hardware to change them.
+    stride : :class:`int`
+        Rows and columns from one window to the next, at most ``kernel``.
     """
 
     channels: int
@@ -96,15 +122,21 @@ class Conv2d(Layer):
     bias: bool = True
     name: str | None = None
     trainable: bool = True
+    stride: int = 1
 
     stem: ClassVar[str] = "conv"
 
     def __post_init__(self):
         _size(self, "channels")
         _size(self, "kernel")
+        _size(self, "stride")
         _flag(self, "trainable")
-        if self.kernel not in (1, 3, 5):
-            raise ValueError(f"Conv2d kernel must be 1, 3 or 5, not {self.kernel!r}")
+        if self.kernel not in KERNELS:
+            raise ValueError(f"Conv2d kernel must be 1, 3, 5, 7, 9 or 11, not {self.kernel!r}")
+        if self.stride > self.kernel:
+            raise ValueError(
+                f"Conv2d stride must be at most the kernel ({self.kernel}), not {self.stride!r}"
+            )
         if isinstance(self.padding, str):
             if self.padding not in ("same", "valid"):
                 raise ValueError(
@@ -132,12 +164,63 @@ class Conv2d(Layer):
             raise ShapeError(
                 f"{self.name}: a {self.kernel}x{self.kernel} kernel does not fit a "
                 f"{rows}x{cols} map padded to {grown[0]}x{grown[1]}; "
-                f"use a kernel of {max(k for k in (1, 3, 5) if k <= min(grown))} or padding 'same'"
+                f"use a kernel of {max(k for k in KERNELS if k <= min(grown))} or padding 'same'"
             )
-        return (self.channels, grown[0] - self.kernel + 1, grown[1] - self.kernel + 1)
+        rows, cols = ((size - self.kernel) // self.stride + 1 for size in grown)
+        return (self.channels, rows, cols)
 
     def weight_shape(self, shape):
         return (self.channels, shape[0], self.kernel, self.kernel)
+
+    def tensors(self, shape, rng):
+        return _random(self, shape, rng)
+
+
+@dataclass(frozen=True)
+class BatchNorm2d(Layer):
+    """Batch normalization, as PyTorch defines it, directly behind a :class:`Conv2d`.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, for each channel. In training, mean and variance are
+    those of the mini-batch, over images, rows and columns; the running ones follow, with which is evaluated:
+    ``running <- (1 - momentum) * running + momentum * own``, where the own variance is the unbiased one.
+
+    Only the unified core takes it, in floating point.
+
+    Source: Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015, algorithms 1 and 2.
+
+    Parameters
+    ----------
+    eps : :class:`float`
+        Above 0.
+    momentum : :class:`float`
+        0 to 1.
+    name : :class:`str`, optional
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+    name: str | None = None
+
+    stem: ClassVar[str] = "norm"
+
+    def __post_init__(self):
+        for field in ("eps", "momentum"):
+            value = getattr(self, field)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"BatchNorm2d {field} must be a number, not {value!r}")
+            object.__setattr__(self, field, float(value))
+        if not 0 < self.eps < inf:
+            raise ValueError(f"BatchNorm2d eps must be more than 0, not {self.eps!r}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"BatchNorm2d momentum must be 0 to 1, not {self.momentum!r}")
+
+    def output_shape(self, shape):
+        return _map_shape(self, shape)
+
+    def tensors(self, shape, rng):
+        zeros, ones = np.zeros(shape[0]), np.ones(shape[0])
+        return {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
 
 
 @dataclass(frozen=True)
@@ -221,6 +304,9 @@ class Linear(Layer):
 
     def weight_shape(self, shape):
         return (self.features, shape[0])
+
+    def tensors(self, shape, rng):
+        return _random(self, shape, rng)
 
 
 class Loss(Record):

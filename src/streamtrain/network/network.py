@@ -15,6 +15,8 @@ from streamtrain.records import Record
 
 __all__ = ["Network", "check_layer_names", "network_text"]
 
+_LETTERS = {"norm": "N", "pool": "P"}  # of layers behind one with weights
+
 
 @dataclass(frozen=True)
 class Network(Record):
@@ -191,25 +193,18 @@ class Network(Record):
         """What training starts with.
 
         That is the network's own ``weights``, if it has some and no ``seed`` is given; else random
-        values: He (normal, variance 2 / fan-in) weights, zero biases.
+        values, as layers have them.
 
         Returns a dictionary of float64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns)
         or (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes.
-
-        Source: He et al., "Delving deep into rectifiers", ICCV 2015, equation 10.
         """
         if self.weights is not None and seed is None:
             return self.weights.arrays()
         rng = np.random.default_rng(self.seed if seed is None else seed)
         weights = {}
         for layer, shape in zip(self.layers, self.shapes, strict=False):
-            size = layer.weight_shape(shape)
-            if size is None:
-                continue
-            scale = np.sqrt(2 / prod(size[1:]))
-            weights[f"{layer.name}.weight"] = rng.normal(0, scale, size)
-            if layer.bias:
-                weights[f"{layer.name}.bias"] = np.zeros(size[0])
+            for name, tensor in layer.tensors(shape, rng).items():
+                weights[f"{layer.name}.{name}"] = tensor
         return weights
 
     @property
@@ -241,6 +236,8 @@ class Network(Record):
         for layer, shape, out in zip(self.layers, self.shapes, self.shapes[1:], strict=False):
             size = layer.weight_shape(shape)
             weights = prod(size) + (size[0] if layer.bias else 0) if size else ""
+            if layer.stem == "norm":
+                weights = 2 * shape[0]
             frozen = size is not None and not layer.trainable
             rows.append((
                 layer.name,
@@ -272,14 +269,17 @@ def network_text(network):
     """A network in a line, such as ``8P-16P-FC10 on 1x8x8``.
 
     A convolution is its number of output channels, with ``k1`` or ``k5`` after it where the kernel
-    is not 3x3; ``P`` is a pool and ``FC`` a fully connected layer.
+    is not 3x3, and ``s2`` where the stride is not 1; ``N`` is a batch norm, ``P`` a pool
+    and ``FC`` a fully connected layer.
     """
     parts = []
     for layer in network.layers:
         if layer.stem == "conv":
-            parts.append(f"{layer.channels}" + (f"k{layer.kernel}" if layer.kernel != 3 else ""))
-        elif layer.stem == "pool" and parts:
-            parts[-1] += "P"
+            kernel = f"k{layer.kernel}" if layer.kernel != 3 else ""
+            stride = f"s{layer.stride}" if layer.stride != 1 else ""
+            parts.append(f"{layer.channels}{kernel}{stride}")
+        elif layer.stem in _LETTERS and parts:
+            parts[-1] += _LETTERS[layer.stem]
         elif layer.stem == "linear":
             parts.append(f"FC{layer.features}")
     return f"{'-'.join(parts)} on {'x'.join(map(str, network.input_shape))}"

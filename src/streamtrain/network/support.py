@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from streamtrain.network.layers import KERNELS
+
 __all__ = ["FOLDABLE", "INSTEAD", "OPERATORS", "Operator", "Rule", "support_table"]
 
 
@@ -60,10 +62,9 @@ def _is(*values):
     return lambda value: value in values
 
 
-_WINDOW = (
-    Rule("dilations", (1, 1), "1", _all(1)),
-    Rule("strides", (1, 1), "1; put MaxPool 2x2 behind it for fewer pixels", _all(1)),
-)
+def _square(sizes):
+    return len(sizes) == 2 and sizes[0] == sizes[1] > 0
+
 
 OPERATORS = {
     operator.name: operator
@@ -71,13 +72,15 @@ OPERATORS = {
         Operator(
             "Conv", "Conv2d", "weights and bias are constants",
             (
-                Rule("kernel_shape", None, "1x1, 3x3 or 5x5", _is((1, 1), (3, 3), (5, 5))),
+                Rule("kernel_shape", None, "square and odd, up to 11x11",
+                     _is(*((size, size) for size in KERNELS))),
                 Rule("pads", None, "the same on all sides, less than the kernel",
                      lambda pads: len(pads) == 4 and len(set(pads)) == 1 and pads[0] >= 0),
                 Rule("auto_pad", "NOTSET", "NOTSET, VALID, SAME_UPPER or SAME_LOWER",
                      _is("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")),
                 Rule("group", 1, "1", _is(1)),
-                *_WINDOW,
+                Rule("dilations", (1, 1), "1", _all(1)),
+                Rule("strides", (1, 1), "the same both ways, at most the kernel", _square),
             ),
         ),
         Operator(
@@ -153,7 +156,7 @@ _NEAREST = {
         "LpNormalization", "MeanVarianceNormalization", "RMSNormalization",
         "group_norm", "instance_norm", "layer_norm",
     ),
-    "Conv with a kernel of 1x1, 3x3 or 5x5": (
+    "Conv with a square, odd kernel": (
         "ConvInteger", "ConvTranspose", "DeformConv", "QLinearConv", "conv1d", "conv3d",
         "conv_transpose2d",
     ),

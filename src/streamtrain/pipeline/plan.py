@@ -51,6 +51,8 @@ RATE_UNIT = 128
 
 _LOSSES = (CrossEntropy, MSELoss, SquaredHinge)
 
+_KERNELS = (1, 3, 5)  # rows and columns of a kernel
+
 _LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
 
 _RATE_OCTAVES_UP = 2  # how far above the network's own learning rate the run-time range reaches
@@ -502,7 +504,12 @@ def lower(
         if layer.stem not in {"conv", "linear", "pool", "relu", "flatten"}:
             raise ValueError(
                 f"{layer.name} is a {type(layer).__name__}, which the pipeline cannot run; it runs "
-                f"Conv2d, Linear, MaxPool2d, ReLU and Flatten"
+                f"Conv2d, Linear, MaxPool2d, ReLU and Flatten" + _unified(layer.stem == "norm")
+            )
+        if layer.stem == "conv" and (layer.stride > 1 or layer.kernel not in _KERNELS):
+            raise ValueError(
+                f"{layer.name} has a kernel of {layer.kernel}x{layer.kernel} and stride {layer.stride}; the "
+                f"streaming core takes 1x1, 3x3 and 5x5 with stride 1{_unified(True)}"
             )
         if layer.stem in ("conv", "linear"):
             groups.append([layer, shape, []])
@@ -585,3 +592,10 @@ def lower(
         seed=seed,
         lutram_depth=lutram_depth,
     )
+
+
+def _unified(takes):
+    """What to do about a layer that the unified core takes, as an error says it."""
+    if not takes:
+        return ""
+    return ". The unified core takes it: plan it with streamtrain.unified.plan.lower(network)"

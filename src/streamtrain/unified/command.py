@@ -11,7 +11,8 @@ STEP = signed(20)
 """Shape of an address, a row or a column, and of what a loop adds to it."""
 
 _FLAGS = (
-    "update", "folded", "first", "biased", "transposed", "done_x", "done_e", "done_weights", "done",
+    "update", "folded", "paired", "first", "biased", "transposed", "done_x", "done_e", "done_weights",
+    "done",
 )  # fmt: skip
 _COUNTS = ("tiles", "taps_row", "taps_col", "images", "rows", "cols", "map_rows", "map_cols")
 _STEPS = (
@@ -31,6 +32,8 @@ def command_layout():
     ====================  ==========================================================================
     update                WU
     folded                taps lie side by side; ``taps_col`` counts passes
+    paired                in WU, a pass is a pixel: its error comes from ``o`` and the pass's column, is zero where there
+                          is no input, and has gradients of biases of its own
     tiles, taps_row,      loops of passes, from the outside: tiles of input channels, rows and columns of
     taps_col              the kernel
     images, rows, cols    loops of pixels

@@ -14,18 +14,24 @@ BP    weights of some        the same, inputs and outputs exchanged      errors,
 WU    gradients of some      those groups; images and rows               inputs and errors
       blocks
 ====  =====================  ==========================================  ==============================
+
+Batch norms are computed tile of channels by tile. Before FP, WU with the inputs in place of the errors, too, gives
+sums of y and y * y; before BP, WU gives those of dy and dy * y. Of them, the channel processor makes
+what FP and BP multiply with.
 """
 
 from dataclasses import dataclass, field
 
+from streamtrain.golden.channels import PROGRAMS, ROWS, Register
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.unified.buffers import PLACES, Depths
+from streamtrain.unified.channels import READ_ROWS, written_rows
 from streamtrain.unified.loader import Target
-from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
+from streamtrain.unified.program import BLOCK, RECORD_BITS, Kind, pack_record, record_layouts
 from streamtrain.unified.sequencer import Fold
 
 __all__ = ["Compiler", "Program", "Region"]
 
-_BLOCK = 8  # records that are fetched at once
 _PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
 
 
@@ -110,7 +116,7 @@ class Program:
 
     def image(self):
         """The program as bytes, in whole blocks."""
-        size = _BLOCK * RECORD_BITS // 8
+        size = BLOCK * RECORD_BITS // 8
         joined = b"".join(pack_record(self.layouts, *record) for record in self.records)
         return joined.ljust(-(-len(joined) // size) * size, b"\0")
 
@@ -142,6 +148,9 @@ class Compiler:
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
     inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
         ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
+    channels, sums : dict of :class:`Region` by layer
+        Of batch norms, for each tile: the channels' registers, and blocks with a and c on their diagonals; partial
+        sums over a mini-batch.
     targets : :class:`Region`
         The classes of a mini-batch, as routes: the first bit of a class's lane is set.
     programs : :class:`int`
@@ -150,12 +159,14 @@ class Compiler:
     Raises
     ------
     ValueError
-        If a layer does not fit the buffers, however small its tiles are.
+        If a layer does not fit the buffers, however small its tiles are, or has to be computed in floating
+        point and is not.
     """
 
     def __init__(
         self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0
     ):
+        plan.check(arithmetic)
         self.plan, self.arithmetic, self.images = plan, arithmetic, images
         self.beat_bytes = data_bits // 8
         self.layouts = record_layouts(arithmetic, address_bits)
@@ -165,7 +176,7 @@ class Compiler:
         if first.group < plan.lanes:
             self.fold = Fold(first.group, first.kernel, first.columns)
         self.inputs, self.outputs, self.routes, self.errors = {}, {}, {}, {}
-        self.weights, self.biases = {}, {}
+        self.weights, self.biases, self.channels, self.sums = {}, {}, {}, {}
         self._end = base
         operands, row, lanes = plan.lanes * arithmetic.operand.width, plan.lanes * 32, plan.lanes
         for number, layer in enumerate(plan.layers):
@@ -180,6 +191,10 @@ class Compiler:
             self.routes[name] = self._region(outs, *layer.pooled, PLACES * lanes, images)
             size = outs, layer.out_rows, layer.out_columns
             self.errors[name] = self._region(*size, operands, images)
+            if layer.norm:
+                self.channels[name] = self._region(outs, written_rows(lanes), 1, row, 1)
+                self.sums[name] = self._region(outs, READ_ROWS - ROWS, 1, row, 1)
+                continue
             # A tile is what belongs to a tile of output channels; a row, one of input channels.
             passes = len(layer.passes.tile)
             inputs = self.inputs[name].tiles
@@ -200,13 +215,15 @@ class Compiler:
         inputs = [layer.input_tiles * layer.rows * layer.columns * images for layer in layers]
         outputs = [layer.tiles[0] * layer.out_rows * layer.out_columns * images for layer in layers]
         blocks = [layer.tiles[0] * len(layer.passes.tile) for layer in layers]
+        pairs = [2 * layer.rows * layer.columns for layer in layers if layer.norm]
+        partials = PARTIALS if pairs else 1
         return Depths(
-            x=max(*inputs, *outputs),
+            x=max(*inputs, *outputs, *pairs),
             e=max(outputs),
             sums=max(*inputs, *outputs),
-            weights=max(blocks) * self.plan.lanes,
-            gradients=max(blocks),
-            tiles=max(2, *(layer.tiles[0] for layer in layers)),
+            weights=max(2, *blocks) * self.plan.lanes,
+            gradients=max(partials, *blocks),
+            tiles=max(2, partials, *(layer.tiles[0] for layer in layers)),
         )
 
     @property
@@ -215,17 +232,15 @@ class Compiler:
         forward = [("FP", layer.name) for layer in self.plan.layers]
         backward = []
         for layer in reversed(self.plan.layers):
-            if layer.back:
-                backward.append(("BP", layer.name))
-            if layer.trainable:
-                backward.append(("WU", layer.name))
+            own = [("BP", layer.name)] * layer.back + [("WU", layer.name)] * layer.trainable
+            backward += own[::-1] if layer.norm else own  # of which the errors need the sums
             if not layer.back:
                 break
         return forward + backward
 
     def evaluation(self):
         """The :class:`Program` that computes scores of a mini-batch."""
-        return self._program([("FP", layer.name) for layer in self.plan.layers], scored=False)
+        return self._program([("FP", layer.name) for layer in self.plan.layers], training=False)
 
     def step(self):
         """The :class:`Program` of a training step."""
@@ -235,32 +250,58 @@ class Compiler:
         """The :class:`Program` of one phase of a layer: to find out how long it takes."""
         return self._program([(phase, name)])
 
-    def _program(self, phases, scored=True):
+    def _program(self, phases, training=True):
         program = self._begin()
         layers = {layer.name: layer for layer in self.plan.layers}
         for phase, name in phases:
             layer = layers[name]
-            if phase == "FP":
+            if phase == "FP" and layer.norm:
+                if training:
+                    self._update(program, layer, _NormUpdate(self, layer, self.inputs[name]))
+                self._channels(program, layer, "train" if training else "evaluate")
+                self._sums(program, _NormForward(self, layer))
+            elif phase == "FP":
                 last = layer is self.plan.layers[-1]
-                self._sums(program, _Forward(self, layer, scored=scored and last))
+                self._sums(program, _Forward(self, layer, scored=training and last))
             elif phase == "BP":
-                self._sums(program, _Backward(self, layer))
+                self._sums(program, (_NormBackward if layer.norm else _Backward)(self, layer))
+            elif layer.norm:
+                self._update(program, layer, _NormUpdate(self, layer, self.errors[name]))
+                self._channels(program, layer, "back")
             else:
-                self._update(program, layer)
+                self._update(program, layer, _Update(self, layer))
         return program.end()
 
+    def _channels(self, program, layer, name):
+        """Run a program on the channels of a batch norm, tile after tile."""
+        one, lanes = range(1), self.plan.lanes
+        channels, sums = self.channels[layer.name], self.sums[layer.name]
+        for number in range(layer.tiles[0]):
+            tile = range(number, number + 1)
+            for region, rows in ((channels, range(ROWS)), (sums, range(sums.rows))):
+                part = region.part(one, tile, rows)
+                program.add(
+                    Kind.LOAD, target=Target.MASTERS, **part | {"words": part["beats"]},
+                    last=0, after=region.written[0],
+                )  # fmt: skip
+            written = channels.part(one, tile, range(written_rows(lanes)))
+            command = {"program": list(PROGRAMS).index(name)}
+            self.store(program, channels, one, written, normalize=1, channels=command)
+
     def _begin(self):
-        for regions in (self.outputs, self.routes, self.errors, self.weights, self.biases):
+        for regions in (
+            self.outputs, self.routes, self.errors, self.weights, self.biases, self.channels, self.sums,
+        ):  # fmt: skip
             for region in regions.values():
                 region.written = [0] * len(region.written)
         return Program(self.layouts)
 
     # -- loads and stores --------------------------------------------------------------------------
 
-    def load(self, program, target, region, images, tiles, rows, last=1):
+    def load(self, program, target, region, images, tiles, rows, last=1, to=0):
         """Load part of a region, once its images have been written."""
         program.add(
-            Kind.LOAD, target=target, **region.part(images, tiles, rows), last=last,
+            Kind.LOAD, target=target, **region.part(images, tiles, rows), last=last, to=to,
             after=max(region.written[image] for image in images),
         )  # fmt: skip
 
@@ -281,7 +322,7 @@ class Compiler:
             subs = [
                 range(own.start + s.start, own.start + s.stop) for s in _parts(len(own), at_once)
             ]
-            parts = _parts(phase.source.tiles, tiles)
+            parts = phase.parts(own, tiles)
             for spot in spots:
                 for sub in subs:
                     for part in parts:
@@ -311,7 +352,7 @@ class Compiler:
         found = [
             (rows, tiles)
             for rows in _row_sizes(phase.rows, phase.row_step)
-            for tiles in [min(source.tiles, depths.x // phase.read_area(rows))]
+            for tiles in [min(phase.needed, depths.x // phase.read_area(rows))]
             if tiles and phase.area(rows) <= depths.sums and phase.aligned(rows)
         ]
         if not found:
@@ -320,10 +361,10 @@ class Compiler:
                 f"{phase.area(phase.row_step)} sums at once; the buffers have {depths.x} and {depths.sums}"
             )
         # As many rows as possible; but rather fewer, if then all inputs are there at once.
-        rows, tiles = next((f for f in found if f[1] == source.tiles), found[0])
+        rows, tiles = next((f for f in found if f[1] == phase.needed), found[0])
         at_once = min(group, depths.sums // phase.area(rows))
         images = 1
-        if rows == phase.rows and tiles == source.tiles and at_once == phase.outs:
+        if rows == phase.rows and tiles == phase.needed == source.tiles and at_once == phase.outs:
             images = min(
                 self._images(phase.area(rows)),
                 depths.x // (tiles * phase.read_area(rows)),
@@ -340,12 +381,11 @@ class Compiler:
 
     # -- WU ----------------------------------------------------------------------------------------
 
-    def _update(self, program, layer):
+    def _update(self, program, layer, phase):
         """All tiles of WU of a layer, and the update of its weights."""
-        phase = _Update(self, layer)
         outs, ins, rows, images = self._update_tiling(phase)
         for out in _parts(layer.tiles[0], outs):
-            for part in _parts(phase.source.tiles, ins):
+            for part in phase.parts(out, ins):
                 spots = [
                     (i, r)
                     for i in _parts(self.images, images)
@@ -358,7 +398,7 @@ class Compiler:
                         last = command is commands[-1]
                         program.add(
                             Kind.COMPUTE, **command, update=1, first=spot is spots[0],
-                            biased=part.start == 0, done_x=last, done_e=last,
+                            biased=phase.biased(part), done_x=last, done_e=last,
                             done=last and spot is spots[-1],
                         )  # fmt: skip
                 phase.store(program, out, part)
@@ -367,13 +407,18 @@ class Compiler:
         """Tiles of outputs and of inputs whose gradients are kept, rows and images of a tile."""
         layer, depths, source = phase.layer, self.depths, phase.source
         blocks = phase.blocks  # of a tile of inputs
-        ins = min(source.tiles, depths.gradients // blocks)
+        ins = min(phase.needed, depths.gradients // blocks)
         if not ins:
             raise ValueError(
                 f"WU of {layer.name} needs {blocks} blocks of gradients at once; the buffer has "
                 f"{depths.gradients}"
             )
-        outs = min(layer.tiles[0], depths.gradients // (blocks * ins), depths.tiles)
+        outs = min(phase.most, depths.gradients // (blocks * ins), depths.tiles // phase.biases)
+        if not outs:
+            raise ValueError(
+                f"WU of {layer.name} needs {phase.biases} vectors of biases' gradients at once; the buffer has "
+                f"{depths.tiles}"
+            )
         found = [
             (rows, tiles, many)
             for rows in _row_sizes(layer.out_rows, 1)
@@ -413,6 +458,10 @@ class _Phase:
     units : :class:`int`
         Tiles of channels, as passes count them, in one of the source's: of a linear layer's input, each
         pixel is one.
+    needed : :class:`int`
+        Tiles of the source that an output is made of.
+    most : :class:`int`
+        Tiles that may be computed at once.
     """
 
     def __init__(self, compiler, layer):
@@ -420,6 +469,14 @@ class _Phase:
         self.lanes = compiler.plan.lanes
         self.inputs = compiler.inputs[layer.name]
         self.units = self.inputs.rows * self.inputs.columns if layer.linear else 1
+
+    @property
+    def needed(self):
+        return self.source.tiles
+
+    def parts(self, own, size):
+        """Tiles of the source, up to ``size`` at once, of which these tiles are made."""
+        return _parts(self.source.tiles, size)
 
     def window_rows(self, rows):
         """Rows of the input map that some rows of outputs read, from a beat on."""
@@ -498,7 +555,13 @@ class _Forward(_Phase):
 
     def load_weights(self, program, group):
         compiler, name, one = self.compiler, self.layer.name, range(1)
-        compiler.load(program, Target.BIASES, compiler.biases[name], one, one, group, last=0)
+        norm = compiler.plan.norm_of(self.layer)
+        if norm:
+            rows = range(Register.SHIFT, Register.SHIFT + 1)
+            shifts = compiler.channels[norm.name]
+            compiler.load(program, Target.BIASES, shifts, one, group, rows, last=0)
+        else:
+            compiler.load(program, Target.BIASES, compiler.biases[name], one, one, group, last=0)
         weights = compiler.weights[name]
         compiler.load(program, Target.WEIGHTS, weights, one, group, range(weights.rows))
 
@@ -565,11 +628,12 @@ class _Backward(_Phase):
         return self.units if self.layer.linear else rows * self.layer.columns
 
     def _error_rows(self, rows):
-        """Rows of errors that some rows of the input reach."""
+        """Rows of errors that some rows of the input reach; one that they do not, if there is none."""
         layer = self.layer
         first = -(-(rows.start + layer.pad - layer.kernel + 1) // layer.stride)
         last = (rows.stop - 1 + layer.pad) // layer.stride
-        return range(max(0, first), min(layer.out_rows, last + 1))
+        first = min(max(0, first), layer.out_rows - 1)
+        return range(first, max(first, min(layer.out_rows - 1, last)) + 1)
 
     def read_area(self, rows):
         starts = range(0, self.rows, rows)
@@ -588,21 +652,23 @@ class _Backward(_Phase):
         self.compiler.load(program, Target.X, self.source, images, part, self._error_rows(rows))
 
     def commands(self, images, rows, group, sub, part):
-        stride = range(self.layer.stride)
+        stride = self.layer.stride
+        # In a tile with fewer rows or columns than the stride, some taps reach no pixel.
+        first_rows = range(rows.start, min(rows.start + stride, rows.stop))
+        first_cols = range(min(stride, self.layer.columns))
         return [
             self._reached(images, rows, group, sub, part, tile, unit, r, c)
             for tile in sub
             for unit in range(self.units)
-            for r in stride
-            for c in stride
+            for r in first_rows
+            for c in first_cols
         ]
 
-    def _reached(self, images, rows, group, sub, part, tile, unit, r, c):
-        """Loops over the pixels (r, c), (r, c + stride) and so on of a tile of inputs."""
+    def _reached(self, images, rows, group, sub, part, tile, unit, first, c):
+        """Loops over the pixels (first, c), (first, c + stride) and so on of a tile of inputs."""
         layer, lanes = self.layer, self.lanes
         stride, kernel, columns = layer.stride, layer.kernel, layer.out_columns
         errors = self._error_rows(rows)
-        first = rows.start + (r - rows.start) % stride
         count, cols = -(-(rows.stop - first) // stride), -(-(layer.columns - c) // stride)
         down = [k for k in reversed(range(kernel)) if (first + layer.pad - k) % stride == 0]
         across = [k for k in reversed(range(kernel)) if (c + layer.pad - k) % stride == 0]
@@ -651,10 +717,17 @@ class _Backward(_Phase):
 class _Update(_Phase):
     """WU: gradients of blocks of weights, and the update of those."""
 
+    biases = 1  # vectors of their gradients that an output has
+
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        self.source = self.inputs
+        self.source, self.errors = self.inputs, compiler.errors[layer.name]
+        self.most = layer.tiles[0]
         self.blocks = len(layer.passes.tile) // self.inputs.tiles
+
+    def biased(self, part):
+        """Whether gradients of biases are added up with those of these inputs' weights."""
+        return part.start == 0
 
     def read_area(self, rows):
         return self.input_area(rows)
@@ -662,7 +735,7 @@ class _Update(_Phase):
     def load(self, program, images, rows, outs, part):
         compiler = self.compiler
         compiler.load(program, self.x_target, self.source, images, part, self.window_rows(rows))
-        compiler.load(program, Target.E, compiler.errors[self.layer.name], images, outs, rows)
+        compiler.load(program, Target.E, self.errors, images, outs, rows)
 
     def commands(self, images, rows, outs, part):
         area = len(rows) * self.layer.out_columns
@@ -679,11 +752,111 @@ class _Update(_Phase):
         compiler, name, one = self.compiler, self.layer.name, range(1)
         weights, biases = compiler.weights[name], compiler.biases[name]
         parts = [(weights, weights.part(one, outs, part), 0, len(outs) * len(part) * self.blocks)]
-        if self.layer.bias and part.start == 0:
+        if self.layer.bias and not compiler.plan.norm_of(self.layer) and part.start == 0:
             parts.append((biases, biases.part(one, one, outs), 1, len(outs)))
         for region, chunks, is_bias, count in parts:
             # Of the same weights, there are none under way: each is written once in a program.
             masters = chunks | {"words": chunks["beats"]}
             program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
             update = {"biases": is_bias, "count": count, "done": region is parts[-1][0]}
+            compiler.store(program, region, one, chunks, update=1, weights=update)
+
+
+class _Norm(_Phase):
+    """A phase of a batch norm: tiles of channels by themselves."""
+
+    needed = most = 1
+
+    def parts(self, own, size):
+        return [own]
+
+    def _load_channels(self, program, tile, bias, blocks):
+        """Load a register of a tile as biases, and the first blocks as weights."""
+        compiler, one = self.compiler, range(1)
+        region = compiler.channels[self.layer.name]
+        compiler.load(program, Target.BIASES, region, one, tile, range(bias, bias + 1), last=0)
+        rows = range(ROWS, ROWS + blocks * self.lanes)
+        compiler.load(program, Target.WEIGHTS, region, one, tile, rows)
+
+
+class _NormForward(_Norm, _Forward):
+    """FP: a * y + b."""
+
+    def __init__(self, compiler, layer):
+        super().__init__(compiler, layer)
+        self.most, self.passes, self.weights = 1, 1, self.lanes
+
+    def load_weights(self, program, group):
+        self._load_channels(program, group, Register.B, 1)
+
+    def commands(self, images, rows, group, sub, part):
+        return [
+            command | {"block": 0} for command in super().commands(images, rows, group, sub, part)
+        ]
+
+
+class _NormBackward(_Norm, _Backward):
+    """BP: a * dy + c * y + d. Errors and inputs lie in the buffer one after the other."""
+
+    def __init__(self, compiler, layer):
+        super().__init__(compiler, layer)
+        self.most, self.weights = 1, 2 * self.lanes
+
+    def read_area(self, rows):
+        return 2 * self.input_area(rows)
+
+    def load_weights(self, program, group):
+        self._load_channels(program, group, Register.D, 2)
+
+    def load(self, program, images, rows, part):
+        rows = self.window_rows(rows)
+        area = len(images) * len(rows) * self.layer.columns
+        self.compiler.load(program, Target.X, self.source, images, part, rows, last=0)
+        self.compiler.load(program, Target.X, self.inputs, images, part, rows, to=area)
+
+    def commands(self, images, rows, group, sub, part):
+        area = len(images) * len(self.window_rows(rows)) * self.layer.columns
+        window = self.window(images, rows, part, self.lanes)
+        return [window | {"tiles": 2, "tap_tile": area, "o_image": 1, "biased": 1}]
+
+
+class _NormUpdate(_Norm, _Update):
+    """WU: partial sums of errors, and of products with inputs on the diagonals of blocks.
+
+    Pixels of all rows follow one another, as many in a round as there are partial sums. So each is
+    added to when the adder is done with it.
+    """
+
+    biases = PARTIALS
+
+    def __init__(self, compiler, layer, errors):
+        super().__init__(compiler, layer)
+        self.most, self.errors, self.blocks = 1, errors, PARTIALS
+
+    def biased(self, part):
+        return True
+
+    def commands(self, images, rows, outs, part):
+        columns, reads = self.layer.columns, self.window_rows(rows)
+        pixels = len(rows) * columns
+        before = (
+            rows.start * columns % PARTIALS
+        )  # partial sums that the last row has used, of a round
+        rounds = -(-(before + pixels) // PARTIALS)
+        end = (rounds - 1) * PARTIALS
+        return [
+            {
+                "paired": 1, "tiles": 1, "taps_row": 1, "taps_col": PARTIALS, "images": len(images), "rows": 1,
+                "cols": rounds, "map_rows": 1, "map_cols": pixels, "step": PARTIALS,
+                "x_image": len(reads) * columns - end, "tap": (rows.start - reads.start) * columns - before,
+                "col": -before, "block_col": 1, "o_col": PARTIALS, "o_image": pixels - end,
+            }
+        ]  # fmt: skip
+
+    def store(self, program, outs, part):
+        compiler, one = self.compiler, range(1)
+        region = compiler.sums[self.layer.name]
+        for is_bias, rows in ((1, range(PARTIALS)), (0, range(PARTIALS, 2 * PARTIALS))):
+            update = {"biases": is_bias, "plain": 1, "count": PARTIALS, "done": not is_bias}
+            chunks = region.part(one, outs, rows)
             compiler.store(program, region, one, chunks, update=1, weights=update)

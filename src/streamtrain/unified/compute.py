@@ -178,7 +178,9 @@ class ComputeEngine(wiring.Component):
             inputs.append(operand)
         error = buffers["e"]
         operand = Signal.like(error.read.data, name="e_operand")
-        m.d.sync += operand.eq(error.read.data)
+        none = operation.paired & ~operation.inside[0]
+        none = delayed(m, none, READ_LATENCY, "no_error")[-1]
+        m.d.sync += operand.eq(Mux(none, 0, error.read.data))
         m.d.comb += [
             error.read.half.eq(operation.half.e),
             error.read.address.eq(operation.o),

@@ -32,6 +32,8 @@ class UnifiedCore(wiring.Component):
     classes : :class:`int`
         Of the network.
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
+    normalizes : :class:`bool`
+        Whether the network has batch norms.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -53,13 +55,23 @@ class UnifiedCore(wiring.Component):
     """
 
     def __init__(
-        self, arithmetic, lanes, depths, classes, fold=None, *, data_bits, address_bits=32
+        self,
+        arithmetic,
+        lanes,
+        depths,
+        classes,
+        fold=None,
+        normalizes=False,
+        *,
+        data_bits,
+        address_bits=32,
     ):
         self.arithmetic = arithmetic
         self.lanes = index(lanes)
         self.depths = depths
         self.classes = index(classes)
         self.fold = fold
+        self.normalizes = bool(normalizes)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         if arithmetic.accumulator.width != 32:
@@ -86,7 +98,7 @@ class UnifiedCore(wiring.Component):
         m.submodules.fetch = fetch = ProgramFetch(self.arithmetic, **memory)
         m.submodules.engine = engine = ComputeEngine(*numbers, self.fold)
         m.submodules.loader = loader = Loader(*numbers, engine.groups, **memory)
-        m.submodules.storer = storer = Storer(*numbers, self.classes, **memory)
+        m.submodules.storer = storer = Storer(*numbers, self.classes, self.normalizes, **memory)
         m.submodules.routes = routes = DoubleBuffer(*engine.sizes["routes"])
 
         connect(m, reader.axi, flipped(self.read))
@@ -105,6 +117,7 @@ class UnifiedCore(wiring.Component):
         m.d.comb += [
             storer.command.payload.eq(fetch.store.payload),
             storer.command.payload.weights.rate.eq(self.rate),
+            storer.command.payload.channels.rate.eq(self.rate),
             storer.command.valid.eq(fetch.store.valid),
             fetch.store.ready.eq(storer.command.ready),
         ]

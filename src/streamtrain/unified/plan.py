@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamtrain.network.layers import BatchNorm2d
+from streamtrain.numeric import FloatArithmetic
 from streamtrain.records import Record
 
 __all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower"]
@@ -49,7 +51,8 @@ class KernelLayer(Record):
     """A layer with weights and what follows it, as the array computes it.
 
     A linear layer is a 1x1 convolution on a 1x1 map. Its inputs are counted as they lie in memory:
-    tile of channels, row, column, lane.
+    tile of channels, row, column, lane. Batch normalization is a 1x1 convolution, too, in which each channel has a
+    weight for itself alone: so each tile of channels is computed of itself.
 
     Parameters
     ----------
@@ -71,6 +74,8 @@ class KernelLayer(Record):
     trainable : :class:`bool`
     lanes : :class:`int`
         Of the array.
+    norm : :class:`~streamtrain.network.BatchNorm2d`, optional
+        If this is one.
     """
 
     name: str
@@ -90,6 +95,7 @@ class KernelLayer(Record):
     back: bool
     trainable: bool
     lanes: int
+    norm: BatchNorm2d | None = None
 
     @property
     def linear(self):
@@ -199,6 +205,24 @@ class UnifiedPlan(Record):
     layers: tuple
     lanes: int
 
+    def check(self, arithmetic):
+        """Raise :exc:`ValueError` if layers cannot be computed in an arithmetic."""
+        for layer in self.layers:
+            if layer.norm and not isinstance(arithmetic, FloatArithmetic):
+                raise ValueError(
+                    f"{layer.name} normalizes with floating-point numbers, not {arithmetic.name}; use fp32, bf16 or "
+                    f"fp16, or leave it out"
+                )
+
+    def before(self, layer):
+        """The layer whose outputs a layer reads."""
+        return self.layers[self.layers.index(layer) - 1]
+
+    def norm_of(self, layer):
+        """The batch norm that reads a layer's outputs, or None."""
+        following = self.layers[self.layers.index(layer) + 1 :]
+        return following[0] if following and following[0].norm else None
+
 
 def lower(network, lanes=16):
     """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
@@ -208,7 +232,11 @@ def lower(network, lanes=16):
     """
     groups = []
     for layer, shape in zip(network.layers, network.shapes, strict=False):
-        if layer.stem in ("conv", "linear"):
+        if layer.stem == "norm" and not (
+            groups and groups[-1][0].stem == "conv" and not groups[-1][2]
+        ):
+            raise ValueError(f"{layer.name} must come directly behind a Conv2d")
+        if layer.stem in ("conv", "linear", "norm"):
             groups.append([layer, shape, []])
         elif groups:
             groups[-1][2].append(layer)
@@ -239,13 +267,21 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         raise ValueError(
             f"{pools[1].name} pools what {pools[0].name} pooled; put a Conv2d between them"
         )
-    if layer.stem == "conv":
+    if layer.stem == "norm":
+        m, out_rows, out_columns = n, rows, columns = shape
+        kernel, stride, pad, flattened = 1, 1, 0, (n, 1, 1)
+        if pools and (rows % 2 or columns % 2):
+            raise ValueError(
+                f"{pools[0].name} leaves out pixels of {layer.name}, whose map has {rows}x{columns}; a map that is "
+                f"normalized and pooled needs even numbers of rows and columns"
+            )
+    elif layer.stem == "conv":
         n, rows, columns = shape
         m, out_rows, out_columns = layer.output_shape(shape)
-        kernel, pad, flattened = layer.kernel, layer.pad, (n, 1, 1)
+        kernel, stride, pad, flattened = layer.kernel, layer.stride, layer.pad, (n, 1, 1)
     else:
         (n,), m = shape, layer.features
-        rows = columns = out_rows = out_columns = kernel = 1
+        rows = columns = out_rows = out_columns = kernel = stride = 1
         # What the host sends is packed as the array likes it; what a layer puts out lies as it is.
         pad, flattened = 0, before if layers and prod(before) == n else (n, 1, 1)
     pool = 2 if pools else 1
@@ -257,16 +293,17 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         rows=rows,
         columns=columns,
         kernel=kernel,
-        stride=1,
+        stride=stride,
         pad=pad,
         out_rows=out_rows // pool * pool,
         out_columns=out_columns // pool * pool,
         pool=pool,
         relu=any(follower.stem == "relu" for follower in followers),
-        bias=layer.bias,
+        bias=layer.stem == "norm" or layer.bias,
         back=any(before.trainable for before in layers),
-        trainable=layer.trainable,
+        trainable=layer.stem == "norm" or layer.trainable,
         lanes=lanes,
+        norm=layer if layer.stem == "norm" else None,
     )
 
 

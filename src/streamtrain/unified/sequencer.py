@@ -38,7 +38,7 @@ def operation_layout(groups):
     inputs, and whether they are in the map. ``half`` and ``done`` are for each of :data:`BUFFERS`.
     """
     return data.StructLayout({
-        "valid": 1, "update": 1, "fresh": 1, "biased": 1, "weights": 1, "counts_bias": 1,
+        "valid": 1, "update": 1, "paired": 1, "fresh": 1, "biased": 1, "weights": 1, "counts_bias": 1,
         "x": data.ArrayLayout(STEP, groups), "inside": groups,
         "o": STEP, "block": STEP, "bias": STEP,
         "half": data.StructLayout(dict.fromkeys(BUFFERS, 1)),
@@ -141,10 +141,13 @@ class Sequencer(wiring.Component):
             operation.fresh.eq(current.first & fresh),
             operation.biased.eq(current.biased),
             operation.weights.eq(issue & ~current.update & pixels.first),
-            operation.counts_bias.eq(issue & current.update & current.biased & passes.first),
-            operation.o.eq(pixels.o),
+            operation.paired.eq(current.paired),
+            operation.counts_bias.eq(
+                issue & current.update & current.biased & (passes.first | current.paired)
+            ),
+            operation.o.eq(pixels.o + Mux(current.paired, passes.col, 0)),
             operation.block.eq(passes.block),
-            operation.bias.eq(current.bias),
+            operation.bias.eq(Mux(current.paired, passes.block, current.bias)),
             *(operation.half[name].eq(half[name]) for name in BUFFERS),
             *(operation.done[name].eq(done[name]) for name in BUFFERS),
         ]

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from streamtrain.bus.bursts import request_layout
 from streamtrain.stream import Queue
 from streamtrain.unified.buffers import PLACES, ReadPort
+from streamtrain.unified.channels import ChannelProcessor, channels_layout
 from streamtrain.unified.outputs import MapOutputs, outputs_layout
 from streamtrain.unified.pack import Pack
 from streamtrain.unified.softmax import SoftmaxErrors
@@ -20,15 +21,16 @@ _AHEAD = 2  # commands that one part may be ahead of another
 
 
 def store_layout(arithmetic, address_bits):
-    """What is stored: a map with its routes, or new weights.
+    """What is stored: a map with its routes, new weights, or what becomes of a batch norm's channels.
 
     ====================  ==========================================================================
     field                 meaning
     ====================  ==========================================================================
-    update                new weights, not a map
-    map, weights          what is to be stored, for :class:`~streamtrain.unified.outputs.MapOutputs` or
-                          :class:`~streamtrain.unified.update.WeightUpdate`
-    address, beats        first chunk of memory: of weights the only one, of a map that of its first image
+    update, normalize     new weights, or a batch norm's channels; else a map
+    map, weights,         what is to be stored, for :class:`~streamtrain.unified.outputs.MapOutputs`,
+    channels              :class:`~streamtrain.unified.update.WeightUpdate` or
+                          :class:`~streamtrain.unified.channels.ChannelProcessor`
+    address, beats        first chunk of memory: of a map that of its first image, else the only one
     chunks, stride        how many, and bytes from one to the next
     words                 vectors in a chunk
     routes_address,       the same of routes, if the map has some that are put out
@@ -37,7 +39,8 @@ def store_layout(arithmetic, address_bits):
     ====================  ==========================================================================
     """
     return data.StructLayout({
-        "update": 1, "map": outputs_layout(), "weights": update_layout(arithmetic),
+        "update": 1, "normalize": 1, "map": outputs_layout(), "weights": update_layout(arithmetic),
+        "channels": channels_layout(),
         "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits, "words": 20,
         "routes_address": address_bits, "routes_beats": 24, "routes_stride": address_bits,
     })  # fmt: skip
@@ -56,6 +59,8 @@ class Storer(wiring.Component):
     depths : :class:`~streamtrain.unified.buffers.Depths`
     classes : :class:`int`
         Of the network.
+    normalizes : :class:`bool`
+        Whether it has batch norms.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -67,7 +72,7 @@ class Storer(wiring.Component):
     sums_read, routes_read, gradients_read, bias_gradients_read : :py:`Out(ReadPort(...))`
     sums_emptied, routes_emptied, gradients_emptied : :py:`Out(2)`
     masters : :py:`In(stream.Signature(unsigned(data_bits)))`
-        Old weights, for updates.
+        Old weights, for updates; registers and sums of channels.
     request : :py:`Out(stream.Signature(request_layout(address_bits)))`
     o : :py:`Out(stream.Signature(unsigned(data_bits)))`
         To a :class:`~streamtrain.bus.memory.MemoryWriter`.
@@ -77,11 +82,14 @@ class Storer(wiring.Component):
     A beat per cycle, as its parts have it.
     """
 
-    def __init__(self, arithmetic, lanes, depths, classes, *, data_bits, address_bits):
+    def __init__(
+        self, arithmetic, lanes, depths, classes, normalizes=False, *, data_bits, address_bits
+    ):
         self.arithmetic = arithmetic
         self.lanes = index(lanes)
         self.depths = depths
         self.classes = index(classes)
+        self.normalizes = bool(normalizes)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         sizes = depths.sizes(arithmetic, self.lanes)
@@ -112,8 +120,6 @@ class Storer(wiring.Component):
                     getattr(part, f"{name}_full").eq(getattr(self, f"{name}_full")),
                     getattr(self, f"{name}_emptied").eq(getattr(part, f"{name}_emptied")),
                 ]
-        connect(m, flipped(self.masters), update.masters)
-
         # Each part gets what concerns it, when all have room for it.
         command = self.command.payload
         layout = command.shape()
@@ -121,15 +127,26 @@ class Storer(wiring.Component):
         m.submodules.sent = sent = Queue(layout, depth=_AHEAD)
         m.submodules.mapped = mapped = Queue(outputs_layout(), depth=_AHEAD)
         m.submodules.updated = updated = Queue(update_layout(self.arithmetic), depth=_AHEAD)
-        takers = {asked: 1, sent: 1, mapped: ~command.update, updated: command.update}
+        takers = {asked: 1, sent: 1, mapped: _is_map(command), updated: command.update}
+        room = Mux(command.update, updated.i.ready, mapped.i.ready)
+        channels = None
+        if not self.normalizes:
+            connect(m, flipped(self.masters), update.masters)
+        else:
+            m.submodules.normalized = normalized = Queue(channels_layout(), depth=_AHEAD)
+            m.submodules.channels = channels = ChannelProcessor(
+                self.lanes, data_bits=self.data_bits
+            )
+            connect(m, normalized.o, channels.command)
+            m.d.comb += normalized.i.payload.eq(command.channels)
+            takers[normalized] = command.normalize
+            room = Mux(command.normalize, normalized.i.ready, room)
         m.d.comb += [
             mapped.i.payload.eq(command.map),
             updated.i.payload.eq(command.weights),
             asked.i.payload.eq(command),
             sent.i.payload.eq(command),
-            self.command.ready.eq(
-                asked.i.ready & sent.i.ready & Mux(command.update, updated.i.ready, mapped.i.ready)
-            ),
+            self.command.ready.eq(asked.i.ready & sent.i.ready & room),
             *(
                 queue.i.valid.eq(self.command.valid & self.command.ready & takes)
                 for queue, takes in takers.items()
@@ -138,7 +155,7 @@ class Storer(wiring.Component):
         connect(m, mapped.o, maps.command)
         connect(m, updated.o, update.command)
         self._requests(m, asked)
-        self._beats(m, sent, maps, update)
+        self._beats(m, sent, maps, update, channels)
         return m
 
     def _requests(self, m, asked):
@@ -164,7 +181,7 @@ class Storer(wiring.Component):
             with m.If(last):
                 m.d.sync += routes.eq(~through)
 
-    def _beats(self, m, sent, maps, update):
+    def _beats(self, m, sent, maps, update, channels):
         """Send what the requests are for, in their order."""
         command, routes = sent.o.payload, Signal()
         values = m.submodules.values = Pack(
@@ -174,7 +191,7 @@ class Storer(wiring.Component):
         word, chunk = Signal.like(command.words), Signal.like(command.chunks)
         beat, moves, last, through = Signal(24), Signal(), Signal(), Signal()
         m.submodules.softmax = softmax = SoftmaxErrors(self.arithmetic, self.lanes, self.classes)
-        scored = ~command.update & command.map.scored
+        scored = _is_map(command) & command.map.scored
         plain, vector = stream.Signature(unsigned(values.word)).create(), maps.o.payload
         m.d.comb += [
             softmax.i.payload.scores.eq(vector.vector),
@@ -186,8 +203,8 @@ class Storer(wiring.Component):
             maps.o.ready.eq(Mux(scored, softmax.i.ready & sent.o.valid, plain.ready)),
         ]
         for pack, source, mine in (
-            (values, plain, ~command.update & ~routes),
-            (places, maps.routes, ~command.update & routes),
+            (values, plain, _is_map(command) & ~routes),
+            (places, maps.routes, _is_map(command) & routes),
         ):
             m.d.comb += [
                 pack.i.payload.word.eq(source.payload),
@@ -199,7 +216,13 @@ class Storer(wiring.Component):
                 m.d.sync += word.eq(Mux(pack.i.payload.last, 0, word + 1))
         beats = Mux(routes, command.routes_beats, command.beats)
         with m.If(sent.o.valid & command.update):
+            if channels:  # each takes its own
+                connect(m, flipped(self.masters), update.masters)
             connect(m, update.o, flipped(self.o))
+        with m.Elif(sent.o.valid & command.normalize):
+            if channels:
+                connect(m, flipped(self.masters), channels.i)
+                connect(m, channels.o, flipped(self.o))
         with m.Elif(sent.o.valid & routes):
             connect(m, places.o, flipped(self.o))
         with m.Elif(sent.o.valid):
@@ -221,5 +244,9 @@ class Storer(wiring.Component):
 _READ = ("sums", "routes", "gradients", "bias_gradients")
 
 
+def _is_map(command):
+    return ~command.update & ~command.normalize
+
+
 def _has_routes(command):
-    return ~command.update & command.map.routed & ~command.map.backward
+    return _is_map(command) & command.map.routed & ~command.map.backward

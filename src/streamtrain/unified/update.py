@@ -19,13 +19,14 @@ def update_layout(arithmetic):
     field                 meaning
     ====================  ==========================================================================
     biases                they are biases
+    plain                 gradients go out as they are, of blocks those on the diagonal; no old weights come in
     first, count          of the blocks of gradients, or vectors of those of biases
     rate                  what gradients are multiplied with: minus the learning rate, over the batch
     done                  this half of the gradients is not needed any more
     ====================  ==========================================================================
     """
     return data.StructLayout({
-        "biases": 1, "first": 16, "count": 16, "rate": arithmetic.rate.width, "done": 1,
+        "biases": 1, "plain": 1, "first": 16, "count": 16, "rate": arithmetic.rate.width, "done": 1,
     })  # fmt: skip
 
 
@@ -88,13 +89,15 @@ class WeightUpdate(wiring.Component):
         for port in (self.gradients_read, self.bias_gradients_read):
             m.d.comb += [port.half.eq(half), port.address.eq(address), port.enable.eq(1)]
 
-        enable, moves = Signal(), Signal()
+        enable, moves, given = Signal(), Signal(), Signal()
         last_beat, through = Signal(), Signal()
-        beats = Mux(command.biases, row // self.data_bits, block // self.data_bits)
+        vectors = command.biases | command.plain
+        beats = Mux(vectors, row // self.data_bits, block // self.data_bits)
         there = self.command.valid & self.gradients_full.bit_select(half, 1)
         m.d.comb += [
-            moves.eq(there & (waits == READ_LATENCY) & self.masters.valid & enable),
-            self.masters.ready.eq(there & (waits == READ_LATENCY) & enable),
+            given.eq(self.masters.valid | command.plain),
+            moves.eq(there & (waits == READ_LATENCY) & given & enable),
+            self.masters.ready.eq(there & (waits == READ_LATENCY) & enable & ~command.plain),
             last_beat.eq(beat == beats - 1),
             through.eq(moves & last_beat & (word == command.count - 1)),
             self.command.ready.eq(through),
@@ -109,10 +112,15 @@ class WeightUpdate(wiring.Component):
         with m.Elif(there & (waits != READ_LATENCY)):
             m.d.sync += waits.eq(waits + 1)
 
+        found = self.gradients_read.data
+        width = self.arithmetic.accumulator.width
+        own = Cat(found.word_select(n * (self.lanes + 1), width) for n in range(self.lanes))
         gradients = Mux(
-            command.biases,
-            self.bias_gradients_read.data.word_select(beat, self.data_bits),
-            self.gradients_read.data.word_select(beat, self.data_bits),
+            vectors,
+            Mux(command.biases, self.bias_gradients_read.data, own).word_select(
+                beat, self.data_bits
+            ),
+            found.word_select(beat, self.data_bits),
         )
         found, latency = self._units(m, gradients, enable)
         valid = Signal(latency)
@@ -128,14 +136,16 @@ class WeightUpdate(wiring.Component):
     def _units(self, m, gradients, enable):
         """New weights of a beat, and how many cycles they take."""
         wide, found, latency = self.arithmetic.accumulator, [], 0
+        one = int(self.arithmetic.rate.encode(1.0))
         for number in range(self.data_bits // wide.width):
             scaler = m.submodules[f"scaler{number}"] = self.arithmetic.scaler()
             adder = m.submodules[f"adder{number}"] = self.arithmetic.adder()
-            old = self.masters.payload.word_select(number, wide.width)
+            command = self.command.payload
+            old = Mux(command.plain, 0, self.masters.payload.word_select(number, wide.width))
             m.d.comb += [
                 scaler.enable.eq(enable),
                 scaler.a.eq(wide(gradients.word_select(number, wide.width))),
-                scaler.b.eq(self.arithmetic.rate(self.command.payload.rate)),
+                scaler.b.eq(self.arithmetic.rate(Mux(command.plain, one, command.rate))),
                 adder.enable.eq(enable),
                 adder.a.eq(wide(delayed(m, enable, old, scaler.latency, f"old{number}_"))),
                 adder.b.eq(scaler.o),
