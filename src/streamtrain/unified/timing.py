@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-# Units are made to be asked for their latency only.
+# The array is made to be asked for its latencies only.
 
 """How many cycles a program takes: what each record costs in closed form, and who waits for whom.
 
@@ -246,7 +246,7 @@ class _Run:
             begin = max(begin, halves["gradients"].full() + READ_LATENCY + 1)
             ahead = 2 * BURST  # beats that the writer has room for
             slow = (chunks * beats - ahead) / memory.write_rate
-            cost = max(cost + READ_LATENCY * max(1, blocks), slow)
+            cost = max(cost, chunks * beats + READ_LATENCY * max(1, blocks), slow)
         else:
             name = _BUFFER[target]
             begin = max(begin, halves[name].free() + 1)
