@@ -102,7 +102,7 @@ def test_an_error_of_the_memory_ends_a_step_and_nothing_else(pair, what, respons
     memory.timing = MemoryTiming(stall=0.2)
     memory.fail(address, response)
     kind = "SLVERR" if response == SLVERR else "DECERR"
-    with pytest.raises(st.BusError, match=f"stopped by {kind} at {said}") as error:
+    with pytest.raises(st.BusError, match=rf"stopped by {kind} at {said}") as error:
         simulated.step(*data(6))
     assert "Weights are those after the last whole step" in str(error.value)
     memory.fail(address, OKAY)
@@ -141,7 +141,7 @@ def test_a_program_that_was_overwritten_does_not_run(pair):
     _, address = device._programs["step", 3, device._set]
     kept = device.bus.load(address, 64)
     device.bus.store(address, kept ^ (np.arange(64) == 9).astype(np.uint8))
-    with pytest.raises(st.BusError, match=f"no program of its own at {address:#x}: memory was"):
+    with pytest.raises(st.BusError, match=rf"no program of its own at {address:#x}: memory was"):
         simulated.step(*data(6))
     device.bus.store(address, kept)
     assert_goes_on(golden, simulated)
@@ -176,12 +176,12 @@ def test_saving_goes_on_after_an_error(pair, tmp_path):
 def test_hardware_of_another_design_is_refused(simulated):
     bus = simulated.device.bus
     other = st.plan(network(), core="unified", numbers="bf16", lanes=4, max_batch=3)
-    with pytest.raises(st.BusError, match="core at the bus was made from another design: .* CORE reads"):
+    with pytest.raises(st.BusError, match=r"core at the bus was made from another design: .* CORE reads"):
         MemoryKernel(other.plan, bus)
     found = bus.read
     bus.read = lambda address: 0
     try:
-        with pytest.raises(st.BusError, match="no unified core at the bus: .* 0x00000000"):
+        with pytest.raises(st.BusError, match=r"no unified core at the bus: .* 0x00000000"):
             MemoryKernel(DESIGN.plan, bus)
     finally:
         bus.read = found

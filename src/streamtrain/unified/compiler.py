@@ -436,9 +436,10 @@ class Compiler:
             if tiles and phase.area(rows) <= depths.sums and phase.aligned(rows)
         ]
         if not found:
+            least = min(filter(phase.aligned, _row_sizes(phase.rows, phase.row_step)))
             raise ValueError(
-                f"{phase.title} needs {phase.read_area(phase.row_step)} vectors of inputs and "
-                f"{phase.area(phase.row_step)} sums at once; the buffers have {depths.x} and {depths.sums}"
+                f"{phase.title} needs {phase.read_area(least)} vectors of inputs and "
+                f"{phase.area(least)} sums at once; the buffers have {depths.x} and {depths.sums}"
             )
         # As many rows as possible; but rather fewer, if then all inputs are there at once.
         rows, tiles = next((f for f in found if f[1] == phase.needed), found[0])

@@ -2,7 +2,7 @@
 
 from operator import index
 
-from amaranth import Module, Mux, ResetInserter, Signal
+from amaranth import Module, ResetInserter, Signal
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -44,7 +44,7 @@ def core_configuration(
 ):
     """All that a core is generated from, as text: programs are for cores with the same one."""
     return "; ".join((
-        arithmetic.to_json(indent=None), f"lanes {lanes}", f"{tuple(depths)}", f"classes {classes}",
+        arithmetic.name, f"lanes {lanes}", f"{tuple(depths)}", f"classes {classes}",
         f"{fold}", f"normalizes {bool(normalizes)}", f"data {data_bits}", f"address {address_bits}",
     ))  # fmt: skip
 

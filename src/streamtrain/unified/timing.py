@@ -244,7 +244,9 @@ class _Run:
         elif target is Target.MASTERS:
             blocks = chunks * beats // timing.block
             begin = max(begin, halves["gradients"].full() + READ_LATENCY + 1)
-            cost = max(cost, chunks * beats / memory.write_rate) + READ_LATENCY * max(1, blocks)
+            ahead = 2 * BURST  # beats that the writer has room for
+            slow = (chunks * beats - ahead) / memory.write_rate
+            cost = max(cost, chunks * beats + READ_LATENCY * max(1, blocks), slow)
         else:
             name = _BUFFER[target]
             begin = max(begin, halves[name].free() + 1)
