@@ -52,9 +52,9 @@ class Training:
         self.golden = UnifiedGolden(self.plan, numbers)
         self.compiler = Compiler(self.plan, numbers, IMAGES, depths, data_bits=BEAT)
         classes, depths = self.plan.layers[-1].m, self.compiler.depths
-        normalizes = bool(self.compiler.channels)
+        normalized = self.compiler.normalized
         core = UnifiedCore(
-            numbers, LANES, depths, classes, self.compiler.fold, normalizes, data_bits=BEAT
+            numbers, LANES, depths, classes, self.compiler.fold, normalized, data_bits=BEAT
         )
         design = UnifiedIP(core)
         library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)

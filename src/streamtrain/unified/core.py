@@ -32,8 +32,8 @@ class UnifiedCore(wiring.Component):
     classes : :class:`int`
         Of the network.
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
-    normalizes : :class:`bool`
-        Whether the network has batch norms.
+    normalized : :class:`int`
+        Tiles of channels of the network's largest batch norm; 0 without.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -61,7 +61,7 @@ class UnifiedCore(wiring.Component):
         depths,
         classes,
         fold=None,
-        normalizes=False,
+        normalized=0,
         *,
         data_bits,
         address_bits=32,
@@ -71,7 +71,7 @@ class UnifiedCore(wiring.Component):
         self.depths = depths
         self.classes = index(classes)
         self.fold = fold
-        self.normalizes = bool(normalizes)
+        self.normalized = index(normalized)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         if arithmetic.accumulator.width != 32:
@@ -98,7 +98,7 @@ class UnifiedCore(wiring.Component):
         m.submodules.fetch = fetch = ProgramFetch(self.arithmetic, **memory)
         m.submodules.engine = engine = ComputeEngine(*numbers, self.fold)
         m.submodules.loader = loader = Loader(*numbers, engine.groups, **memory)
-        m.submodules.storer = storer = Storer(*numbers, self.classes, self.normalizes, **memory)
+        m.submodules.storer = storer = Storer(*numbers, self.classes, self.normalized, **memory)
         m.submodules.routes = routes = DoubleBuffer(*engine.sizes["routes"])
 
         connect(m, reader.axi, flipped(self.read))

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from streamtrain.golden.channels import PROGRAMS
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.records import Record
 from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.array import MultiplyAccumulateArray
@@ -114,7 +115,11 @@ class KernelTiming:
         self.updated = scaler + adder
         self.outputs = READ_LATENCY + self.narrow + largest + 4
         self.scored = softmax_cycles(arithmetic, classes)
-        self.channels = [program_cycles(program, lanes) for program in PROGRAMS.values()]
+        stored = {"train": 2 * PARTIALS * lanes}  # sums that are read then
+        self.channels = [
+            stored.get(name, 0) + program_cycles(program, lanes)
+            for name, program in PROGRAMS.items()
+        ]
         operands, accumulators = (
             lanes * fmt.width for fmt in (arithmetic.operand, arithmetic.accumulator)
         )
