@@ -56,6 +56,7 @@ def test_default_search(capsys, searched):
         "constraints": {},
         "batch": 1,
         "search": "exact",
+        "evidence": None,
         "progress": True,
     }
     assert "designs of 16P-32P-FC10 on 1x8x8 for pynq_z2" in out
@@ -71,6 +72,7 @@ def test_options_reach_the_search(capsys, searched, net):
         "--samples-per-second=1e4",
     ]
     others = ["--board=zedboard", "--objective=latency,lut", "--batch=4", "--search=nsga2"]
+    others += ["--evidence=simulate"]
     status, out, error = run(capsys, net, *limits, *others, "--quiet")
     assert (status, out) == (0, ""), error
     ((network, board, arguments),) = searched
@@ -83,6 +85,7 @@ def test_options_reach_the_search(capsys, searched, net):
         },
         "batch": 4,
         "search": "nsga2",
+        "evidence": "simulate",
         "progress": False,
     }  # fmt: skip
     assert "a description may print" in error

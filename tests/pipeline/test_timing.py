@@ -377,6 +377,20 @@ def test_gateware_keeps_the_estimate_of_frozen_layers(frozen, batch, in_flight):
     assert all(map(close, expected.updated, updates))
 
 
+def test_gateware_keeps_the_mean_of_batches_that_take_turns():
+    # The frozen stage in front never waits. How far it is when the others update differs from one
+    # mini-batch to the next, so these are shorter and longer than its work by turns.
+    net = Network(
+        (2, 5, 3), (Conv2d(1, 3, padding="valid"), ReLU(), Flatten(), Linear(2), ReLU(), Linear(5))
+    )
+    lanes = {"conv1": (1, 1, 1), "linear1": (1, 3, 1), "linear2": (1, 1, 1)}
+    plan = lower(net.freeze("conv1", "linear2"), lanes, in_flight=3, max_batch=5)
+    short, long = sorted(train(plan, 5, 8)[0])
+    busiest = max(sum(stage.phase_cycles().values()) for stage in plan.stages)
+    assert short < busiest < (short + long) / 2
+    assert close(estimate(plan, 5).cycles, (short + long) / 2)
+
+
 @pytest.mark.parametrize("design", DESIGNS)
 def test_predictions_take_their_latency(design):
     plan = design()

@@ -16,7 +16,13 @@ from streamtrain.bus.bursts import (
 )
 from streamtrain.stream import Queue, connect
 
-__all__ = ["DONE_BITS", "MemoryReader", "MemoryWriter", "beat_layout"]
+__all__ = ["BURST", "DONE_BITS", "OUTSTANDING", "MemoryReader", "MemoryWriter", "beat_layout"]
+
+BURST = 64
+"""Beats of a burst, if nothing else is said."""
+
+OUTSTANDING = 4
+"""Bursts that are outstanding, if nothing else is said."""
 
 DONE_BITS = 32
 """Bits of the number of requests that a writer has done."""
@@ -141,7 +147,7 @@ class MemoryReader(wiring.Component):
     ``min(L, burst_beats)``, but for what is left over at a request's ends.
     """
 
-    def __init__(self, data_bits, address_bits=32, *, outstanding=4, burst_beats=64):
+    def __init__(self, data_bits, address_bits=32, *, outstanding=OUTSTANDING, burst_beats=BURST):
         self.data_bits, self.address_bits, self.burst_beats = check_bursts(
             data_bits, address_bits, burst_beats
         )
@@ -234,7 +240,7 @@ class MemoryWriter(wiring.Component):
     before the last beats of their first bursts.
     """
 
-    def __init__(self, data_bits, address_bits=32, *, outstanding=4, burst_beats=64):
+    def __init__(self, data_bits, address_bits=32, *, outstanding=OUTSTANDING, burst_beats=BURST):
         self.data_bits, self.address_bits, self.burst_beats = check_bursts(
             data_bits, address_bits, burst_beats
         )

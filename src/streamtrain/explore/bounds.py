@@ -78,7 +78,7 @@ def corners(most, low, d_step, b_step):
     order = np.concatenate(blocks)
     ends = np.cumsum([0] + [len(block) for block in blocks])
     begins = ends[:-1]
-    own, levels = own[order], np.stack([i, j], axis=1)[order]
+    own, levels = own[order].astype(np.float32), np.stack([i, j], axis=1)[order]
     return Corners(
         own, levels, np.maximum.reduceat(own, begins), np.maximum.reduceat(levels, begins),
         ends, (d_step, b_step, any_b),
@@ -109,18 +109,19 @@ def _grow(table, above, to, source, d, b, costs):
 
     Each choice takes ``d`` and ``b`` levels.
     """
-    _, cuts, levels, columns = table.shape
+    _, levels, columns, cuts = table.shape
     any_b = columns - 1
-    for k in range(cuts):
-        for o in range(len(to)):
-            cost, left = costs[o, k], any_b - b[o]
-            for i in range(d[o], levels):
-                mine, rest = table[to[o], k, i], above[source[o], k, i - d[o]]
-                if left > 0:
-                    part = mine[b[o] : any_b]
-                    for j in range(left):
-                        part[j] = min(part[j], cost + rest[j])
-                mine[any_b] = min(mine[any_b], cost + rest[any_b])
+    row = np.empty(columns * cuts, np.float32)  # a choice's costs, for each column
+    for o in range(len(to)):
+        first, left = b[o] * cuts, max(any_b - b[o], 0) * cuts
+        for n in range(len(row)):
+            row[n] = costs[o, n % cuts]
+        for i in range(d[o], levels):
+            mine, rest = table[to[o], i].ravel(), above[source[o], i - d[o]].ravel()
+            for n in range(left):
+                mine[first + n] = min(mine[first + n], row[n] + rest[n])
+            for n in range(any_b * cuts, len(row)):
+                mine[n] = min(mine[n], row[n] + rest[n])
 
 
 def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
@@ -140,7 +141,7 @@ def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
     Returns
     -------
     (tables, linked)
-        By stage ``s``, arrays (lanes, cuts, levels, any_b + 1) of what all stages before it add:
+        By stage ``s``, arrays (lanes, levels, any_b + 1, cuts) of what all stages before it add:
         by Pm of stage ``s - 1``, its link to ``s`` not counted; and by Pn of ``s``, the link that is the
         best counted.
     """
@@ -149,7 +150,7 @@ def least_by_lanes(stages, levels, d_step, b_step, any_b, cuts):
         d, b = cost[..., 0] // d_step, np.minimum(cost[..., 1] // b_step, any_b + 1)
         return d.astype(np.int64).ravel(), b.astype(np.int64).ravel()
 
-    shape = cuts, levels, any_b + 1
+    shape = levels, any_b + 1, cuts
     tables, linked = [np.zeros((1, *shape), np.float32)], []
     for stage in stages:
         lanes = np.indices(stage.link_parts.shape[:2]).reshape(2, -1)
@@ -190,10 +191,10 @@ def least_by_share(stages, limits, levels, cuts):
             parts = stage.parts[:, :cuts] + stage.link_parts[..., :cuts].min(axis=0)[stage.pn]
             taken = np.minimum(cost // steps[r], levels).astype(np.int64)
             none = np.zeros(len(taken), np.int64)
-            table = np.full((1, cuts, levels, 1), np.inf, np.float32)
-            above = np.ascontiguousarray(shares[s, r].T)[None, :, :, None]
+            table = np.full((1, levels, 1, cuts), np.inf, np.float32)
+            above = shares[s, r][None, :, None]
             _grow(table, above, none, none, taken, none, np.ascontiguousarray(parts))
-            shares[s + 1, r] = table[0, :, :, 0].T
+            shares[s + 1, r] = table[0, :, 0]
     return steps, shares
 
 

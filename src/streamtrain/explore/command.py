@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamtrain.description import default_network, load_description
 from streamtrain.explore.devices import boards_table
+from streamtrain.explore.evidence import EVIDENCE
 from streamtrain.explore.front import LIMITS, OBJECTIVES
 from streamtrain.explore.search import explore
 from streamtrain.network import Network
@@ -110,6 +111,11 @@ def _parser():
         default="exact",
         help="nsga2 is a genetic algorithm, to compare with (default: %(default)s)",
     )
+    parser.add_argument(
+        "--evidence",
+        choices=EVIDENCE,
+        help="confirm the fastest design, the knee and the smallest one, on standard error",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write all designs to a CSV file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an interactive page")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture, PNG or SVG")
@@ -149,6 +155,7 @@ def _search(options):
         constraints=given_limits(options),
         batch=options.batch,
         search=options.search,
+        evidence=options.evidence,
         progress=not options.quiet,
     )
 

@@ -5,7 +5,6 @@ When a stage is put before partial designs, :func:`candidates` finds the folding
 :func:`completions` tries all their designs, the *heads*: each has to be good enough by all cuts at once.
 """
 
-from math import frexp
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,9 @@ __all__ = [
 ]  # fmt: skip
 
 _TIGHT = 1e-6  # relative error of sums of float32
+# Where the one bit of a number is: it shifts a sequence in which each six bits are others (de Bruijn's).
+_SEQUENCE = np.uint64(0x03F79D71B4CB0A89)
+_PLACES = np.argsort((_SEQUENCE << np.arange(64, dtype=np.uint64)) >> np.uint64(58))
 _WHOLE = 0.99  # cycles are whole: to be better, they have to be a cycle less
 
 
@@ -30,9 +32,9 @@ class Bound(NamedTuple):
 
     Parameters
     ----------
-    tables : array (Pm, cuts, levels, levels)
+    tables : array (Pm, levels, levels, cuts)
         For a stage: without the link to it.
-    linked : array (Pn, cuts, levels, levels)
+    linked : array (Pn, levels, levels, cuts)
         With the link that is the best.
     shares : array (resources, levels, cuts)
         By what the third resource and those after it allow.
@@ -92,11 +94,11 @@ class Heads(NamedTuple):
 
 
 @njit(cache=True)
-def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, every):
+def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
     """The blocks of corners at which partial designs may become better than all that are known.
 
     It takes several at once because a call counts references to all arrays, which takes longer than one of
-    them.
+    them. All cuts are asked at once, too, without a branch: that is what the processor is fast at.
 
     Parameters
     ----------
@@ -104,12 +106,10 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, eve
         How many partial designs.
     parts, cost : arrays (rows, ...)
         Of the partial designs.
-    tables, which : array (tables, cuts, levels, levels), and integer array (rows,)
+    tables, which : array (tables, levels, levels, cuts), and integer array (rows,)
         The least that the missing stages add, and the number of the table for each.
     bound : :class:`Bound`
     corners : :class:`~streamtrain.explore.bounds.Corners`
-    killer : integer array (blocks,)
-        Remembers the cut that last said no.
     blocks : array (rows,) of :class:`numpy.uint64`
         The blocks to look at, as bits. Becomes those at which a partial design may become better.
     every : :class:`bool`
@@ -120,66 +120,62 @@ def _worth(rows, parts, cost, tables, which, bound, corners, killer, blocks, eve
     ends, corner_most, corner_levels = corners.ends, corners.most, corners.levels
     block_most, block_levels = corners.block_most, corners.block_levels
     d_step, b_step, any_b = corners.grid
-    _, cuts, levels, _ = tables.shape
-    floor = np.empty(cuts, np.float32)
+    _, levels, _, cuts = tables.shape
     for row in range(rows):
         table, wanted, found = which[row], blocks[row], np.uint64(0)
         fits = cost[row, 1] <= rest[1]
-        floor[:] = -np.inf
+        least = np.float32(-np.inf)  # that a cut says, for what is left of the third resource and on
         for r in range(2, len(rest)):
             left = rest[r] - cost[row, r]
             fits &= left >= 0
             share = min(int(max(left, 0.0) / steps[r - 2]), shares.shape[1] - 1)
             if share < free[r - 2]:
                 for k in range(cuts):
-                    floor[k] = max(floor[k], shares[r - 2, share, k])
+                    least = max(least, parts[row, k] + shares[r - 2, share, k])
         # A level of what is left, besides that of a corner.
         d_rest = (d_step - 1 - int(cost[row, 0])) // d_step
         b_rest = (b_step - 1 - int(cost[row, 1])) // b_step
         while fits and wanted:  # from one set bit to the next: few of them are
             bit = wanted & (~wanted + np.uint64(1))
             wanted ^= bit
-            block = frexp(float(bit))[1] - 1
+            block = _PLACES[bit * _SEQUENCE >> np.uint64(58)]
             # First all corners of the block at once.
             i, j = block_levels[block, 0], block_levels[block, 1]
             i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
-            k, most = killer[block], block_most[block]
-            if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+            most = block_most[block]
+            if i < 0 or j < 0 or least > most:
                 continue
-            good = False
-            for number in range(ends[block], ends[block + 1]):
+            beyond = False
+            for k in range(cuts):
+                beyond |= parts[row, k] + tables[table, i, j, k] > most
+            for number in range(ends[block], ends[block] if beyond else ends[block + 1]):
                 i, j = corner_levels[number, 0], corner_levels[number, 1]
                 i, j = min(i + d_rest, levels - 1), any_b if j == any_b else j + b_rest
                 most = corner_most[number]
-                if i < 0 or j < 0 or parts[row, k] + max(tables[table, k, i, j], floor[k]) > most:
+                if i < 0 or j < 0 or least > most:
                     continue
-                good = True
-                for other in range(cuts):
-                    if parts[row, other] + max(tables[table, other, i, j], floor[other]) > most:
-                        killer[block] = k = other
-                        good = False
-                        break
-                if good:
+                beyond = False
+                for k in range(cuts):
+                    beyond |= parts[row, k] + tables[table, i, j, k] > most
+                if not beyond:
+                    found |= bit
                     break
-            if good:
-                found |= bit
-                if not every:
-                    break
+            if found and not every:
+                break
         blocks[row] = found
 
 
 @njit(cache=True)
 def refine(partial, bound, corners):
     """Work out the blocks of corners of partial designs, given the bound of what comes next."""
-    killer = np.zeros(len(corners.block_most), np.int64)
     _worth(
         len(partial.lanes), partial.parts, partial.cost, bound.tables, partial.lanes, bound, corners,
-        killer, partial.blocks, True,
+        partial.blocks, True,
     )  # fmt: skip
 
 
 @njit(cache=True)
-def _foldings(number, group, partial, parts, stage, bound, corners, killer, blocks, work):
+def _foldings(number, group, partial, parts, stage, bound, corners, blocks, work):
     """Put each folding of a stage, with each link, before a partial design.
 
     Parameters
@@ -189,7 +185,7 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, bloc
     partial : :class:`Partial`
     parts : array (partial designs, cuts)
         Of which the first ones are those of the tables.
-    stage, bound, corners, killer
+    stage, bound, corners
         As for :func:`_worth`.
     blocks : :class:`numpy.uint64`
         Of the partial design.
@@ -211,7 +207,7 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, bloc
         for k in range(cuts):
             own[row, k] = parts[number, k] + own_parts[o, k]
         lanes[row], alive[row] = pns[o], blocks
-    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, killer, alive, False)
+    _worth(end - begin, own, cost, bound.linked, lanes, bound, corners, alive, False)
     rows = 0
     for o in range(begin, end):  # to rows behind, and then to the front
         if not alive[o - begin]:
@@ -228,8 +224,8 @@ def _foldings(number, group, partial, parts, stage, bound, corners, killer, bloc
             rows += 1
     first = end - begin
     _worth(
-        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, killer,
-        alive[first:], False,
+        rows, own[first:], cost[first:], bound.tables, lanes[first:], bound, corners, alive[first:],
+        False,
     )  # fmt: skip
     count = 0
     for row in range(first, first + rows):
@@ -274,14 +270,13 @@ def candidates(stage, partial, bound, corners, first, found):
     (count, next)
         How many there are, and the first partial design that there was no room for.
     """
-    killer, count = np.zeros(len(corners.block_most), np.int64), 0
-    work = _room(stage, bound.tables.shape[1])
+    work, count = _room(stage, bound.tables.shape[3]), 0
     _, _, lanes, foldings, _ = work
     for number in range(first, len(partial.lanes)):
         if count + len(lanes) > len(found):
             return count, number
         alive = _foldings(
-            number, partial.lanes[number], partial, partial.parts, stage, bound, corners, killer,
+            number, partial.lanes[number], partial, partial.parts, stage, bound, corners,
             partial.blocks[number], work,
         )  # fmt: skip
         for row in range(alive):
@@ -412,9 +407,8 @@ def reaching(partial, parts, stage, bound, corners, heads, order):
 
     Returns an array of :class:`bool`.
     """
-    killer, last_killer = np.zeros(len(corners.block_most), np.int64), np.zeros(1, np.int64)
-    good = np.empty(len(heads.cost), np.int64)
-    work = _room(stage, bound.tables.shape[1])
+    killer, good = np.zeros(1, np.int64), np.empty(len(heads.cost), np.int64)
+    work = _room(stage, bound.tables.shape[3])
     cost, _, lanes, foldings, _ = work
     every_part = np.empty(parts.shape[1], np.float32)
     all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
@@ -422,7 +416,7 @@ def reaching(partial, parts, stage, bound, corners, heads, order):
     alive = np.zeros(len(groups), np.bool_)
     for number in order:
         rows = _foldings(
-            number, groups[number], partial, parts, stage, bound, corners, killer,
+            number, groups[number], partial, parts, stage, bound, corners,
             all_blocks[number], work,
         )  # fmt: skip
         for row in range(rows):
@@ -430,7 +424,7 @@ def reaching(partial, parts, stage, bound, corners, heads, order):
             pn = pns[o]
             for k in range(len(every_part)):
                 every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
-            if _good_heads(heads, a, cost[row], every_part, last_killer, False, good):
+            if _good_heads(heads, a, cost[row], every_part, killer, False, good):
                 alive[number] = True
                 break
     return alive

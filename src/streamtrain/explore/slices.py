@@ -28,7 +28,7 @@ __all__ = ["Slice", "SliceSearch"]
 
 _CYCLES, _, _DSP, _BRAM = range(4)
 
-_LEVELS = 512, 96  # of DSP slices and of block RAM, in a table
+_LEVELS = 384, 64  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _MEMORY = 16  # halves of a block RAM to which the most that is known is rounded up
 _ANY = 1e18  # of a resource without limit

@@ -74,6 +74,8 @@ _LINK = _FP_WRITES  # from here on, durations depend on the neighbour's folding,
 RESULTS = 32
 """Results of an array that are on their way or wait for the neighbour."""
 
+_MOST_BATCHES = 64  # that a schedule may take until it repeats
+
 # Registers between an operation and what follows it, counted from the cycle after it.
 _TO_QUEUE = WindowStore.LATENCY + 1  # operands, sum
 _QUEUE = 1
@@ -470,7 +472,7 @@ def latency(geo, tables):
 
 @njit(cache=True)
 def _flow(geo, table, in_flight, batch, samples, extra, decays):
-    """When the loss has each sample's last score, and when each sample's memory is free again.
+    """When the loss has each sample's last score, a stage is done with its FP, and its memory is free again.
 
     Units are begun in order of time. A time that is not known yet is infinite.
     """
@@ -597,7 +599,7 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
                 if begin < when:
                     s, phase, when = t, number, begin
         if s < 0:
-            return x[stages, :, 0], released
+            return x[stages, :, 0], fp_done, released
         changed = (max(s - 1, 0), min(s + 2, stages))
 
         if phase == 0:
@@ -672,8 +674,8 @@ def _flow(geo, table, in_flight, batch, samples, extra, decays):
 def flow(geo, table, *, batch, in_flight=2, accumulates=True, decays=False):
     """Cycles per sample in mini-batches of ``batch`` that follow one another.
 
-    The last one is what counts: the second of two, as those that follow take as long, but later if
-    frozen stages work ahead.
+    What counts is how long they take once the schedule repeats, in the mean of what it repeats: a stage
+    that is frozen waits for no update, and beside it shorter and longer mini-batches may take turns.
 
     Parameters
     ----------
@@ -691,10 +693,33 @@ def flow(geo, table, *, batch, in_flight=2, accumulates=True, decays=False):
         As :func:`step` for one design; ``updated`` counts from the first error of a batch's last
         sample.
     """
-    batches = 2 + ceil(geo.first * in_flight / batch)
-    scored, released = _flow(
-        geo, table, in_flight, batch, batches * batch, float(accumulates), decays
-    )
+    # The last mini-batches have none behind them that a frozen stage could work on: they do not count.
+    alone = 0 if geo.trained.all() else ceil(in_flight / batch)
+    batches = 3 + ceil(geo.first * in_flight / batch) + alone
+    pace = None
+    while pace is None:
+        scored, fp_done, released = _flow(
+            geo, table, in_flight, batch, batches * batch, float(accumulates), decays
+        )
+        times = np.concatenate([scored[None], fp_done, released])[:, : (batches - alone) * batch]
+        pace = _pace_of_period(times, batch)
+        if batches >= _MOST_BATCHES:
+            half = (batches - alone) // 2 * batch
+            pace = pace or (times[0, -1] - times[0, -1 - half]) / half
+        batches *= 2
     first_error = scored[-1] + geo.loss[0]
     updated = np.where(geo.trained, released[:, -1] + _OPEN - first_error, -np.inf)
-    return (scored[-1] - scored[-1 - batch]) / batch, updated
+    return pace, updated
+
+
+def _pace_of_period(times, batch):
+    """Cycles per sample of what ``times`` (events, samples) repeat at their end; None if nothing.
+
+    The first event is the loss; the others count from it.
+    """
+    ends = times[0, batch - 1 :: batch]
+    since = times.reshape(len(times), -1, batch) - ends[:, None]
+    for period in range(1, len(ends) // 2 + 1):
+        if np.allclose(since[:, -period:], since[:, -2 * period : -period], rtol=0, atol=1e-6):
+            return (ends[-1] - ends[-1 - period]) / period / batch
+    return None

@@ -26,12 +26,11 @@ from streamtrain.golden.passes import PARTIALS
 from streamtrain.unified.buffers import PLACES, Depths
 from streamtrain.unified.channels import READ_ROWS, written_rows
 from streamtrain.unified.loader import Target
-from streamtrain.unified.program import RECORD_BITS, Kind, pack_record, record_layouts
+from streamtrain.unified.program import BLOCK, RECORD_BITS, Kind, pack_record, record_layouts
 from streamtrain.unified.sequencer import Fold
 
 __all__ = ["Compiler", "Program", "Region"]
 
-_BLOCK = 8  # records that are fetched at once
 _PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
 
 
@@ -116,7 +115,7 @@ class Program:
 
     def image(self):
         """The program as bytes, in whole blocks."""
-        size = _BLOCK * RECORD_BITS // 8
+        size = BLOCK * RECORD_BITS // 8
         joined = b"".join(pack_record(self.layouts, *record) for record in self.records)
         return joined.ljust(-(-len(joined) // size) * size, b"\0")
 

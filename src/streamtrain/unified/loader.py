@@ -14,7 +14,7 @@ from streamtrain.stream import Queue
 from streamtrain.unified.buffers import WritePort
 from streamtrain.unified.regroup import Regroup
 
-__all__ = ["BUFFERED", "Loader", "Target", "load_layout"]
+__all__ = ["BUFFERED", "REQUESTED", "Loader", "Target", "load_layout"]
 
 
 class Target(IntEnum):
@@ -42,7 +42,8 @@ _BUFFER = {
     Target.BIASES: "weights", Target.ROUTES: "routes",
 }  # fmt: skip
 
-_AHEAD = 4  # loads whose requests may go out before the data of the first one are all there
+REQUESTED = 4
+"""Loads whose requests may go out before the data of the first one are all there."""
 
 
 def load_layout(address_bits):
@@ -121,7 +122,7 @@ class Loader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = load_layout(self.address_bits)
-        m.submodules.requested = requested = Queue(layout, depth=_AHEAD)
+        m.submodules.requested = requested = Queue(layout, depth=REQUESTED)
         self._requests(m, requested)
         self._words(m, requested)
         return m

@@ -15,14 +15,17 @@ from streamtrain.unified.loader import load_layout
 from streamtrain.unified.regroup import Regroup
 from streamtrain.unified.storer import store_layout
 
-__all__ = ["RECORD_BITS", "Kind", "ProgramFetch", "ReadShare", "pack_record", "record_layouts"]
+__all__ = ["BLOCK", "COMMANDS", "RECORD_BITS", "Kind", "ProgramFetch", "ReadShare", "pack_record", "record_layouts"]
 
 RECORD_BITS = 512
 """Bits of a record."""
 
 _KIND_BITS = 2
-_BLOCK = 8  # records that are asked for at once
-_AHEAD = 8  # commands that wait for a part of the core
+BLOCK = 8
+"""Records that are asked for at once."""
+
+COMMANDS = 8
+"""Records that wait for a part of the core."""
 
 
 class Kind(IntEnum):
@@ -175,7 +178,7 @@ class ProgramFetch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.regroup = regroup = Regroup(self.data_bits, [RECORD_BITS])
-        m.submodules.records = records = Queue(unsigned(RECORD_BITS), depth=2 * _BLOCK)
+        m.submodules.records = records = Queue(unsigned(RECORD_BITS), depth=2 * BLOCK)
         connect(m, regroup.o, records.i)
         m.d.comb += [
             regroup.i.payload.eq(self.i.payload.data),
@@ -185,18 +188,18 @@ class ProgramFetch(wiring.Component):
 
         # Blocks of records, as long as there is room for a whole one. What comes behind the end is dropped.
         address, ended = Signal(self.address_bits), Signal()
-        claimed, coming = Signal(range(2 * _BLOCK + 1)), Signal(range(2 * _BLOCK + 1))
-        bytes_ = _BLOCK * RECORD_BITS // 8
+        claimed, coming = Signal(range(2 * BLOCK + 1)), Signal(range(2 * BLOCK + 1))
+        bytes_ = BLOCK * RECORD_BITS // 8
         asks = self.request.valid & self.request.ready
         arrives, leaves = records.i.valid & records.i.ready, records.o.valid & records.o.ready
         m.d.comb += [
-            self.request.valid.eq(self.busy & ~ended & (claimed <= _BLOCK)),
+            self.request.valid.eq(self.busy & ~ended & (claimed <= BLOCK)),
             self.request.payload.address.eq(address),
             self.request.payload.beats.eq(bytes_ * 8 // self.data_bits),
         ]
         m.d.sync += [
-            claimed.eq(claimed + Mux(asks, _BLOCK, 0) - leaves),
-            coming.eq(coming + Mux(asks, _BLOCK, 0) - arrives),
+            claimed.eq(claimed + Mux(asks, BLOCK, 0) - leaves),
+            coming.eq(coming + Mux(asks, BLOCK, 0) - arrives),
         ]
         with m.If(asks):
             m.d.sync += address.eq(address + bytes_)
@@ -209,7 +212,7 @@ class ProgramFetch(wiring.Component):
             (Kind.STORE, self.store),
         ):
             layout = self.layouts[own]
-            m.submodules[f"{own.name.lower()}s"] = queue = Queue(layout, depth=_AHEAD)
+            m.submodules[f"{own.name.lower()}s"] = queue = Queue(layout, depth=COMMANDS)
             mine = ~ended & (kind == own)
             m.d.comb += [
                 queue.i.payload.eq(body[: layout.size]),

@@ -21,9 +21,13 @@ store of channels     a cycle for each word in and out, and   registers and sums
 ====================  ======================================  ===========================================
 """
 
+from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 
+from streamtrain.bus.memory import BURST, OUTSTANDING
 from streamtrain.golden.channels import PROGRAMS
 from streamtrain.golden.passes import PARTIALS
 from streamtrain.records import Record
@@ -31,21 +35,18 @@ from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.array import MultiplyAccumulateArray
 from streamtrain.unified.buffers import PLACES, READ_LATENCY
 from streamtrain.unified.channels import program_cycles
-from streamtrain.unified.loader import Target
+from streamtrain.unified.loader import REQUESTED, Target
 from streamtrain.unified.outputs import ROOM
-from streamtrain.unified.program import RECORD_BITS, Kind
+from streamtrain.unified.program import BLOCK, COMMANDS, RECORD_BITS, Kind
 from streamtrain.unified.softmax import softmax_cycles
 
 __all__ = ["KernelTiming", "ProgramCycles"]
 
 # Cycles from one part to the next, as their registers have it.
 _READ = 8  # from a load's record to the address of its first burst, and from a beat to its buffer
-_WRITE = 8  # from the last beat of a store to the address of its burst, and from its answer to `done`
-_REQUESTED = 4  # loads whose requests may be out
-_COMMANDS = 8  # records that wait for a part of the core
-_BLOCK = 8  # records that are fetched at once
-_READ_AHEAD = 256  # beats that the reader has room for
-_BURST = 64  # beats of a burst
+_WRITE = 4  # from a burst's last beat to its address, and from its answer to `done`
+_BEGIN = 3  # from the start of a program to the address of its first block
+_SLOT = 2  # from a burst's end to the address of the one that takes its place
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,22 @@ class _Halves:
         return self.filled[len(self.emptied)]
 
 
+@dataclass
+class _Load:
+    """When a load was asked for, and when its beats came; where its buffer's time is noted."""
+
+    asked: float
+    begin: float
+    end: float
+    chunks: int
+    beats: int
+
+    def taken(self):
+        """When the reader may take the next request: all but a few bursts of this one are there."""
+        bursts = self.chunks * -(-self.beats // BURST)
+        return self.end - min(1, (OUTSTANDING + 1) / bursts) * (self.end - self.begin)
+
+
 class KernelTiming:
     """The time that programs take on a core.
 
@@ -100,8 +117,8 @@ class KernelTiming:
         How fast it is; random stalls are left out.
     """
 
-    def __init__(self, arithmetic, lanes, classes, *, data_bits, memory=MemoryTiming()):
-        self.lanes, self.data_bits, self.memory = lanes, data_bits, memory
+    def __init__(self, arithmetic, lanes, classes, *, data_bits, memory=None):
+        self.lanes, self.data_bits, self.memory = lanes, data_bits, memory or MemoryTiming()
         array = MultiplyAccumulateArray(arithmetic, 2)
         levels = (lanes - 1).bit_length()
         self.spacing = READ_LATENCY + array.add_latency + 1
@@ -141,51 +158,75 @@ class _Run:
         names = ("x", "e", "weights", "sums", "gradients", "routes")
         self.halves = {name: _Halves() for name in names}
         self.issued = {kind: [] for kind in Kind}  # when each record was taken
-        self.dispatched = []
+        self.dispatched = 0
         self.fetch_beats = RECORD_BITS // timing.data_bits
-        self.unread = 0  # beats of records since the last load
         self.read_until, self.compute_until, self.write_until = 0, 0, 0
-        self.updating = self.since_sum = 0
-        self.loads = []  # (request, begin, end, beats of a chunk)
-        self.writes = [(0, 0)]  # (requests, when they are done)
+        self.read_sums = self.since_sum = 0
+        self.loads = []
+        self.bursts = deque([0] * OUTSTANDING, OUTSTANDING)  # when the last ones were there
+        self.blocks = []  # when the last beat of each block of records comes
+        self.writes, self.written = [0], [0]  # requests, and when they are done
         self.store_ends = []
         self.busy = dict.fromkeys(("compute", "read", "write"), 0)
         self.weights_from = 0  # the array has room for the next pass's weights
+        self.waiting = []  # blocks that have been asked for, and since when
         parts = {Kind.LOAD: self._load, Kind.COMPUTE: self._compute, Kind.STORE: self._store}
-        for number, (kind, fields) in enumerate(program.records):
-            at = self._dispatch(number, kind)
-            self.unread += self.fetch_beats
-            if kind is Kind.END:
-                total = max(at, self._done(fields["writes"])) + 3
-            else:
-                self.issued[kind].append(parts[kind](number, at, fields))
+        for request in (_BEGIN, _BEGIN + 1):
+            self._fetch(request)
+        records, total = program.records, 0
+        for first in range(0, len(records), BLOCK):
+            block = records[first : first + BLOCK]
+            times = self._dispatch(first, [kind for kind, _ in block])
+            if first + BLOCK < len(records):  # there is room for another one
+                self.waiting.append(times[-1] + 1)
+            for number, (at, (kind, fields)) in enumerate(zip(times, block, strict=True), first):
+                if kind is Kind.END:
+                    total = max(at, self._done(fields["writes"]))
+                else:
+                    self.issued[kind].append(parts[kind](number, at, fields))
+            while self.waiting:
+                load, request = self.loads[-1], self.waiting.pop()
+                # It comes in between the chunks of what is loaded.
+                self._fetch(request, min(load.end, max(load.begin, request) + 2 * load.beats))
+        # What was fetched behind the end is dropped.
+        rest = len(records) % BLOCK
+        total += 1 + BLOCK - rest + (BLOCK if rest else 0)
         self.result = ProgramCycles(ceil(total), **{k: ceil(v) for k, v in self.busy.items()})
 
-    def _dispatch(self, number, kind):
-        """When a record leaves the fetch."""
-        block, within = divmod(number, _BLOCK)
-        request = self.dispatched[_BLOCK * (block - 1) - 1] if block > 1 else block
-        comes = request + self.memory.read_latency + _READ
-        if block > 1 and self.loads:  # behind what has been asked for
-            asked, begin, end, chunk = self.loads[-1]
-            if asked <= request:
-                comes = max(comes, min(end, max(begin, request) + 2 * chunk))
-        at = comes + (within + 1) * self.fetch_beats
-        if number:
-            at = max(at, self.dispatched[-1] + 1)
-        mine = self.issued[kind]
-        if len(mine) >= _COMMANDS:
-            at = max(at, mine[-_COMMANDS])
-        self.dispatched.append(at)
-        return at
+    def _dispatch(self, first, kinds):
+        """When the records of a block leave the fetch."""
+        times, counts = [], {kind: len(taken) for kind, taken in self.issued.items()}
+        there = self.blocks[first // BLOCK] - BLOCK * self.fetch_beats + 2
+        for number, kind in enumerate(kinds):
+            before = counts[kind] - COMMANDS
+            self.dispatched = max(
+                there + (number + 1) * self.fetch_beats, self.dispatched + 1,
+                self.issued[kind][before] if before >= 0 else 0,
+            )  # fmt: skip
+            times.append(self.dispatched)
+            counts[kind] += 1
+        return times
+
+    def _fetch(self, request, behind=0):
+        """Read the next block of records. Returns how long that takes."""
+        cost = BLOCK * self.fetch_beats / self.memory.read_rate
+        begin = max(request + self.memory.read_latency, behind, *self.blocks[-1:])
+        self.blocks.append(begin + cost)
+        self.bursts.append(max(begin + cost, self.bursts[-1]))
+        self.read_until = (
+            max(self.read_until + cost, self.blocks[-1])
+            if begin < self.read_until
+            else self.blocks[-1]
+        )
+        return cost
 
     def _done(self, writes):
         """When so many requests to write are done."""
-        return next(when for count, when in self.writes if count >= writes)
+        return self.written[bisect_left(self.writes, writes)]
 
     def _next_store(self, number):
         """Fields of the store that what is loaded is for."""
-        return next(f for kind, f in self.records[number:] if kind is Kind.STORE)
+        return next(f for kind, f in islice(self.records, number, None) if kind is Kind.STORE)
 
     def _load(self, number, at, fields):
         timing, memory, halves = self.timing, self.memory, self.halves
@@ -193,11 +234,11 @@ class _Run:
         request = max(at + 1, self._done(fields["after"]))
         if self.issued[Kind.LOAD]:
             request = max(request, self.issued[Kind.LOAD][-1] + 1)
-        if len(self.loads) >= _REQUESTED:
-            request = max(request, self.loads[-_REQUESTED][2])
+        if len(self.loads) >= REQUESTED:
+            request = max(request, self.loads[-REQUESTED].end)
         cost = chunks * max(beats / memory.read_rate, fields["words"])
-        begin = max(request + memory.read_latency + _READ, self.read_until + self.unread)
-        self.unread = 0
+        comes = self._arrival(request, chunks, beats)
+        begin = max(request + memory.read_latency + _READ, self.read_until)
         store = self._next_store(number) if target is Target.MASTERS else {}
         if store.get("normalize", 0):
             begin = max(begin, self.write_until)
@@ -205,17 +246,35 @@ class _Run:
         elif target is Target.MASTERS:
             blocks = chunks * beats // timing.block
             begin = max(begin, halves["gradients"].full() + READ_LATENCY + 1)
-            cost = max(cost, chunks * beats / memory.write_rate) + 3 * max(1, blocks)
+            cost = max(cost, chunks * beats / memory.write_rate) + READ_LATENCY * max(1, blocks)
         else:
             name = _BUFFER[target]
             begin = max(begin, halves[name].free() + 1)
-        end = self.read_until = begin + cost
+        end = self.read_until = max(begin + cost, comes)
+        if not comes:
+            self.bursts.extend(end - BURST * n for n in reversed(range(OUTSTANDING)))
+        asked = max(request, self.loads[-1].taken() if self.loads else 0)
+        if (
+            self.waiting and self.waiting[0] < asked
+        ):  # records come first, or behind a chunk of many
+            cost = self._fetch(self.waiting.pop(0), begin + cost / chunks)
+            end = self.read_until = end + (cost if chunks > 1 else 0)
+        self.loads.append(_Load(asked, begin, end, chunks, beats))
         if fields["last"]:
             late = timing.narrow if name == "weights" else 0
             halves[name].filled.append(end + late + 1)
         self.busy["read"] += chunks * beats / memory.read_rate
-        self.loads.append((request, begin, end, beats))
-        return max(request + chunks, end - 2 * beats - _READ_AHEAD)
+        return max(request + chunks, end - 2 * beats - OUTSTANDING * BURST)
+
+    def _arrival(self, request, chunks, beats):
+        """When the last beat of a load comes, as far as the number of bursts under way has a say in it."""
+        latency, rate = self.memory.read_latency, self.memory.read_rate
+        if beats * OUTSTANDING >= latency + beats + _SLOT:  # it has none
+            return 0
+        for _ in range(chunks):
+            begin = max(request + _READ, self.bursts[0] + _SLOT) + latency
+            self.bursts.append(max(begin, self.bursts[-1]) + beats / rate)
+        return self.bursts[-1]
 
     def _compute(self, number, at, fields):
         timing, halves = self.timing, self.halves
@@ -255,34 +314,37 @@ class _Run:
     def _store(self, number, at, fields):
         timing, halves = self.timing, self.halves
         rate = self.memory.write_rate
-        taken = max(at, *self.store_ends[-2:-1]) if len(self.store_ends) > 1 else at
+        taken = max(at, self.store_ends[-2]) if len(self.store_ends) > 1 else at
         if fields.get("normalize", 0):
-            begin, beats = self.loads[-1][2], fields["beats"]
-            end = begin + timing.channels[fields["channels"]["program"]]
+            beats = fields["beats"]
+            end = self.loads[-1].end + timing.channels[fields["channels"]["program"]]
             end += max(beats / rate, beats * timing.data_bits // 32)
         elif fields.get("update", 0) and fields["weights"].get("plain", 0):
-            begin, beats = max(taken, halves["gradients"].full()), fields["chunks"] * fields["beats"]
+            begin = max(taken, halves["gradients"].full())
+            beats = fields["chunks"] * fields["beats"]
             each = max(fields["weights"]["count"] * (READ_LATENCY + 1) + beats, beats / rate)
             end = max(self.write_until, begin) + timing.updated + each
             if fields["weights"]["done"]:
                 halves["gradients"].emptied.append(end - timing.updated)
         elif fields.get("update", 0):
             # Old weights go through the update; they were the last that was loaded.
-            begin, beats = self.loads[-1][1] + timing.updated + 2, fields["chunks"] * fields["beats"]
-            end = max(self.write_until + beats / rate, self.loads[-1][2] + timing.updated + 2)
+            beats = fields["chunks"] * fields["beats"]
+            end = max(self.write_until + beats / rate, self.loads[-1].end + timing.updated + 2)
             if fields["weights"]["done"]:
                 halves["gradients"].emptied.append(end - timing.updated)
         else:
-            begin, end, beats = self._store_map(taken, fields)
+            end, beats = self._store_map(taken, fields)
         self.busy["write"] += beats / rate
         self.write_until = end
         self.store_ends.append(end)
-        writes = self.writes[-1][0] + fields["chunks"] * (1 + ("routes_address" in fields))
-        self.writes.append((writes, end + self.memory.write_latency + _WRITE))
+        self.writes.append(self.writes[-1] + fields["chunks"] * (1 + ("routes_address" in fields)))
+        burst = min(beats // fields["chunks"], BURST)
+        done = end + burst + self.memory.write_latency + _WRITE
+        self.written.append(max(done, self.written[-1] + 1))
         return taken
 
     def _store_map(self, at, fields):
-        """When it begins and ends, and how many beats it writes."""
+        """When it ends, and how many beats it writes."""
         timing, halves, rate = self.timing, self.halves, self.memory.write_rate
         outputs = fields["map"]
         vectors = outputs["images"] * outputs["rows"] * outputs["cols"]
@@ -294,21 +356,26 @@ class _Run:
             begin = max(begin, halves["routes"].full() + 1)
         each = max(timing.vector / rate, timing.scored if outputs.get("scored", 0) else 0)
         out = max(self.write_until, begin + timing.outputs + (PLACES if merges else 0))
-        values = max(out + vectors * each, begin + reads + timing.outputs)
+        beats, chunks = fields["beats"], fields["chunks"]
+        written = chunks * max(beats / rate, _bursts(beats, self.memory.write_latency))
+        values = max(out + max(vectors * each, written), begin + reads + timing.outputs)
         through = max(begin + reads, values - ROOM * each)
         self.read_sums = through
         if outputs.get("done", 0):
             halves["sums"].emptied.append(through + 1)
             if follows:
                 halves["routes"].emptied.append(through + 1)
-        beats = fields["chunks"] * fields["beats"]
+        beats *= chunks
         if "routes_address" in fields:
-            routes = fields["chunks"] * fields["routes_beats"]
+            routes = chunks * fields["routes_beats"]
             beats += routes
             values += max(routes / rate, vectors)
-        return begin, values, beats
+        return values, beats
 
-    read_sums = 0
+
+def _bursts(beats, latency):
+    """Cycles for some beats at least, because only so many bursts are under way at once."""
+    return -(-beats // BURST) * (min(beats, BURST) + latency + _SLOT) / OUTSTANDING
 
 
 _BUFFER = {
