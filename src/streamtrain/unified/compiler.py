@@ -624,8 +624,7 @@ class _Backward(_Phase):
 
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        layers = compiler.plan.layers
-        self.before = layers[layers.index(layer) - 1]
+        self.before = compiler.plan.before(layer)
         self.title = f"BP of {layer.name}"
         self.source = compiler.errors[layer.name]
         self.outs = self.most = self.inputs.tiles
