@@ -90,7 +90,7 @@ def test_a_register_behind_block_ram_costs_a_cycle_once(depth, stall):
     queue, plain = (Queue(Q4_4, depth, lutram_depth=0, head=head) for head in (True, False))
     runs = [run_streams(each, {"i": codes}, {"o": 80}, stall=stall) for each in (queue, plain)]
     assert runs[0].received["o"] == runs[1].received["o"] == codes
-    if stall == 0.0:
+    if not stall:
         assert runs[0].times["i"] == runs[1].times["i"]
         assert runs[0].times["o"] == [time + 1 for time in runs[1].times["o"]]
 
