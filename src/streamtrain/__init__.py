@@ -14,7 +14,7 @@ Describe a :class:`Network`, :func:`plan` it for a board, and train it where you
 from importlib.metadata import version
 
 from streamtrain import data
-from streamtrain.design import Design, plan
+from streamtrain.design import Design, UnifiedDesign, plan
 from streamtrain.explore import load_board
 from streamtrain.explore.formats import study_formats
 from streamtrain.explore.search import explore
@@ -73,6 +73,7 @@ __all__ = [
     "SquaredHinge",
     "StepLR",
     "Trainer",
+    "UnifiedDesign",
     "connect",
     "data",
     "explore",

@@ -1,4 +1,4 @@
-"""A design: a plan, and the board it is for."""
+"""A design: a plan, and the board it is for. There is a class for each core, with the same verbs."""
 
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -14,8 +14,10 @@ from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.tables import html_table, text_table
+from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
+from streamtrain.unified.plan import lower as lower_to_array
 
-__all__ = ["LOSS_DSP", "Design", "plan"]
+__all__ = ["LOSS_DSP", "Design", "UnifiedDesign", "plan"]
 
 LOSS_DSP = 1
 """DSP slices besides those of the arrays: the loss multiplies errors by the learning rate."""
@@ -31,6 +33,7 @@ _COSTS = {
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
+_LANES = 8  # of the unified core, unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,22 @@ def _costs(plan, batch):
     }
 
 
+def _checked_board(design, kind):
+    """The board of a design with a plan of this kind, whose clock and board's name are put right."""
+    if not isinstance(design.plan, kind):
+        raise TypeError(f"Plan must be a {kind.__name__}, not {design.plan!r}")
+    clock = design.clock_mhz
+    if not isinstance(clock, Real) or isinstance(clock, bool):
+        raise TypeError(f"clock_mhz must be a number, not {clock!r}")
+    if not 0 < clock < float("inf"):
+        raise ValueError(f"clock_mhz must be positive, not {clock!r}")
+    object.__setattr__(design, "clock_mhz", float(clock))
+    target = load_board(design.board)
+    is_file = str(design.board).endswith(".toml")
+    object.__setattr__(design, "board", str(design.board) if is_file else target.name)
+    return target
+
+
 @dataclass(frozen=True)
 class Design(Record):
     """A network planned for a board: what everything else starts from.
@@ -113,17 +132,7 @@ class Design(Record):
     clock_mhz: float
 
     def __post_init__(self):
-        if not isinstance(self.plan, Plan):
-            raise TypeError(f"Plan must be a Plan, not {self.plan!r}")
-        if not isinstance(self.clock_mhz, Real) or isinstance(self.clock_mhz, bool):
-            raise TypeError(f"clock_mhz must be a number, not {self.clock_mhz!r}")
-        if not 0 < self.clock_mhz < float("inf"):
-            raise ValueError(f"clock_mhz must be positive, not {self.clock_mhz!r}")
-        object.__setattr__(self, "clock_mhz", float(self.clock_mhz))
-        target = load_board(self.board)
-        is_file = str(self.board).endswith(".toml")
-        object.__setattr__(self, "board", str(self.board) if is_file else target.name)
-        device = target.device
+        device = _checked_board(self, Plan).device
         if self.dsp > device.dsp:
             raise ValueError(
                 f"Design needs {self.dsp:,} DSP slices ({self.multipliers:,} multipliers "
@@ -236,10 +245,147 @@ class Design(Record):
         return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
+@dataclass(frozen=True)
+class UnifiedDesign(Record):
+    """A network planned for the unified core on a board: what everything else starts from.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.kernel.KernelPlan`
+    board : :class:`str`
+        Name of a known board, or a board file.
+    clock_mhz : :class:`float`
+        Clock of the core.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If the board is unknown, has too few DSP slices or too little DRAM, or the clock is not positive.
+    """
+
+    plan: KernelPlan
+    board: str
+    clock_mhz: float
+
+    def __post_init__(self):
+        target = _checked_board(self, KernelPlan)
+        device, numbers = target.device, self.plan.arithmetic
+        needed = self.multipliers * numbers.multiplier_dsp(device.family)
+        if needed > device.dsp:
+            raise ValueError(
+                f"{self.lanes} x {self.lanes} multipliers of {numbers.name} need {needed:,} DSP slices, but "
+                f"{self.board} has {device.dsp:,} ({device.name}); plan with fewer lanes"
+            )
+        if target.memory is None:
+            raise ValueError(
+                f"The unified core keeps weights and maps in DRAM, and {self.board} has none"
+            )
+        end, size = self.plan.base + sum(self.memory_bytes.values()), target.memory.mb << 20
+        if end > min(size, 1 << 32):
+            parts = ", ".join(f"{what} {_mb(count)}" for what, count in self.memory_bytes.items())
+            raise ValueError(
+                f"The design needs {_mb(end - self.plan.base)} of DRAM ({parts}) from {self.plan.base:#x} on, "
+                f"but {self.board} has {_mb(min(size, 1 << 32))}; plan with a smaller max_batch, or with "
+                f"weight_sets=1"
+            )
+
+    @property
+    def network(self):
+        """The network that is trained."""
+        return self.plan.network
+
+    @property
+    def lanes(self):
+        """Inputs, and outputs, that the array takes at once."""
+        return self.plan.array.lanes
+
+    @property
+    def multipliers(self):
+        """Multipliers of the array."""
+        return self.lanes**2
+
+    @property
+    def bound_cycles(self):
+        """Cycles of one sample's training step if every multiplier worked in every cycle."""
+        return self.network.training_macs / self.multipliers
+
+    @property
+    def memory_bytes(self):
+        """Bytes of DRAM that maps, weights and programs take; programs for whole mini-batches."""
+        return self.plan.memory_bytes
+
+    def estimate(self, batch=None):
+        """Cycles of a training step: a :class:`~streamtrain.unified.estimate.KernelEstimate`.
+
+        ``batch`` is the mini-batch, ``max_batch`` without.
+        """
+        from streamtrain.unified.estimate import estimate_kernel  # late: it brings the simulator
+
+        return estimate_kernel(self.plan, batch)
+
+    def golden(self):
+        """A :class:`~streamtrain.host.trainer.Trainer` on the golden model."""
+        from streamtrain.golden.kernel import GoldenKernel  # late: it brings a compiler
+
+        return Trainer(self.plan, GoldenKernel(self.plan))
+
+    def simulate(self, **options):
+        """A :class:`~streamtrain.host.trainer.Trainer` on compiled RTL, with simulated memory behind it.
+
+        Options are those of :class:`~streamtrain.simulate.SimulatedKernelTrainer`.
+        """
+        from streamtrain.simulate import SimulatedKernelTrainer  # late: it brings a compiler
+
+        return SimulatedKernelTrainer(self.plan, **options)
+
+    def verify(self, steps, **options):
+        """Train golden model and RTL side by side: :func:`streamtrain.simulate.verify_kernel`."""
+        from streamtrain.simulate import verify_kernel
+
+        return verify_kernel(self.plan, steps=steps, **options)
+
+    def table(self):
+        """Header and rows of a summary: a layer's channels, its map and kernel, passes and weights."""
+        weights = {row[0]: row[3] for row in self.network.table()[1]}
+        rows = [
+            (
+                layer.name,
+                f"{layer.n} -> {layer.m}",
+                f"{layer.rows}x{layer.columns}",
+                f"{layer.kernel}x{layer.kernel}",
+                layer.tiles[0] * (1 if layer.norm else len(layer.passes.tile)),
+                weights[layer.name],
+            )
+            for layer in self.plan.array.layers
+        ]
+        return ("layer", "channels", "map", "kernel", "passes", "weights"), rows
+
+    def _summary(self):
+        return (
+            f"{self.lanes} x {self.lanes} multipliers of {self.plan.arithmetic.name} on {self.board} at "
+            f"{self.clock_mhz:g} MHz, with {_mb(sum(self.memory_bytes.values()))} of DRAM: at least "
+            f"{self.bound_cycles:,.0f} cycles for a sample; mini-batches of up to {self.plan.max_batch}"
+            + (f"; frozen: {', '.join(frozen)}" if (frozen := self.network.frozen) else "")
+        )
+
+    def __str__(self):
+        return f"{text_table(*self.table())}\n{self._summary()}"
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
+
+
+def _mb(count):
+    return f"{count / 2**20:,.1f} MB"
+
+
 def plan(
     network,
     board="pynq_z2",
     *,
+    core="streaming",
     multipliers=None,
     foldings=None,
     numbers=None,
@@ -249,6 +395,11 @@ def plan(
     clock_mhz=None,
     seed=1,
     lutram_depth=DISTRIBUTED_DEPTH,
+    lanes=None,
+    depths=None,
+    data_bits=None,
+    base=None,
+    weight_sets=None,
 ):
     """Plan a network for a board.
 
@@ -257,13 +408,17 @@ def plan(
     network : :class:`~streamtrain.network.Network`
     board : :class:`str` or :class:`pathlib.Path`
         A known name, or a board file.
+    core : :class:`str`
+        ``"streaming"``: a pipeline with an array for each layer, and everything on the chip. ``"unified"``: one
+        array for all layers and phases, with DRAM behind it, for networks that do not fit.
     multipliers : :class:`int`, optional
         At most how many, shared out so that a training step takes few cycles. Without it and
         ``foldings``, as many as leave a quarter of the board's LUTs free.
     foldings : dict of (Pm, Pn, Pk) by layer name, optional
         Each layer's share, instead of ``multipliers``.
     numbers : :class:`~streamtrain.pipeline.numbers.Numbers`, optional
-        Formats of all layers.
+        Formats of all layers. Of the unified core, an :class:`~streamtrain.numeric.Arithmetic` or the name of
+        the format that is multiplied: ``"fp32"`` (the default), ``"bf16"``, ``"fp16"``, ``"fixed<16,8>"``.
     overrides : dict of :class:`~streamtrain.pipeline.numbers.Numbers` by layer name, optional
         Formats of single layers.
     in_flight : :class:`int`, optional
@@ -277,8 +432,17 @@ def plan(
     lutram_depth : :class:`int`
         Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
         ones in block RAM; 0 to 1024. Results and cycles do not depend on it.
+    lanes : :class:`int`, optional
+        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two, 8 without.
+    depths : :class:`~streamtrain.unified.buffers.Depths`, optional
+        Of the unified core's buffers; as large as whole layers without.
+    data_bits, base : :class:`int`, optional
+        Bits of a word of DRAM, 64 without, and the first address that the unified core may use, 0 without.
+    weight_sets : :class:`int`, optional
+        2, the default: the unified core keeps the weights of the step before until a step is complete, which
+        takes twice their memory. 1: it updates them where they lie.
 
-    Returns a :class:`Design`.
+    Returns a :class:`Design`, or of the unified core a :class:`UnifiedDesign`.
 
     Raises
     ------
@@ -291,6 +455,22 @@ def plan(
     if not isinstance(network, Network):
         raise TypeError(f"Network must be a Network, not {network!r}")
     target = load_board(board)
+    clock_mhz = target.clock_mhz if clock_mhz is None else clock_mhz
+    streaming = {
+        "multipliers": multipliers, "foldings": foldings, "overrides": overrides, "in_flight": in_flight,
+        "seed": None if seed == 1 else seed,
+        "lutram_depth": None if lutram_depth == DISTRIBUTED_DEPTH else lutram_depth,
+    }  # fmt: skip
+    unified = {"depths": depths, "data_bits": data_bits, "base": base, "weight_sets": weight_sets}
+    if core == "unified":
+        _refuse(streaming, core, ("lanes", "numbers", "max_batch", *unified))
+        array = lower_to_array(network, _LANES if lanes is None else lanes)
+        given = {name: value for name, value in unified.items() if value is not None}
+        numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
+        return UnifiedDesign(KernelPlan(array, numbers, max_batch, **given), board, clock_mhz)
+    if core != "streaming":
+        raise ValueError(f'core must be "streaming" or "unified", not {core!r}')
+    _refuse(unified | {"lanes": lanes}, core, ("numbers", "max_batch", *streaming))
     if multipliers is not None and foldings is not None:
         raise ValueError("Give multipliers or foldings, not both")
     in_flight = 2 if in_flight is None else in_flight
@@ -319,4 +499,11 @@ def plan(
         seed=seed,
         lutram_depth=lutram_depth,
     )
-    return Design(lowered, board, target.clock_mhz if clock_mhz is None else clock_mhz)
+    return Design(lowered, board, clock_mhz)
+
+
+def _refuse(others, core, own):
+    """Raise :exc:`ValueError` if an argument is given that only the other core takes."""
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"The {core} core takes no {name}; it takes {', '.join(own)}")

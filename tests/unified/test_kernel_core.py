@@ -1,26 +1,26 @@
 # amaranth: UnusedElaboratable=no
 """The whole core in front of a simulated memory: training steps equal the golden model's, bit for bit."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 import streamtrain as st
-from streamtrain.golden.channels import ROWS
-from streamtrain.golden.unified import UnifiedGolden, tiled
-from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
-from streamtrain.pipeline.generate import verilog_of
-from streamtrain.simulate.memory import MemoryTiming, SimulatedMemory, compile_memory_design
+from streamtrain.golden.kernel import GoldenKernel
+from streamtrain.host.trainer import Trainer
+from streamtrain.numeric import Fixed, FixedArithmetic, arithmetic
+from streamtrain.simulate.kernel import SimulatedKernelTrainer
+from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import Compiler
-from streamtrain.unified.core import UnifiedCore
-from streamtrain.unified.ip import UnifiedIP, unified_registers
+from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.plan import lower
 
 pytestmark = pytest.mark.xdist_group("memory simulations")
 
 FIXED = FixedArithmetic(Fixed(16, 10), Fixed(32, 20))
 LANES, IMAGES, BEAT = 4, 2, 64
-REGISTERS = unified_registers()
 
 
 def network():
@@ -44,123 +44,33 @@ def strided(columns, padding):
     )  # fmt: skip
 
 
-class Training:
-    """A core with its memory, and the golden model beside it."""
-
-    def __init__(self, numbers, depths=None, net=None, **options):
-        self.numbers, self.plan = numbers, lower(net or network(), LANES)
-        self.golden = UnifiedGolden(self.plan, numbers)
-        self.compiler = Compiler(self.plan, numbers, IMAGES, depths, data_bits=BEAT)
-        classes, depths = self.plan.layers[-1].m, self.compiler.depths
-        normalized = self.compiler.normalized
-        core = UnifiedCore(
-            numbers, LANES, depths, classes, self.compiler.fold, normalized, data_bits=BEAT
-        )
-        design = UnifiedIP(core)
-        library = compile_memory_design(lambda: verilog_of(design, "streamtrain"), BEAT)
-        self.programs = {}
-        end = self.compiler.programs
-        programs = {"evaluate": self.compiler.evaluation(), "step": self.compiler.step()}
-        images = {name: program.image() for name, program in programs.items()}
-        for name, image in images.items():
-            self.programs[name] = end
-            end += len(image)
-        self.memory = SimulatedMemory(library, -(-end // 4096) * 4096, **options)
-        for name, image in images.items():
-            self.put(self.programs[name], image)
-        for regions, tensors in (
-            (self.compiler.weights, self.golden.weights),
-            (self.compiler.biases, self.golden.biases),
-        ):
-            for name, tensor in tensors.items():
-                self.put_tiles(regions[name], _tiles(regions[name], tensor), "<u4")
-        for name, region in self.compiler.channels.items():
-            for number, rows in enumerate(self.channels(name)):
-                self.put(region.address + number * region.stride, rows.tobytes())
-
-    def channels(self, name):
-        """Registers of a batch norm's channels as they lie in memory, tile after tile."""
-        rows = self.golden.registers(name, IMAGES)
-        return np.ascontiguousarray(rows.reshape(ROWS, -1, LANES).transpose(1, 0, 2))
-
-    def put(self, address, content):
-        self.memory.contents[address : address + len(content)] = np.frombuffer(content, np.uint8)
-
-    def get(self, address, size):
-        return self.memory.contents[address : address + size].tobytes()
-
-    def codes(self, numbers, dtype):
-        """Bytes of numbers as the golden model has them."""
-        fmt = self.numbers.accumulator if dtype == "<u4" else self.numbers.operand
-        if isinstance(self.numbers, FloatArithmetic):
-            numbers = fmt.from_float32(numbers).astype(np.int64)
-        return (numbers & (1 << fmt.width) - 1).astype(dtype).tobytes()
-
-    def put_tiles(self, region, tiles, dtype):
-        """Numbers of tiles, each as it lies in memory."""
-        for number, tile in enumerate(tiles):
-            self.put(region.address + number * region.stride, self.codes(tile, dtype))
-
-    def run(self, program):
-        memory = self.memory
-        memory.write(REGISTERS["PROGRAM"].address, self.programs[program])
-        memory.write(REGISTERS["CONTROL"].address, 1)
-        memory.wait_for_irq(400_000)
-        return memory.read(REGISTERS["CYCLES"].address)
-
-    def put_samples(self, x, labels):
-        first = self.plan.layers[0]
-        maps = tiled(self.golden.numbers.operands(x), first.group)
-        region = self.compiler.inputs[first.name]
-        self.put_tiles(region, maps.reshape(-1, *maps.shape[2:]), self.operand)
-        for number, label in enumerate(labels):
-            region, word = self.compiler.targets, 1 << 4 * int(label)
-            self.put(region.address + number * region.stride, word.to_bytes(LANES // 2, "little"))
-
-    @property
-    def operand(self):
-        return f"<u{self.numbers.operand.width // 8}"
-
-    def check(self, what, region, tiles, dtype):
-        for number, tile in enumerate(tiles):
-            want = self.codes(tile, dtype)
-            got = self.get(region.address + number * region.stride, len(want))
-            assert got == want, f"{what}, tile {number}"
-
-    def check_scores(self, scores):
-        padded = np.zeros((len(scores), LANES), scores.dtype)
-        padded[:, : scores.shape[1]] = scores
-        region = self.compiler.outputs[self.plan.layers[-1].name]
-        self.check("scores", region, padded, self.operand)
-
-    def step(self, x, labels, lr):
-        """One on both sides; they must agree in scores, errors and weights. Returns its cycles."""
-        golden = self.golden
-        self.put_samples(x, labels)
-        rate = int(golden.numbers.rate(lr / len(x))) & (1 << self.numbers.rate.width) - 1
-        self.memory.write(REGISTERS["RATE"].address, rate)
-        cycles = self.run("step")
-        self.check_scores(golden._forward(x, training=True)[0])
-        golden.step(x, labels, lr)
-        for layer in self.plan.layers:
-            if layer.norm:
-                region = self.compiler.channels[layer.name]
-                for number, want in enumerate(self.channels(layer.name)):
-                    got = self.get(region.address + number * region.stride, want.nbytes)
-                    assert got == want.tobytes(), f"channels of {layer.name}, tile {number}"
-                continue
-            for name, regions, tensors in (
-                ("weights", self.compiler.weights, golden.weights),
-                ("biases", self.compiler.biases, golden.biases),
-            ):
-                region = regions[layer.name]
-                tiles = _tiles(region, tensors[layer.name])
-                self.check(f"{name} of {layer.name}", region, tiles, "<u4")
-        return cycles
+def train_both(net, numbers, depths=None):
+    """A few steps on golden model and core, whose memory is now fast, now slow. Both must give the same."""
+    plan = KernelPlan(lower(net, LANES), numbers, IMAGES, depths)
+    golden = Trainer(plan, GoldenKernel(plan))
+    rng = np.random.default_rng(0)
+    with closing(SimulatedKernelTrainer(plan, progress=False)) as simulated:
+        for images in (IMAGES, IMAGES, 1, IMAGES):  # programs for fewer are others
+            simulated.device.memory.timing = MemoryTiming(
+                read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
+            )
+            x = rng.normal(size=(images, *net.input_shape))
+            y = rng.integers(0, net.classes, images)
+            wanted, found = (trainer.step(x, y, lr=0.125) for trainer in (golden, simulated))
+            assert wanted.loss == found.loss
+            np.testing.assert_array_equal(wanted.predicted, found.predicted)
+            assert_same(golden, simulated)
+        x = rng.normal(size=(2 * IMAGES + 1, *net.input_shape))
+        y = golden.predict(x)
+        assert simulated.evaluate(x, y) == golden.evaluate(x, y)
+        assert_same(golden, simulated)
 
 
-def _tiles(region, tensor):
-    return tensor.reshape(region.tiles, -1)
+def assert_same(golden, simulated):
+    wanted, found = golden.state_dict(), simulated.state_dict()
+    assert list(wanted) == list(found)
+    for name, tensor in wanted.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
 SMALL = Depths(x=32, e=16, sums=24, weights=300, gradients=25, tiles=2)
@@ -173,23 +83,7 @@ SMALL = Depths(x=32, e=16, sums=24, weights=300, gradients=25, tiles=2)
     ids=["fixed", "fixed, small buffers", "bf16", "fp32, small buffers"],
 )
 def test_steps_equal_the_golden_models(numbers, depths):
-    training = Training(numbers, depths)
-    rng = np.random.default_rng(0)
-    for step in range(3):
-        training.memory.timing = MemoryTiming(
-            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
-        )
-        x = rng.normal(size=(IMAGES, 2, 8, 8))
-        training.step(x, rng.integers(0, 4, IMAGES), 0.25 / (1 + step))
-    before = training.memory.contents.copy()
-    training.put_samples(x, np.zeros(IMAGES, int))
-    training.run("evaluate")
-    training.check_scores(training.golden._forward(x)[0])
-    for regions in (training.compiler.weights, training.compiler.biases):
-        for region in regions.values():
-            own = slice(region.address, region.address + region.tiles * region.stride)
-            np.testing.assert_array_equal(training.memory.contents[own], before[own])
-    training.memory.close()
+    train_both(network(), numbers, depths)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +97,7 @@ def test_steps_equal_the_golden_models(numbers, depths):
 )  # fmt: skip
 def test_steps_with_strides(numbers, columns, padding, depths):
     """BP of tiles of a row or a column, in which some taps reach no pixel, and of rows that no kernel read."""
-    training = Training(numbers, depths, strided(columns, padding))
-    rng = np.random.default_rng(0)
-    for _ in range(2):
-        training.memory.timing = MemoryTiming(read_latency=int(rng.integers(1, 60)), stall=0.2)
-        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
-        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    training.memory.close()
+    train_both(strided(columns, padding), numbers, depths)
 
 
 def normalized():
@@ -233,19 +121,7 @@ def normalized():
     ids=["fp32", "bf16, small buffers"],
 )
 def test_steps_with_batch_norms(numbers, depths):
-    training = Training(numbers, depths, normalized())
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        training.memory.timing = MemoryTiming(
-            read_latency=int(rng.integers(1, 60)), stall=float(rng.choice([0.0, 0.3]))
-        )
-        x = rng.normal(size=(IMAGES, *training.plan.network.input_shape))
-        training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    training.put_samples(x, np.zeros(IMAGES, int))
-    training.run("evaluate")
-    training.check_scores(training.golden._forward(x)[0])
-    training.step(x, rng.integers(0, 3, IMAGES), 0.125)
-    training.memory.close()
+    train_both(normalized(), numbers, depths)
 
 
 @pytest.mark.parametrize(

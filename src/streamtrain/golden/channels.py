@@ -21,7 +21,8 @@ from streamtrain.numeric.floating import FP32
 from streamtrain.numeric.multiply import multiply_codes
 
 __all__ = [
-    "CONSTANTS", "MAGIC", "PROGRAMS", "ROWS", "Op", "Register", "constants", "run",
+    "CONSTANTS", "MAGIC", "PROGRAMS", "ROWS", "Op", "Register", "constants", "registers", "run",
+    "tensors", "with_constants",
 ]  # fmt: skip
 
 
@@ -67,6 +68,11 @@ R = Register
 
 ROWS = R.D + 1
 """Registers that are in memory: those before ``SUM``."""
+
+_TENSORS = {
+    R.GAMMA: "weight", R.BETA: "bias", R.RUNNING_MEAN: "running_mean",
+    R.RUNNING_VAR: "running_var",
+}  # fmt: skip
 
 CONSTANTS = {R.HALF: 0.5, R.THREE_HALVES: 1.5}
 
@@ -190,6 +196,44 @@ def constants(pixels, eps, momentum):
         R.UNBIASED: momentum * pixels / max(1, pixels - 1),
     }  # fmt: skip
     return {register: FP32.encode(value) for register, value in real.items()}
+
+
+def registers(plan, layer, weights):
+    """Registers of a batch norm's channels, (ROWS, tiles * lanes) as codes, but for its constants.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.plan.UnifiedPlan`
+    layer : :class:`~streamtrain.unified.plan.KernelLayer`
+    weights : dict of arrays
+        Real numbers by PyTorch's names.
+    """
+    rows = np.zeros((ROWS, layer.tiles[0] * layer.lanes), np.uint32)
+    for register, name in _TENSORS.items():
+        rows[register, : layer.m] = FP32.encode(weights[f"{layer.name}.{name}"])
+    offset = weights.get(f"{plan.before(layer).name}.bias", np.zeros(layer.m))
+    rows[R.OFFSET, : layer.m] = FP32.encode(offset)
+    minus = rows[R.RUNNING_MEAN] ^ np.uint32(1 << 31)
+    rows[R.SHIFT] = add_codes(rows[R.OFFSET], minus, FP32)
+    return rows
+
+
+def tensors(plan, layer, rows):
+    """Codes of what :func:`registers` was given, by name."""
+    found = {
+        f"{layer.name}.{name}": rows[register, : layer.m] for register, name in _TENSORS.items()
+    }
+    if plan.before(layer).bias:
+        found[f"{plan.before(layer).name}.bias"] = rows[R.OFFSET, : layer.m]
+    return found
+
+
+def with_constants(layer, rows, images):
+    """Registers for mini-batches of so many images."""
+    rows, pixels = rows.copy(), images * layer.rows * layer.columns
+    for register, code in constants(pixels, layer.norm.eps, layer.norm.momentum).items():
+        rows[register] = code
+    return rows
 
 
 def run(name, rows, sums, products, rate=0):

@@ -6,10 +6,10 @@ from streamtrain.golden import channels, passes
 from streamtrain.golden.channels import ROWS, Register
 from streamtrain.golden.softmax import PROBABILITY_BITS, SCORE, probabilities
 from streamtrain.numeric import FloatArithmetic, Round, requantize_codes
-from streamtrain.numeric.add import add_codes
 from streamtrain.numeric.floating import FP32
+from streamtrain.unified.plan import tiled
 
-__all__ = ["UnifiedGolden", "pooled", "tiled", "unpooled"]
+__all__ = ["UnifiedGolden", "pooled", "unpooled"]
 
 
 class UnifiedGolden:
@@ -42,14 +42,7 @@ class UnifiedGolden:
         self.weights, self.biases, self.channels = {}, {}, {}
         for layer in plan.layers:
             if layer.norm:
-                rows = np.zeros((ROWS, layer.tiles[0] * layer.lanes), np.uint32)
-                for row, name in zip(rows, _NORM_TENSORS, strict=False):
-                    row[: layer.m] = FP32.encode(initial[f"{layer.name}.{name}"])
-                offset = initial.get(f"{plan.before(layer).name}.bias", np.zeros(layer.m))
-                rows[Register.OFFSET, : layer.m] = FP32.encode(offset)
-                minus = rows[Register.RUNNING_MEAN] ^ np.uint32(1 << 31)
-                rows[Register.SHIFT] = add_codes(rows[Register.OFFSET], minus, FP32)
-                self.channels[layer.name] = rows
+                self.channels[layer.name] = channels.registers(plan, layer, initial)
                 continue
             weight = self.numbers.accumulators(initial[f"{layer.name}.weight"])
             self.weights[layer.name] = layer.pack(weight)
@@ -63,11 +56,11 @@ class UnifiedGolden:
         found = {}
         for layer in self.plan.layers:
             if layer.norm:
-                rows = FP32.decode(self.channels[layer.name][:, : layer.m])
-                for number, name in enumerate(_NORM_TENSORS):
-                    found[f"{layer.name}.{name}"] = rows[number]
-                if self.plan.before(layer).bias:
-                    found[f"{self.plan.before(layer).name}.bias"] = rows[Register.OFFSET]
+                rows = self.channels[layer.name]
+                found |= {
+                    name: FP32.decode(codes)
+                    for name, codes in channels.tensors(self.plan, layer, rows).items()
+                }
                 continue
             weight = self.numbers.real(layer.unpack(self.weights[layer.name]))
             shape = (layer.m, layer.n) if layer.linear else weight.shape
@@ -81,20 +74,23 @@ class UnifiedGolden:
     def registers(self, name, images):
         """Registers of a batch norm's channels as they must be in memory for mini-batches of so many images."""
         (layer,) = (layer for layer in self.plan.layers if layer.name == name)
-        return _with_constants(layer, self.channels[name], images)
+        return channels.with_constants(layer, self.channels[name], images)
 
     def forward(self, x):
         """Scores (samples, classes) of real-valued samples (samples, channels, rows, columns).
 
         Batch norms use their running statistics.
         """
-        return self._forward(x)[0]
+        return self.numbers.real_operands(self._forward(x)[0])
 
     def step(self, x, labels, lr):
         """Train with a mini-batch. Returns the scores that it had before."""
+        return self.train(x, labels, self.numbers.rate(lr / len(x)))
+
+    def train(self, x, labels, rate):
+        """Train with a mini-batch; ``rate`` is a code of what gradients are multiplied with."""
         scores, inputs, routes, normalized = self._forward(x, training=True)
         errors = self._loss(scores, labels)
-        rate = self.numbers.rate(lr / len(x))
         for layer in reversed(self.plan.layers):
             mine = inputs[layer.name]
             if layer.norm:
@@ -153,7 +149,7 @@ class UnifiedGolden:
 
     def _channels(self, layer, program, rows, x, errors, rate=0):
         """All registers of a batch norm's channels after a program, with sums of errors and of their products."""
-        rows = _with_constants(layer, rows, len(x))
+        rows = channels.with_constants(layer, rows, len(x))
         both = np.zeros((2, layer.tiles[0], passes.PARTIALS, layer.lanes), np.float32)
         if program != "evaluate":
             passes.channel_sums(x, errors, self.numbers.scalars, *both)
@@ -210,21 +206,6 @@ class UnifiedGolden:
         weights[...] = self.numbers.updated(weights, dw, rate)
         if layer.bias and not self.plan.norm_of(layer):
             biases[...] = self.numbers.updated(biases, db, rate)
-
-
-_NORM_TENSORS = (
-    "weight",
-    "bias",
-    "running_mean",
-    "running_var",
-)  # the first registers of a channel
-
-
-def _with_constants(layer, rows, images):
-    rows, pixels = rows.copy(), images * layer.rows * layer.columns
-    for register, code in channels.constants(pixels, layer.norm.eps, layer.norm.momentum).items():
-        rows[register] = code
-    return rows
 
 
 def _passes(lanes, tiles):
@@ -293,16 +274,6 @@ class _Numbers:
             codes = wide.from_float32
         step = self.arithmetic.scale(codes(gradients), rate)
         return self._numbers(wide, self.arithmetic.add(codes(weights), step))
-
-
-def tiled(maps, lanes):
-    """Maps (images, channels, rows, columns) as (images, tiles, rows, columns, lanes); the rest is zero."""
-    images, channels, rows, columns = maps.shape
-    tiles = -(-channels // lanes)
-    padded = np.zeros((images, tiles * lanes, rows, columns), maps.dtype)
-    padded[:, :channels] = maps
-    parts = padded.reshape(images, tiles, lanes, rows, columns)
-    return np.ascontiguousarray(parts.transpose(0, 1, 3, 4, 2))
 
 
 def pooled(maps, size, relu):

@@ -98,16 +98,15 @@ class Checkpoint:
 def described(plan, *, reals=False):
     """What training depends on, besides samples and settings, by the words of a message.
 
-    Foldings are among it only where random bits are: the multipliers share them out.
-
     Parameters
     ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    plan : :class:`~streamtrain.host.device.TrainablePlan`
     reals : :class:`bool`
         Whether the device is a float twin.
     """
     network = json.loads(plan.network.to_json())
     whole = {
+        "core": plan.core,
         "numbers": "real" if reals else "integer codes",
         "input shape": network["input_shape"],
         "loss": network["loss"].pop("kind"),
@@ -119,15 +118,8 @@ def described(plan, *, reals=False):
     facts = {"the network": whole}  # no layer's name
     for layer in network["layers"]:
         facts[layer.pop("name")] = layer
-    for stage in plan.stages:
-        formats = ("input", "weights", "stored", "output", "errors")
-        roundings = ("round_output", "round_errors", "round_weights")
-        facts[stage.name] |= {
-            **{f"format of {name}": str(getattr(stage, name)) for name in formats},
-            **{name: getattr(stage, name).value for name in roundings},
-        }
-        if plan.random_sites:
-            facts[stage.name]["folding"] = list(stage.folding)
+    for name, own in plan.layer_facts().items():
+        facts[name] |= own
     return facts
 
 

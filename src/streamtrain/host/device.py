@@ -6,7 +6,17 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["LOSS_FRAC", "Commands", "Device", "Op", "Results", "check_random"]
+from streamtrain.network import Network
+
+__all__ = [
+    "LOSS_FRAC",
+    "Commands",
+    "Device",
+    "Op",
+    "Results",
+    "TrainablePlan",
+    "check_random",
+]
 
 LOSS_FRAC = 12
 """Fractional bits of a loss."""
@@ -39,7 +49,7 @@ class Commands:
     update : array of 0 or 1
         Whether a mini-batch ends with this sample, so that the weights are updated after it.
     mantissa, shift : arrays
-        Learning rate as :meth:`streamtrain.pipeline.Plan.rate_code` gives it.
+        Learning rate as the plan's ``rate_code`` gives it.
     frozen : array, optional
         Which stages keep their weights, as bits, the first stage lowest; the same for all samples of a
         mini-batch. None without.
@@ -79,12 +89,14 @@ class Results:
     ----------
     scores : integer array, (samples, classes)
         Logits as codes of the last stage's output format.
-    loss : integer array, (samples,)
-        Codes with :data:`LOSS_FRAC` fractional bits; 0 where there was no label.
+    loss : array, (samples,)
+        Codes with :data:`LOSS_FRAC` fractional bits, or, where the host computes it, real numbers in units of
+        such a code; 0 where there was no label.
     predicted : integer array, (samples,)
         The first class with the largest score.
     cycles : integer array, (samples,), or None
-        Clock cycle at which the result left the hardware, where there is a clock.
+        Clock cycle at which the result left the hardware, where there is a clock. Where a mini-batch is
+        computed as a whole, its samples share its cycles evenly.
     """
 
     scores: np.ndarray
@@ -106,8 +118,72 @@ def check_random(plan, states):
             raise ValueError(f"Random state of {name} must be 1 to 2**32 - 1, not {state!r}")
 
 
+class TrainablePlan(Protocol):
+    """What a trainer asks of a plan, whichever core it is for.
+
+    Attributes
+    ----------
+    core : :class:`str`
+        ``"streaming"`` or ``"unified"``.
+    network : :class:`~streamtrain.network.Network`
+    max_batch : :class:`int`
+        Samples of a mini-batch, at most.
+    random_sites : tuple
+        Where numbers are rounded stochastically.
+    """
+
+    core: str
+    network: Network
+    max_batch: int
+    random_sites: tuple
+
+    @property
+    def sample_format(self):
+        """Format that samples are encoded in."""
+        ...
+
+    @property
+    def weight_formats(self) -> dict:
+        """Format in which the weights of each layer that has some are stored, by its name."""
+        ...
+
+    @property
+    def velocity_formats(self) -> dict:
+        """That of the velocities of layers that have some."""
+        ...
+
+    def command_codes(self, lr, batch, **others) -> dict[str, int]:
+        """Fields of a sample's :class:`Commands` that say how weights are updated.
+
+        Takes the learning rate of the mean over a mini-batch, its samples, and ``momentum``,
+        ``weight_decay`` and ``clip``, None for the network's own. Raises :exc:`ValueError` for what the
+        design cannot do.
+        """
+        ...
+
+    def frozen_code(self, names) -> int:
+        """The command's ``frozen``. Raises :exc:`ValueError` if layers cannot be frozen at run time."""
+        ...
+
+    def layer_facts(self) -> dict[str, dict]:
+        """What results depend on besides the network, by layer and the words of a message."""
+        ...
+
+    def encode_weights(self, weights) -> dict:
+        """Real weights by their names as they are stored."""
+        ...
+
+    def decode_weights(self, stored) -> dict:
+        """Undo :meth:`encode_weights`."""
+        ...
+
+
 class Device(Protocol):
-    """A place that trains. Tensors are integer codes; shapes are PyTorch's."""
+    """A place that trains. Shapes of tensors are PyTorch's.
+
+    Tensors are integer codes of their formats; weights that are stored in floating point are float32 numbers.
+    A device may have ``images``: it runs so many samples at once, and any other number is a waste.
+    """
 
     def run(self, x: np.ndarray, commands: Commands) -> Results:
         """Process samples ``x`` (samples, channels, rows, columns) in order."""
@@ -143,6 +219,6 @@ class Device(Protocol):
     def saturations(self) -> dict[str, dict[str, int]]:
         """Numbers saturated since the start: ``["conv1"]["output" | "errors" | "weights"]``.
 
-        With momentum also ``"velocity"``.
+        With momentum also ``"velocity"``. Nothing where none are counted.
         """
         ...

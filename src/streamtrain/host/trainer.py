@@ -22,7 +22,7 @@ from streamtrain.host.progress import HeldInterrupt, ProgressBar
 from streamtrain.host.replay import Rehearsal, Replay
 from streamtrain.host.results import Done, Evaluation, History, Step
 from streamtrain.network import check_layer_names
-from streamtrain.pipeline.optimizer import update_codes, velocity
+from streamtrain.numeric import Fixed
 
 __all__ = ["Trainer", "encode_samples", "training_commands"]
 
@@ -38,7 +38,7 @@ class Trainer:
 
     Parameters
     ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    plan : :class:`~streamtrain.host.device.TrainablePlan`
         What the device was generated from.
     device : :class:`~streamtrain.host.device.Device`
         Where it has a clock, ``device.cycle`` is the number of cycles since the start.
@@ -287,12 +287,12 @@ class Trainer:
     # -- State --------------------------------------------------------------------------------------
 
     def state_dict(self):
-        """Weights as integer codes of the formats they are stored in.
+        """Weights as they are stored: integer codes of their formats, or floating-point numbers.
 
-        Returns a dictionary of int64 arrays, ``"conv1.weight"`` shaped (out, in, rows, columns) or
+        Returns a dictionary of arrays, ``"conv1.weight"`` shaped (out, in, rows, columns) or
         (out, in), and ``"conv1.bias"`` shaped (out,): PyTorch's names and shapes. They are copies.
-        ``plan.decode_weights`` makes real weights of them. A float twin's are float64, in units of a
-        code.
+        Codes of fixed-point formats are int64; ``plan.decode_weights`` makes real weights of them. Weights
+        that are stored in floating point are float32. A float twin's are float64, in units of a code.
         """
         return {name: np.array(codes) for name, codes in self.device.read_weights().items()}
 
@@ -304,8 +304,8 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If a name is missing or unknown, or an array has another shape, no integers, or a code
-            outside its format. Nothing is changed then.
+            If a name is missing or unknown, or an array has another shape, another kind of numbers, or a
+            code outside its format. Nothing is changed then.
         """
         self.device.write_weights(self._checked(weights, self._weight_formats()))
 
@@ -315,14 +315,22 @@ class Trainer:
         if unknown:
             has = ", ".join(expected) or "none"
             raise ValueError(f"State has {unknown[0]}, but the network has {has}")
-        checked = {}
+        checked, reals = {}, self._holds_reals()
         for name, (shape, fmt) in expected.items():
             if name not in weights:
                 raise ValueError(f"State lacks {name} {shape}")
             codes = np.asarray(weights[name])
             if codes.shape != shape:
                 raise ValueError(f"State has {name} of {codes.shape}, but the network's is {shape}")
-            if np.issubdtype(codes.dtype, np.floating) and self._holds_reals():
+            if np.issubdtype(codes.dtype, np.floating) and reals:
+                checked[name] = codes
+                continue
+            if not isinstance(fmt, Fixed):
+                if codes.dtype != np.float32:
+                    raise TypeError(
+                        f"State must be float32, as weights are stored in {fmt.name}, but {name} is "
+                        f"{codes.dtype}; plan.encode_weights rounds real numbers"
+                    )
                 checked[name] = codes
                 continue
             if not np.issubdtype(codes.dtype, np.integer):
@@ -451,28 +459,23 @@ class Trainer:
 
     def _holds_reals(self):
         """Whether the device is a float twin: real numbers in units of a code, without limits."""
-        held = self.device.read_weights().values()
-        return all(np.issubdtype(codes.dtype, np.floating) for codes in held)
+        return not getattr(self.device, "exact", True)
 
     def _weight_formats(self):
         """Shape and format of each array of the state, by name."""
-        network, formats = self.plan.network, {}
-        shapes = {
-            layer.name: layer.weight_shape(network.input_of(layer.name)) for layer in network.layers
+        stored = self.plan.weight_formats
+        return {
+            name: (tensor.shape, stored[name.partition(".")[0]])
+            for name, tensor in self.plan.network.initial_weights().items()
         }
-        for stage in self.plan.stages:
-            formats[f"{stage.name}.weight"] = (shapes[stage.name], stage.stored)
-            if stage.bias:
-                formats[f"{stage.name}.bias"] = (shapes[stage.name][:1], stage.stored)
-        return formats
 
     def _velocity_formats(self):
         """The same of each array of the optimiser's state."""
-        kept = {stage.name: velocity(self.plan, stage) for stage in self.plan.stages}
+        kept = self.plan.velocity_formats
         return {
             f"{name}.velocity": (shape, kept[layer])
             for name, (shape, _) in self._weight_formats().items()
-            if kept[layer := name.partition(".")[0]]
+            if (layer := name.partition(".")[0]) in kept
         }
 
     # -- Arguments ----------------------------------------------------------------------------------
@@ -492,8 +495,7 @@ class Trainer:
         if not (np.isfinite(x.min()) and np.isfinite(x.max())):
             where = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
             raise ValueError(
-                f"Sample {where[0]} has {x[where]} at {where[1:]}, "
-                f"which {self.plan.stages[0].input} cannot hold"
+                f"Sample {where[0]} has {x[where]} at {where[1:]}, but samples must be finite"
             )
         return x
 
@@ -535,7 +537,8 @@ class Trainer:
 
         A ``keeper`` says where to begin, and keeps checkpoints.
         """
-        count, size, end = len(order), 1, 0
+        least = getattr(self.device, "images", 1)
+        count, size, end = len(order), least, 0
         ends = np.flatnonzero((commands.op != Op.TRAIN) | (commands.update == 1)) + 1
         done = Done(np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64))
         if keeper is not None:
@@ -546,8 +549,8 @@ class Trainer:
         with HeldInterrupt() as interrupt, ProgressBar(what, count, enabled=progress) as bar:
             while end < count:
                 first, started = end, perf_counter()
-                fit, least = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
-                end = int(ends[max(fit, least)])
+                fit, any_ = np.searchsorted(ends, (first + size, first), side="right") - (1, 0)
+                end = int(ends[max(fit, any_)])
                 if keeper is not None:
                     end = min(end, keeper.next(ends, first))
                 part = slice(first, end)
@@ -564,7 +567,8 @@ class Trainer:
                 interrupt.check()
                 # Grow slowly: the first chunk may wait for a compiler, and the next ones do not.
                 pace = (now - started) / (end - first)
-                size = max(1, min(4 * (end - first), int(_CHUNK_SECONDS / pace)))
+                size = min(4 * (end - first), int(_CHUNK_SECONDS / pace))
+                size = max(least, size // least * least)
         return done
 
 
@@ -575,7 +579,7 @@ def training_commands(
 
     Parameters
     ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    plan : :class:`~streamtrain.host.device.TrainablePlan`
     labels : integer array, (samples,)
     batch : :class:`int`
         Samples in a mini-batch.
@@ -610,21 +614,17 @@ def training_commands(
     for step, size in enumerate(sizes, first):
         rate = _rate(plan, lr, step)
         if (rate, size) not in known:
-            own = plan.rate_code(rate, size)
-            others = update_codes(
-                plan, rate, momentum=momentum, weight_decay=weight_decay, clip=clip
+            known[rate, size] = plan.command_codes(
+                rate, size, momentum=momentum, weight_decay=weight_decay, clip=clip
             )
-            known[rate, size] = (*own, *others.values())
-        rows.append(known[rate, size])
-    mantissa, shift, *others = np.repeat(np.array(rows, np.int64), sizes, axis=0).T
+        rows.append(tuple(known[rate, size].values()))
+    codes = np.repeat(np.array(rows, np.int64), sizes, axis=0).T
     return Commands(
         op=np.full(count, Op.TRAIN),
         label=np.asarray(labels),
         update=update,
-        mantissa=mantissa,
-        shift=shift,
-        frozen=np.full(count, _frozen_stages(plan, frozen)),
-        **dict(zip(("momentum", "decay", "clip"), others, strict=True)),
+        frozen=np.full(count, _frozen_code(plan, frozen)),
+        **dict(zip(known[rate, size], codes, strict=True)),
     )
 
 
@@ -640,20 +640,21 @@ def _rate(plan, lr, step):
     return rate
 
 
-def _frozen_stages(plan, names):
-    """Stages by their names, as bits."""
+def _frozen_code(plan, names):
+    """Layers by their names, as the plan codes them."""
     if isinstance(names, str):
         raise TypeError(
             f"frozen must be a sequence of layer names, such as [{names!r}], not {names!r}"
         )
     names = set(names)
-    check_layer_names(sorted(names, key=str), [stage.name for stage in plan.stages])
-    if all(stage.name in names or not stage.trainable for stage in plan.stages):
+    known = list(plan.weight_formats)
+    check_layer_names(sorted(names, key=str), known)
+    if names.issuperset(set(known).difference(plan.network.frozen)):
         raise ValueError(
             f"With {', '.join(sorted(names))} frozen, no layer is left to train; "
             f"evaluate() changes no weights"
         )
-    return sum(1 << number for number, stage in enumerate(plan.stages) if stage.name in names)
+    return plan.frozen_code(names)
 
 
 def encode_samples(plan, x):
@@ -661,10 +662,10 @@ def encode_samples(plan, x):
 
     Parameters
     ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
+    plan : :class:`~streamtrain.host.device.TrainablePlan`
     x : float array, or uint8 array, which is divided by 255
     """
-    fmt = plan.stages[0].input
+    fmt = plan.sample_format
     return fmt.encode(np.arange(256) / 255)[x] if x.dtype == np.uint8 else fmt.encode(x)
 
 

@@ -10,11 +10,12 @@ a pool would drop (the last row and column of an odd map) are never computed.
 from dataclasses import dataclass
 from math import ceil, log2, prod
 from operator import index
+from typing import ClassVar
 
 from streamtrain.network import CrossEntropy, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
-from streamtrain.pipeline.optimizer import check_update
+from streamtrain.pipeline.optimizer import check_update, update_codes, velocity
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 
@@ -331,6 +332,45 @@ class Plan(Record):
     def bound_cycles(self):
         """Cycles of one training step if every multiplier worked in every cycle."""
         return self.network.training_macs / self.multipliers
+
+    # What a trainer asks of a plan.
+
+    core: ClassVar[str] = "streaming"
+
+    @property
+    def sample_format(self):
+        return self.stages[0].input
+
+    @property
+    def weight_formats(self):
+        return {stage.name: stage.stored for stage in self.stages}
+
+    @property
+    def velocity_formats(self):
+        kept = {stage.name: velocity(self, stage) for stage in self.stages}
+        return {name: fmt for name, fmt in kept.items() if fmt}
+
+    def command_codes(self, lr, batch, **others):
+        mantissa, shift = self.rate_code(lr, batch)
+        return {"mantissa": mantissa, "shift": shift, **update_codes(self, lr, **others)}
+
+    def frozen_code(self, names):
+        return sum(1 << number for number, stage in enumerate(self.stages) if stage.name in names)
+
+    def layer_facts(self):
+        formats = ("input", "weights", "stored", "output", "errors")
+        roundings = ("round_output", "round_errors", "round_weights")
+        facts = {
+            stage.name: {
+                **{f"format of {name}": str(getattr(stage, name)) for name in formats},
+                **{name: getattr(stage, name).value for name in roundings},
+            }
+            for stage in self.stages
+        }
+        if self.random_sites:
+            for stage in self.stages:
+                facts[stage.name]["folding"] = list(stage.folding)
+        return facts
 
     def encode_weights(self, weights):
         """Real weights, by the names of :meth:`Network.initial_weights`, as stored codes.

@@ -9,6 +9,7 @@ from streamtrain.simulate.cycles import (
     steady_samples,
 )
 from streamtrain.simulate.device import HangError, SimulatedDevice
+from streamtrain.simulate.kernel import SimulatedKernel, SimulatedKernelTrainer
 from streamtrain.simulate.line import SimulatedLine
 from streamtrain.simulate.memory import (
     BrokenRuleError,
@@ -19,6 +20,7 @@ from streamtrain.simulate.memory import (
 )
 from streamtrain.simulate.trainer import SimulatedTrainer
 from streamtrain.simulate.verify import Difference, Verification, compare, verify
+from streamtrain.simulate.verify_kernel import compare_kernels, verify_kernel
 
 __all__ = [
     "BrokenRuleError",
@@ -29,16 +31,20 @@ __all__ = [
     "MemoryTiming",
     "SimulatedBus",
     "SimulatedDevice",
+    "SimulatedKernel",
+    "SimulatedKernelTrainer",
     "SimulatedLine",
     "SimulatedMemory",
     "SimulatedTrainer",
     "StepCycles",
     "Verification",
     "compare",
+    "compare_kernels",
     "compile_design",
     "compile_memory_design",
     "count_cycles",
     "cycles_per_sample",
     "steady_samples",
     "verify",
+    "verify_kernel",
 ]

@@ -22,14 +22,14 @@ class Difference:
     Parameters
     ----------
     step : :class:`int`
-        Sample, counted from 0.
+        Sample, counted from 0; of the unified core, a mini-batch.
     layer, phase, tensor : :class:`str`
         What computes the tensor: the layer's name, and "FP", "BP", "WU" or "loss"; "overlap" if the step is
         right when it runs alone.
     element : tuple
         Index in the tensor.
-    expected, found : :class:`int`
-        Codes.
+    expected, found : :class:`int` or :class:`float`
+        Codes; of the unified core, weights that are stored in floating point are numbers.
     cycle : :class:`int` or None
         Clock cycles from the step's start to the wrong value, when the step runs alone; None where
         there is no such moment.

@@ -19,6 +19,7 @@ Batch norms are computed tile of channels by tile. Sums of y and y * y are taken
 gives those of dy and dy * y. Of them, the channel processor makes what FP and BP multiply with.
 """
 
+from copy import copy
 from dataclasses import dataclass, field
 
 from streamtrain.golden.channels import PROGRAMS, ROWS, Register
@@ -140,6 +141,9 @@ class Compiler:
         Of the memory.
     base : :class:`int`
         First address.
+    weight_sets : :class:`int`
+        With 2, a step reads the weights of one set and writes those of the other: one that is cut short leaves
+        those of the step before as they are. With 1, weights are updated where they lie.
 
     Attributes
     ----------
@@ -152,6 +156,8 @@ class Compiler:
         sums over a mini-batch.
     normalized : :class:`int`
         Tiles of channels of the largest batch norm; 0 without.
+    sets : list of (dict, dict, dict) of :class:`Region` by layer
+        Weights, biases and channels of each set. ``weights``, ``biases`` and ``channels`` are those that are read.
     targets : :class:`Region`
         The classes of a mini-batch, as routes: the first bit of a class's lane is set.
     programs : :class:`int`
@@ -165,7 +171,8 @@ class Compiler:
     """
 
     def __init__(
-        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0
+        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0,
+        weight_sets=1,
     ):
         plan.check(arithmetic)
         self.plan, self.arithmetic, self.images = plan, arithmetic, images
@@ -177,7 +184,7 @@ class Compiler:
         if first.group < plan.lanes:
             self.fold = Fold(first.group, first.kernel, first.columns)
         self.inputs, self.outputs, self.routes, self.errors = {}, {}, {}, {}
-        self.weights, self.biases, self.channels, self.sums = {}, {}, {}, {}
+        self.sets, self.sums = [({}, {}, {}) for _ in range(weight_sets)], {}
         self._end = base
         operands, row, lanes = plan.lanes * arithmetic.operand.width, plan.lanes * 32, plan.lanes
         for number, layer in enumerate(plan.layers):
@@ -193,17 +200,33 @@ class Compiler:
             size = outs, layer.out_rows, layer.out_columns
             self.errors[name] = self._region(*size, operands, images)
             if layer.norm:
-                self.channels[name] = self._region(outs, written_rows(lanes), 1, row, 1)
+                for *_, channels in self.sets:
+                    channels[name] = self._region(outs, written_rows(lanes), 1, row, 1)
                 self.sums[name] = self._region(outs, READ_ROWS - ROWS, 1, row, 1)
                 continue
             # A tile is what belongs to a tile of output channels; a row, one of input channels.
             passes = len(layer.passes.tile)
             inputs = self.inputs[name].tiles
-            self.weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
-            self.biases[name] = self._region(1, outs, 1, row, 1)
+            for weights, biases, _ in self.sets:
+                weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
+                biases[name] = self._region(1, outs, 1, row, 1)
         self.normalized = max((layer.tiles[0] for layer in plan.layers if layer.norm), default=0)
         self.targets = self._region(1, 1, 1, PLACES * lanes, images)
         self.programs = self._end
+        self._use(0)
+
+    def _use(self, read):
+        """Read the weights of one set, and write those of the next."""
+        self.weights, self.biases, self.channels = self.sets[read]
+        after = self.sets[(read + 1) % len(self.sets)]
+        self.new_weights, self.new_biases, self.new_channels = after
+
+    def variant(self, images, read=0):
+        """A compiler for the same memory: of programs for so many images, with the weights of one set."""
+        other = copy(self)
+        other.images = images
+        other._use(read)
+        return other
 
     def _region(self, tiles, rows, columns, bits, images):
         region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes, [0] * images)
@@ -275,7 +298,8 @@ class Compiler:
     def _channels(self, program, layer, name):
         """Run a program on the channels of a batch norm, tile after tile."""
         one, lanes = range(1), self.plan.lanes
-        channels, sums = self.channels[layer.name], self.sums[layer.name]
+        channels, sums = self.held[layer.name], self.sums[layer.name]
+        new = self.new_channels[layer.name] if name == "train" else channels
         for number in range(layer.tiles[0]):
             tile = range(number, number + 1)
             read = [(channels, range(ROWS))] + [(sums, range(sums.rows))] * (name == "back")
@@ -285,19 +309,22 @@ class Compiler:
                     Kind.LOAD, target=Target.MASTERS, **part | {"words": part["beats"]},
                     last=0, after=region.written[0],
                 )  # fmt: skip
-            written = channels.part(one, tile, range(written_rows(lanes)))
+            written = new.part(one, tile, range(written_rows(lanes)))
             command = {
                 "program": list(PROGRAMS).index(name), "tile": number,
                 "partials": min(PARTIALS, layer.rows * layer.columns),
             }  # fmt: skip
-            self.store(program, channels, one, written, normalize=1, channels=command)
+            self.store(program, new, one, written, normalize=1, channels=command)
+        self.held[layer.name] = new
 
     def _begin(self):
         for regions in (
-            self.outputs, self.routes, self.errors, self.weights, self.biases, self.channels, self.sums,
+            self.outputs, self.routes, self.errors, self.sums, self.weights, self.biases, self.channels,
+            self.new_weights, self.new_biases, self.new_channels,
         ):  # fmt: skip
             for region in regions.values():
                 region.written = [0] * len(region.written)
+        self.held = dict(self.channels)  # registers of batch norms, as they are now
         return Program(self.layouts)
 
     # -- loads and stores --------------------------------------------------------------------------
@@ -360,9 +387,10 @@ class Compiler:
             if tiles and phase.area(rows) <= depths.sums and phase.aligned(rows)
         ]
         if not found:
+            least = min(filter(phase.aligned, _row_sizes(phase.rows, phase.row_step)))
             raise ValueError(
-                f"{phase.title} needs {phase.read_area(phase.row_step)} vectors of inputs and "
-                f"{phase.area(phase.row_step)} sums at once; the buffers have {depths.x} and {depths.sums}"
+                f"{phase.title} needs {phase.read_area(least)} vectors of inputs and "
+                f"{phase.area(least)} sums at once; the buffers have {depths.x} and {depths.sums}"
             )
         # As many rows as possible; but rather fewer, if then all inputs are there at once.
         rows, tiles = next((f for f in found if f[1] == phase.needed), found[0])
@@ -562,7 +590,7 @@ class _Forward(_Phase):
         norm = compiler.plan.norm_of(self.layer)
         if norm:
             rows = range(Register.SHIFT, Register.SHIFT + 1)
-            shifts = compiler.channels[norm.name]
+            shifts = compiler.held[norm.name]
             compiler.load(program, Target.BIASES, shifts, one, group, rows, last=0)
         else:
             compiler.load(program, Target.BIASES, compiler.biases[name], one, one, group, last=0)
@@ -759,16 +787,20 @@ class _Update(_Phase):
 
     def store(self, program, outs, part):
         compiler, name, one = self.compiler, self.layer.name, range(1)
-        weights, biases = compiler.weights[name], compiler.biases[name]
-        parts = [(weights, weights.part(one, outs, part), 0, len(outs) * len(part) * self.blocks)]
+        parts = [(compiler.weights, compiler.new_weights, (one, outs, part))]
         if self.layer.bias and not compiler.plan.norm_of(self.layer) and part.start == 0:
-            parts.append((biases, biases.part(one, one, outs), 1, len(outs)))
-        for region, chunks, is_bias, count in parts:
+            parts.append((compiler.biases, compiler.new_biases, (one, one, outs)))
+        for number, (old, new, which) in enumerate(parts):
             # Of the same weights, there are none under way: each is written once in a program.
-            masters = chunks | {"words": chunks["beats"]}
+            masters = old[name].part(*which)
+            masters["words"] = masters["beats"]
             program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
-            update = {"biases": is_bias, "count": count, "done": region is parts[-1][0]}
-            compiler.store(program, region, one, chunks, update=1, weights=update)
+            update = {
+                "biases": number, "done": number == len(parts) - 1,
+                "count": len(outs) * (1 if number else len(part) * self.blocks),
+            }  # fmt: skip
+            region = new[name]
+            compiler.store(program, region, one, region.part(*which), update=1, weights=update)
 
 
 class _Norm(_Phase):
@@ -782,7 +814,7 @@ class _Norm(_Phase):
     def _load_channels(self, program, tile, bias, blocks):
         """Load a register of a tile as biases, and the first blocks as weights."""
         compiler, one = self.compiler, range(1)
-        region = compiler.channels[self.layer.name]
+        region = compiler.held[self.layer.name]
         compiler.load(program, Target.BIASES, region, one, tile, range(bias, bias + 1), last=0)
         rows = range(ROWS, ROWS + blocks * self.lanes)
         compiler.load(program, Target.WEIGHTS, region, one, tile, rows)

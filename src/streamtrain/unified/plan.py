@@ -21,7 +21,7 @@ from streamtrain.network.layers import BatchNorm2d
 from streamtrain.numeric import FloatArithmetic
 from streamtrain.records import Record
 
-__all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower"]
+__all__ = ["KernelLayer", "Passes", "UnifiedPlan", "lower", "tiled"]
 
 
 class Passes(NamedTuple):
@@ -305,6 +305,16 @@ def _lowered(layer, shape, followers, before, layers, lanes):
         lanes=lanes,
         norm=layer if layer.stem == "norm" else None,
     )
+
+
+def tiled(maps, lanes):
+    """Maps (images, channels, rows, columns) as (images, tiles, rows, columns, lanes); the rest is zero."""
+    images, channels, rows, columns = maps.shape
+    tiles = -(-channels // lanes)
+    padded = np.zeros((images, tiles * lanes, rows, columns), maps.dtype)
+    padded[:, :channels] = maps
+    parts = padded.reshape(images, tiles, lanes, rows, columns)
+    return np.ascontiguousarray(parts.transpose(0, 1, 3, 4, 2))
 
 
 def _up(value, step):

@@ -1,3 +1,6 @@
+# amaranth: UnusedElaboratable=no
+# Units are made to be asked for their latency only.
+
 """Errors of scores: softmax less the target, in gates. :mod:`streamtrain.golden.softmax` is the same in NumPy."""
 
 from operator import index

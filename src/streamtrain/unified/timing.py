@@ -1,3 +1,6 @@
+# amaranth: UnusedElaboratable=no
+# The array is made to be asked for its latencies only.
+
 """How many cycles a program takes: what each record costs in closed form, and who waits for whom.
 
 Program fetch, loader, engine and storer each work off their own records in order. So the time at which a
@@ -246,7 +249,9 @@ class _Run:
         elif target is Target.MASTERS:
             blocks = chunks * beats // timing.block
             begin = max(begin, halves["gradients"].full() + READ_LATENCY + 1)
-            cost = max(cost, chunks * beats / memory.write_rate) + READ_LATENCY * max(1, blocks)
+            ahead = 2 * BURST  # beats that the writer has room for
+            slow = (chunks * beats - ahead) / memory.write_rate
+            cost = max(cost, chunks * beats + READ_LATENCY * max(1, blocks), slow)
         else:
             name = _BUFFER[target]
             begin = max(begin, halves[name].free() + 1)

@@ -1,0 +1,103 @@
+"""What a plan of the unified core costs in cycles."""
+
+from dataclasses import dataclass
+from operator import index
+
+from streamtrain.records import Record
+from streamtrain.tables import html_table, text_table
+from streamtrain.unified.kernel import KernelPlan
+from streamtrain.unified.timing import KernelTiming, ProgramCycles
+
+__all__ = ["KernelEstimate", "estimate_kernel"]
+
+_PHASES = ("FP", "BP", "WU")
+
+
+@dataclass(frozen=True)
+class KernelEstimate(Record):
+    """What a plan of the unified core costs in cycles.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.kernel.KernelPlan`
+    batch : :class:`int`
+        Samples of a mini-batch.
+    step, prediction : :class:`~streamtrain.unified.timing.ProgramCycles`
+        Of a training step on a mini-batch, and of its scores alone.
+    """
+
+    plan: KernelPlan
+    batch: int
+    step: ProgramCycles
+    prediction: ProgramCycles
+
+    @property
+    def cycles(self):
+        """Cycles of a sample while training: its share of a mini-batch's."""
+        return self.step.total / self.batch
+
+    @property
+    def bound_cycles(self):
+        """Cycles of a sample if every multiplier worked in every cycle."""
+        return self.plan.network.training_macs / self.plan.array.lanes**2
+
+    @property
+    def utilisation(self):
+        """Part of all multipliers' cycles in which they work."""
+        return self.bound_cycles / self.cycles
+
+    def table(self):
+        """Header and rows: cycles of each layer's phases on a mini-batch, each of them alone."""
+        timing, compiler = _timing(self.plan), self.plan.compiler.variant(self.batch)
+        phases, rows = set(compiler.phases), []
+        for layer in self.plan.array.layers:
+            cycles = [
+                timing.cycles(compiler.single(phase, layer.name)).total
+                if (phase, layer.name) in phases
+                else ""
+                for phase in _PHASES
+            ]
+            rows.append((layer.name, *cycles))
+        return ("layer", *_PHASES), rows
+
+    def _summary(self):
+        return (
+            f"{self.step.total:,} cycles for a mini-batch of {self.batch}, {self.cycles:,.0f} for a sample: "
+            f"{self.utilisation:.0%} of the multipliers' cycles; its {self.step.binds} is the busiest. "
+            f"{self.prediction.total:,} cycles for its scores alone"
+        )
+
+    def __str__(self):
+        return f"{text_table(*self.table())}\n{self._summary()}"
+
+    def _repr_html_(self):
+        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
+
+
+def _timing(plan):
+    return KernelTiming(
+        plan.arithmetic, plan.array.lanes, plan.network.classes, data_bits=plan.data_bits
+    )
+
+
+def estimate_kernel(plan, batch=None):
+    """Cycles of a training step: a :class:`KernelEstimate`.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.kernel.KernelPlan`
+    batch : :class:`int`, optional
+        Samples of a mini-batch; as many as the plan takes without.
+
+    Raises
+    ------
+    ValueError
+        If the mini-batch is empty, or larger than planned.
+    """
+    batch = plan.max_batch if batch is None else index(batch)
+    if not 1 <= batch <= plan.max_batch:
+        raise ValueError(f"Batch must be 1 to {plan.max_batch}, as planned, not {batch}")
+    timing, compiler = _timing(plan), plan.compiler.variant(batch)
+    return KernelEstimate(
+        plan, batch, timing.cycles(compiler.step()), timing.cycles(compiler.evaluation())
+    )
