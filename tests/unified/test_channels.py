@@ -23,21 +23,29 @@ R = Register
 NUMBERS = list(PROGRAMS)
 
 
-def processed(lanes, jobs, *, beat=64, pause=0.3):
-    """Rows that the gates write for jobs of (program, rate, rows that are read), and their cycles."""
+def processed(lanes, jobs, *, beat=64, pause=0.3, partials=PARTIALS):
+    """Rows that the gates write for jobs of (program, rate, rows), and their cycles.
+
+    They read those rows that belong to the program; ``train`` gets the others of the sums that were stored.
+    """
+    own = {"train": ROWS, "evaluate": ROWS, "back": READ_ROWS}
     dut, rng = ChannelProcessor(lanes, data_bits=beat), random.Random(1)
     words = beat // 32
     found, cycles = [], []
     beats = [
         sum(int(code) << 32 * n for n, code in enumerate(codes))
-        for _, _, rows in jobs
-        for codes in rows.reshape(-1, words)
+        for name, _, rows in jobs
+        for codes in rows[: own[name]].reshape(-1, words)
     ]
 
     async def command(ctx):
-        for name, rate, _ in jobs:
+        for number, (name, rate, _) in enumerate(jobs):
             ctx.set(dut.rate, rate)
-            payload = {"program": NUMBERS.index(name)}
+            payload = {
+                "program": NUMBERS.index(name),
+                "tile": number,
+                "partials": partials,
+            }
             ctx.set(dut.command.payload, channels_layout().const(payload))
             ctx.set(dut.command.valid, 1)
             count, ready = 0, False
@@ -67,8 +75,15 @@ def processed(lanes, jobs, *, beat=64, pause=0.3):
             if valid and ready:
                 found.extend(payload >> 32 * n & 0xFFFFFFFF for n in range(words))
 
+    async def answer(ctx):
+        async for _, _, row, lane, job in ctx.tick().sample(
+            dut.row, dut.lane, dut.command.payload.tile
+        ):
+            ctx.set(dut.word, int(jobs[job][2][ROWS + row][lane]))
+
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
+    simulator.add_process(answer)
     for process in (command, give, take):
         simulator.add_testbench(process)
     simulator.run()
@@ -115,6 +130,17 @@ def test_takes_a_word_in_a_cycle_and_an_operation_in_one_for_each_channel():
     operations = program_cycles(PROGRAMS["train"], lanes)
     assert operations == (len(PROGRAMS["train"]) + 1) * (lanes + 1)
     assert cycles <= (READ_ROWS + written_rows(lanes)) * lanes + operations + 10
+
+
+def test_a_small_map_has_fewer_partial_sums():
+    lanes = 4
+    rows, sums, products, _ = drawn(lanes, np.random.default_rng(0))
+    few = [
+        np.where(np.arange(PARTIALS)[:, None] < 6, a, 0).astype(np.uint32) for a in (sums, products)
+    ]
+    job = "train", 0, np.concatenate([rows, sums, products])
+    (got,), _ = processed(lanes, [job], partials=6)
+    np.testing.assert_array_equal(got[:ROWS], channels.run("train", rows, *few)[:ROWS])
 
 
 def test_numbers_are_right():

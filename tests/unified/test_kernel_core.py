@@ -147,9 +147,9 @@ def test_buffers_that_are_too_small_are_named(small, culprit):
     [
         (
             {"tiles": 7},
-            "WU of norm1 needs 8 vectors of biases' gradients at once; the buffer has 7",
+            "WU of norm3 needs 8 vectors of biases' gradients at once; the buffer has 7",
         ),
-        ({"gradients": 7}, "WU of norm1 needs 8 blocks of gradients"),
+        ({"gradients": 7}, "WU of norm3 needs 8 blocks of gradients"),
     ],
 )
 def test_buffers_that_are_too_small_for_batch_norms_are_named(small, culprit):

@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from streamtrain.golden.channels import CONSTANTS, MAGIC, PROGRAMS, ROWS, Op, Register
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.numeric.add import FloatAdder
 from streamtrain.numeric.floating import FP32
 from streamtrain.numeric.multiply import FloatMultiplier
@@ -27,12 +28,25 @@ _INSTRUCTION = data.StructLayout({
 
 
 def channels_layout():
-    """``program``: number of one of :data:`~streamtrain.golden.channels.PROGRAMS`."""
-    return data.StructLayout({"program": range(len(PROGRAMS))})
+    """What a processor does.
+
+    ====================  ==========================================================================
+    field                 meaning
+    ====================  ==========================================================================
+    program               number of one of :data:`~streamtrain.golden.channels.PROGRAMS`
+    tile                  of whose stored sums it is (``train``)
+    partials              how many there are; a small map has fewer pixels
+    ====================  ==========================================================================
+    """
+    return data.StructLayout({
+        "program": range(len(PROGRAMS)), "tile": 10, "partials": range(PARTIALS + 1),
+    })  # fmt: skip
 
 
 READ_ROWS = int(Register.A)
 """Rows that a processor reads: registers, and partial sums."""
+
+_TRAIN, _BACK = (list(PROGRAMS).index(name) for name in ("train", "back"))
 
 
 def written_rows(lanes):
@@ -48,8 +62,9 @@ def program_cycles(program, lanes):
 class ChannelProcessor(wiring.Component):
     """Runs a program of :mod:`streamtrain.golden.channels` on a tile of channels.
 
-    Rows of ``lanes`` words come in: registers, with the sums of a mini-batch behind them. Registers go out, and
-    a and c as blocks of weights.
+    Rows of ``lanes`` words come in: registers, and for ``back`` the sums of a mini-batch behind them; for ``train``,
+    those are in :class:`~streamtrain.unified.stored_sums.StoredSums`. Registers go out, and a and c as blocks of
+    weights.
 
     Parameters
     ----------
@@ -64,7 +79,10 @@ class ChannelProcessor(wiring.Component):
     rate : :py:`In(FP32)`
         What gradients are multiplied with. It stays while there are commands.
     i : :py:`In(stream.Signature(unsigned(data_bits)))`
-        :data:`READ_ROWS` rows.
+        The rows.
+    row, lane : :py:`Out(...)`
+        A stored sum; ``word`` is it, one cycle later.
+    word : :py:`In(32)`
     o : :py:`Out(stream.Signature(unsigned(data_bits)))`
         :func:`written_rows` rows.
 
@@ -82,6 +100,9 @@ class ChannelProcessor(wiring.Component):
             "rate": In(FP32),
             "i": In(beats),
             "o": Out(beats),
+            "row": Out(range(2 * PARTIALS)),
+            "lane": Out(range(self.lanes)),
+            "word": In(FP32.width),
         })
 
     def elaborate(self, platform):
@@ -103,24 +124,51 @@ class ChannelProcessor(wiring.Component):
         end = lane == self.lanes - 1
         word = pack.i.payload.word
         running, draining = Signal(), Signal()
+        late = Signal(data.StructLayout({"row": len(row), "lane": len(lane), "valid": 1}))
         through, drained = self._run(m, running, draining, ports, write, place)
         with m.FSM():
             with m.State("load"):
                 m.d.comb += [
-                    regroup.o.ready.eq(1),
+                    regroup.o.ready.eq(self.command.valid),
                     write.addr.eq(place(lane, row)),
                     write.data.eq(regroup.o.payload),
-                    write.en.eq(regroup.o.valid),
+                    write.en.eq(regroup.o.valid & self.command.valid),
                 ]
-                with m.If(regroup.o.valid):
+                back = self.command.payload.program == _BACK
+                with m.If(regroup.o.valid & self.command.valid):
                     m.d.sync += lane.eq(Mux(end, 0, lane + 1))
                     with m.If(end):
                         m.d.sync += row.eq(row + 1)
-                        with m.If(row == READ_ROWS - 1):
+                        with m.If(row == Mux(back, READ_ROWS, ROWS) - 1):
                             m.d.sync += row.eq(0)
-                            m.next = "wait"
-            with m.State("wait"), m.If(self.command.valid):
-                m.next = "run"
+                            with m.If(self.command.payload.program == _TRAIN):
+                                m.next = "sums"
+                            with m.Else():
+                                m.next = "run"
+            with m.State("sums"):
+                m.d.comb += [
+                    self.row.eq(row),
+                    self.lane.eq(lane),
+                    write.addr.eq(place(late.lane, late.row + ROWS)),
+                    write.data.eq(
+                        Mux(
+                            late.row[: len(self.row) - 1] < self.command.payload.partials,
+                            self.word,
+                            0,
+                        )
+                    ),
+                    write.en.eq(late.valid),
+                ]
+                m.d.sync += [
+                    late.row.eq(row),
+                    late.lane.eq(lane),
+                    late.valid.eq(row < 2 * PARTIALS),
+                ]
+                with m.If(row < 2 * PARTIALS):
+                    m.d.sync += [lane.eq(Mux(end, 0, lane + 1)), row.eq(row + end)]
+                with m.Else():
+                    m.d.sync += [row.eq(0), late.valid.eq(0)]
+                    m.next = "run"
             with m.State("run"):
                 m.d.comb += running.eq(1)
                 with m.If(through):

@@ -15,9 +15,8 @@ WU    gradients of some      those groups; images and rows               inputs 
       blocks
 ====  =====================  ==========================================  ==============================
 
-Batch norms are computed tile of channels by tile. Before FP, WU with the inputs in place of the errors, too, gives
-sums of y and y * y; before BP, WU gives those of dy and dy * y. Of them, the channel processor makes
-what FP and BP multiply with.
+Batch norms are computed tile of channels by tile. Sums of y and y * y are taken while y is stored; before BP, WU
+gives those of dy and dy * y. Of them, the channel processor makes what FP and BP multiply with.
 """
 
 from copy import copy
@@ -199,6 +198,8 @@ class Compiler:
     channels, sums : dict of :class:`Region` by layer
         Of batch norms, for each tile: the channels' registers, and blocks with a and c on their diagonals; partial
         sums over a mini-batch.
+    normalized : :class:`int`
+        Tiles of channels of the largest batch norm; 0 without.
     sets : list of (dict, dict, dict) of :class:`Region` by layer
         Weights, biases and channels of each set. ``weights``, ``biases`` and ``channels`` are those that are read.
     targets : :class:`Region`
@@ -255,8 +256,9 @@ class Compiler:
             for weights, biases, _ in self.sets:
                 weights[name] = self._region(outs, inputs, passes // inputs * lanes, row, 1)
                 biases[name] = self._region(1, outs, 1, row, 1)
+        self.normalized = max((layer.tiles[0] for layer in plan.layers if layer.norm), default=0)
         self.configuration = core_configuration(
-            arithmetic, plan.lanes, self.depths, plan.layers[-1].m, self.fold, self.sets[0][-1], data_bits,
+            arithmetic, plan.lanes, self.depths, plan.layers[-1].m, self.fold, self.normalized, data_bits,
             address_bits,
         )  # fmt: skip
         self.targets = self._region(1, 1, 1, PLACES * lanes, images)
@@ -330,8 +332,6 @@ class Compiler:
             program.phases.append((len(program.records), phase, name))
             layer = layers[name]
             if phase == "FP" and layer.norm:
-                if training:
-                    self._update(program, layer, _NormUpdate(self, layer, self.inputs[name]))
                 self._channels(program, layer, "train" if training else "evaluate")
                 self._sums(program, _NormForward(self, layer))
             elif phase == "FP":
@@ -340,7 +340,7 @@ class Compiler:
             elif phase == "BP":
                 self._sums(program, (_NormBackward if layer.norm else _Backward)(self, layer))
             elif layer.norm:
-                self._update(program, layer, _NormUpdate(self, layer, self.errors[name]))
+                self._update(program, layer, _NormUpdate(self, layer))
                 self._channels(program, layer, "back")
             else:
                 self._update(program, layer, _Update(self, layer))
@@ -353,14 +353,18 @@ class Compiler:
         new = self.new_channels[layer.name] if name == "train" else channels
         for number in range(layer.tiles[0]):
             tile = range(number, number + 1)
-            for region, rows in ((channels, range(ROWS)), (sums, range(sums.rows))):
+            read = [(channels, range(ROWS))] + [(sums, range(sums.rows))] * (name == "back")
+            for region, rows in read:
                 part = region.part(one, tile, rows)
                 program.add(
                     Kind.LOAD, target=Target.MASTERS, **part | {"words": part["beats"]},
                     last=0, after=region.written[0],
                 )  # fmt: skip
             written = new.part(one, tile, range(written_rows(lanes)))
-            command = {"program": list(PROGRAMS).index(name)}
+            command = {
+                "program": list(PROGRAMS).index(name), "tile": number,
+                "partials": min(PARTIALS, layer.rows * layer.columns),
+            }  # fmt: skip
             self.store(program, new, one, written, normalize=1, channels=command)
         self.held[layer.name] = new
 
@@ -678,6 +682,12 @@ class _Forward(_Phase):
             places = {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
             program.writes += part["chunks"]
         chunks = region.part(images, sub, pooled)
+        if compiler.plan.norm_of(layer):
+            first = rows.start * columns
+            places["sums"] = {
+                "wanted": 1, "tile": sub.start, "tiles": len(sub), "pixel": first % PARTIALS,
+                "fresh": images.start == 0 and first < PARTIALS,
+            }  # fmt: skip
         compiler.store(program, region, images, chunks, map=outputs, **places)
         routes.wrote(images, program.writes)
         if self.scored:
@@ -695,8 +705,7 @@ class _Backward(_Phase):
 
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        layers = compiler.plan.layers
-        self.before = layers[layers.index(layer) - 1]
+        self.before = compiler.plan.before(layer)
         self.title = f"BP of {layer.name}"
         self.source = compiler.errors[layer.name]
         self.outs = self.most = self.inputs.tiles
@@ -802,7 +811,7 @@ class _Update(_Phase):
 
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        self.source, self.errors = self.inputs, compiler.errors[layer.name]
+        self.source = self.inputs
         self.most = layer.tiles[0]
         self.blocks = len(layer.passes.tile) // self.inputs.tiles
 
@@ -816,7 +825,7 @@ class _Update(_Phase):
     def load(self, program, images, rows, outs, part):
         compiler = self.compiler
         compiler.load(program, self.x_target, self.source, images, part, self.window_rows(rows))
-        compiler.load(program, Target.E, self.errors, images, outs, rows)
+        compiler.load(program, Target.E, compiler.errors[self.layer.name], images, outs, rows)
 
     def commands(self, images, rows, outs, part):
         area = len(rows) * self.layer.out_columns
@@ -914,9 +923,9 @@ class _NormUpdate(_Norm, _Update):
 
     biases = PARTIALS
 
-    def __init__(self, compiler, layer, errors):
+    def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        self.most, self.errors, self.blocks = 1, errors, PARTIALS
+        self.most, self.blocks = 1, PARTIALS
 
     def biased(self, part):
         return True

@@ -40,12 +40,12 @@ def fault_layout(address_bits):
 
 
 def core_configuration(
-    arithmetic, lanes, depths, classes, fold, normalizes, data_bits, address_bits
+    arithmetic, lanes, depths, classes, fold, normalized, data_bits, address_bits
 ):
     """All that a core is generated from, as text: programs are for cores with the same one."""
     return "; ".join((
         arithmetic.name, f"lanes {lanes}", f"{tuple(depths)}", f"classes {classes}",
-        f"{fold}", f"normalizes {bool(normalizes)}", f"data {data_bits}", f"address {address_bits}",
+        f"{fold}", f"normalized {normalized}", f"data {data_bits}", f"address {address_bits}",
     ))  # fmt: skip
 
 
@@ -67,8 +67,8 @@ class UnifiedCore(wiring.Component):
     classes : :class:`int`
         Of the network.
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
-    normalizes : :class:`bool`
-        Whether the network has batch norms.
+    normalized : :class:`int`
+        Tiles of channels of the network's largest batch norm; 0 without.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -99,7 +99,7 @@ class UnifiedCore(wiring.Component):
         depths,
         classes,
         fold=None,
-        normalizes=False,
+        normalized=0,
         *,
         data_bits,
         address_bits=32,
@@ -109,7 +109,7 @@ class UnifiedCore(wiring.Component):
         self.depths = depths
         self.classes = index(classes)
         self.fold = fold
-        self.normalizes = bool(normalizes)
+        self.normalized = index(normalized)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         if arithmetic.accumulator.width != 32:
@@ -131,7 +131,7 @@ class UnifiedCore(wiring.Component):
     def configuration(self):
         """What it is generated from, as text."""
         return core_configuration(
-            self.arithmetic, self.lanes, self.depths, self.classes, self.fold, self.normalizes,
+            self.arithmetic, self.lanes, self.depths, self.classes, self.fold, self.normalized,
             self.data_bits, self.address_bits,
         )  # fmt: skip
 
@@ -151,7 +151,7 @@ class UnifiedCore(wiring.Component):
         fetch = ProgramFetch(self.configuration, **memory)
         engine = ComputeEngine(*numbers, self.fold)
         loader = Loader(*numbers, engine.groups, **memory)
-        storer = Storer(*numbers, self.classes, self.normalizes, **memory)
+        storer = Storer(*numbers, self.classes, self.normalized, **memory)
         routes = DoubleBuffer(*engine.sizes["routes"])
         m.submodules.share, m.submodules.fetch = until(share), until(fetch)
         m.submodules.engine, m.submodules.loader = until(engine), until(loader)

@@ -170,7 +170,7 @@ class KernelPlan(Record):
         """The core with the ports of an IP: a new :class:`~streamtrain.unified.ip.UnifiedIP`."""
         core = UnifiedCore(
             self.arithmetic, self.array.lanes, self.depths, self.network.classes, self.compiler.fold,
-            bool(self.compiler.channels), data_bits=self.data_bits,
+            self.compiler.normalized, data_bits=self.data_bits,
         )  # fmt: skip
         return UnifiedIP(core)
 

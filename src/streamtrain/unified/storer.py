@@ -7,12 +7,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from streamtrain.bus.bursts import request_layout
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.stream import Queue
 from streamtrain.unified.buffers import PLACES, ReadPort
 from streamtrain.unified.channels import ChannelProcessor, channels_layout
 from streamtrain.unified.outputs import MapOutputs, outputs_layout
 from streamtrain.unified.pack import Pack
 from streamtrain.unified.softmax import SoftmaxErrors
+from streamtrain.unified.stored_sums import StoredSums, sums_layout
 from streamtrain.unified.update import WeightUpdate, update_layout
 
 __all__ = ["Storer", "store_layout"]
@@ -33,6 +35,7 @@ def store_layout(address_bits):
     address, beats        first chunk of memory: of a map that of its first image, else the only one
     chunks, stride        how many, and bytes from one to the next
     words                 vectors in a chunk
+    sums                  those of a map that a batch norm wants
     routes_address,       the same of routes, if the map has some that are put out
     routes_beats,
     routes_stride
@@ -40,7 +43,7 @@ def store_layout(address_bits):
     """
     return data.StructLayout({
         "update": 1, "normalize": 1, "map": outputs_layout(), "weights": update_layout(),
-        "channels": channels_layout(),
+        "channels": channels_layout(), "sums": sums_layout(),
         "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits, "words": 20,
         "routes_address": address_bits, "routes_beats": 24, "routes_stride": address_bits,
     })  # fmt: skip
@@ -59,8 +62,8 @@ class Storer(wiring.Component):
     depths : :class:`~streamtrain.unified.buffers.Depths`
     classes : :class:`int`
         Of the network.
-    normalizes : :class:`bool`
-        Whether it has batch norms.
+    normalized : :class:`int`
+        Tiles of channels of its largest batch norm; 0 without.
     data_bits, address_bits : :class:`int`
         Of the memory.
 
@@ -85,13 +88,13 @@ class Storer(wiring.Component):
     """
 
     def __init__(
-        self, arithmetic, lanes, depths, classes, normalizes=False, *, data_bits, address_bits
+        self, arithmetic, lanes, depths, classes, normalized=0, *, data_bits, address_bits
     ):
         self.arithmetic = arithmetic
         self.lanes = index(lanes)
         self.depths = depths
         self.classes = index(classes)
-        self.normalizes = bool(normalizes)
+        self.normalized = index(normalized)
         self.data_bits = index(data_bits)
         self.address_bits = index(address_bits)
         sizes = depths.sizes(arithmetic, self.lanes)
@@ -133,7 +136,7 @@ class Storer(wiring.Component):
         takers = {asked: 1, sent: 1, mapped: _is_map(command), updated: command.update}
         room = Mux(command.update, updated.i.ready, mapped.i.ready)
         channels = None
-        if not self.normalizes:
+        if not self.normalized:
             connect(m, flipped(self.masters), update.masters)
         else:
             m.submodules.normalized = normalized = Queue(channels_layout(), depth=_AHEAD)
@@ -206,8 +209,9 @@ class Storer(wiring.Component):
             softmax.o.ready.eq(scored & plain.ready),
             maps.o.ready.eq(Mux(scored, softmax.i.ready & sent.o.valid, plain.ready)),
         ]
+        begins = self._sums(m, sent, plain, word, channels) if channels else 1
         for pack, source, mine in (
-            (values, plain, _is_map(command) & ~routes),
+            (values, plain, _is_map(command) & ~routes & begins),
             (places, maps.routes, _is_map(command) & routes),
         ):
             m.d.comb += [
@@ -243,6 +247,34 @@ class Storer(wiring.Component):
                 m.d.sync += [beat.eq(0), chunk.eq(Mux(last, 0, chunk + 1))]
             with m.If(last):
                 m.d.sync += routes.eq(~through)
+
+    def _sums(self, m, sent, plain, word, channels):
+        """Add up vectors of maps that a batch norm wants it of. Returns whether the next vector may go."""
+        command = sent.o.payload
+        wanted, number = command.sums, Signal(10)  # of a tile in an image
+        m.submodules.stored = stored = StoredSums(
+            self.arithmetic, self.lanes, self.normalized, data_bits=self.data_bits
+        )
+        later = Signal()  # not the first image
+        chunk_ends, last_tile = word == command.words - 1, number == wanted.tiles - 1
+        m.d.comb += [
+            stored.valid.eq(plain.valid & plain.ready & wanted.wanted),
+            stored.vector.eq(plain.payload),
+            stored.tile.eq(wanted.tile + number),
+            stored.pixel.eq(wanted.pixel + word[: len(wanted.pixel)]),
+            stored.fresh.eq(wanted.fresh & ~later & (word + wanted.pixel < PARTIALS)),
+            stored.row.eq(channels.row),
+            stored.lane.eq(channels.lane),
+            stored.of_tile.eq(channels.command.payload.tile),
+            channels.word.eq(stored.word),
+        ]
+        with m.If(stored.valid & chunk_ends):
+            m.d.sync += number.eq(Mux(last_tile, 0, number + 1))
+            with m.If(last_tile):
+                m.d.sync += later.eq(1)
+        with m.If(sent.o.ready):
+            m.d.sync += [number.eq(0), later.eq(0)]
+        return ~wanted.wanted | (word != 0) | stored.quiet
 
 
 _READ = ("sums", "routes", "gradients", "bias_gradients")

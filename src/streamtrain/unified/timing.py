@@ -32,6 +32,7 @@ from math import ceil
 
 from streamtrain.bus.memory import BURST, OUTSTANDING
 from streamtrain.golden.channels import PROGRAMS
+from streamtrain.golden.passes import PARTIALS
 from streamtrain.records import Record
 from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.array import MultiplyAccumulateArray
@@ -134,7 +135,11 @@ class KernelTiming:
         self.updated = scaler + adder
         self.outputs = READ_LATENCY + self.narrow + largest + 4
         self.scored = softmax_cycles(arithmetic, classes)
-        self.channels = [program_cycles(program, lanes) for program in PROGRAMS.values()]
+        stored = {"train": 2 * PARTIALS * lanes}  # sums that are read then
+        self.channels = [
+            stored.get(name, 0) + program_cycles(program, lanes)
+            for name, program in PROGRAMS.items()
+        ]
         operands, accumulators = (
             lanes * fmt.width for fmt in (arithmetic.operand, arithmetic.accumulator)
         )

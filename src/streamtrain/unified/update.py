@@ -19,7 +19,8 @@ def update_layout():
     field                 meaning
     ====================  ==========================================================================
     biases                they are biases
-    plain                 gradients go out as they are, of blocks those on the diagonal; no old weights come in
+    plain                 floating-point gradients go out as they are, of blocks those on the diagonal; no old weights
+                          come in
     first, count          of the blocks of gradients, or vectors of those of biases
     done                  this half of the gradients is not needed any more
     ====================  ==========================================================================
