@@ -226,7 +226,7 @@ def test_a_board_is_of_its_part(name):
         ("xc7z010", "xc7z010-1", 100),
         ("XC7K325T", "xc7k325t-1", 115),
         ("xck26", "xck26-2LV", 135),
-        ("LFE5U-85F", "lfe5u_85f-6", 50),
+        ("LFE5U-85F", "lfe5u_85f-6", 85),
     ],
 )
 def test_a_device_is_a_board_of_its_slowest_grade(name, part, clock_mhz):

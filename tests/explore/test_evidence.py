@@ -112,11 +112,11 @@ def test_resources_of_a_layer_are_those_of_its_gates_alone(here, unmeasured):
         assert sum(found[part][figure] for part in found if part != TOTAL) == found[TOTAL][figure]
     assert found["conv1"]["dsp"] == 3 and found["linear1"]["dsp"] == 2 and found[SHARED]["dsp"] == 1
     # The stage as a design of its own: Yosys then knows nothing of what its neighbours leave unused, and
-    # spends more LUTs.
+    # spends more LUTs, but for some that its mapper finds by chance.
     alone, _ = synthesise(verilog.replace(r"\streamtrain.conv1 ", "alone "), "alone")
     stage = whole.parts["conv1"]
     assert (stage.dsp, stage.bram36, stage.ff) == (alone.dsp, alone.bram36, alone.ff)
-    assert 0.88 * alone.lut <= stage.lut <= alone.lut
+    assert 0.88 * alone.lut <= stage.lut <= 1.02 * alone.lut
 
 
 def test_parts_belong_to_the_layer_that_they_are_named_for():
