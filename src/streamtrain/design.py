@@ -309,7 +309,7 @@ class UnifiedDesign(Record):
     @property
     def bound_cycles(self):
         """Cycles of one sample's training step if every multiplier worked in every cycle."""
-        return self.network.training_macs / self.multipliers
+        return self.plan.bound_cycles
 
     @property
     def memory_bytes(self):

@@ -292,10 +292,8 @@ class MemoryKernel(KernelDevice):
                 if layer.norm:
                     self.write_channels(layer, self.read_channels(layer))
         routes = np.zeros((len(x), compiler.targets.stride), np.uint8)
-        places = np.zeros((len(x), self.plan.array.lanes), np.int64)
-        places[np.arange(len(x)), labels] = 1
         bits = np.zeros((len(x), self.plan.array.lanes, PLACES), np.uint8)
-        bits[..., 0] = places
+        bits[np.arange(len(x)), labels, 0] = 1
         packed = np.packbits(bits.reshape(len(x), -1), axis=1, bitorder="little")
         routes[:, : packed.shape[1]] = packed
         self.bus.store(compiler.targets.address, routes.ravel())
@@ -344,7 +342,7 @@ class MemoryKernel(KernelDevice):
         address, write = self.read("FAULT_ADDRESS"), bool(self._status("write"))
         kept = (
             "Weights are those after the last whole step"
-            if self.plan.weight_sets > 1
+            if self.keeps_steps
             else "Some weights may be those of the step that was cut short: load a checkpoint or weights"
         )
         if kind is CoreFault.PROGRAM:

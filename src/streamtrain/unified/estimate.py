@@ -39,7 +39,7 @@ class KernelEstimate(Record):
     @property
     def bound_cycles(self):
         """Cycles of a sample if every multiplier worked in every cycle."""
-        return self.plan.network.training_macs / self.plan.array.lanes**2
+        return self.plan.bound_cycles
 
     @property
     def utilisation(self):

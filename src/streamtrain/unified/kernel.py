@@ -144,6 +144,11 @@ class KernelPlan(Record):
         """The network that is trained."""
         return self.array.network
 
+    @property
+    def bound_cycles(self):
+        """Cycles of one sample's training step if every multiplier worked in every cycle."""
+        return self.network.training_macs / self.array.lanes**2
+
     @cached_property
     def compiler(self):
         """Where everything lies in memory: a :class:`~streamtrain.unified.compiler.Compiler`."""

@@ -14,7 +14,7 @@ from streamtrain.stream import Queue
 from streamtrain.unified.buffers import WritePort
 from streamtrain.unified.regroup import Regroup
 
-__all__ = ["BUFFERED", "REQUESTED", "Loader", "Target", "load_layout"]
+__all__ = ["BUFFER", "BUFFERED", "REQUESTED", "Loader", "Target", "load_layout"]
 
 
 class Target(IntEnum):
@@ -37,10 +37,11 @@ class Target(IntEnum):
 BUFFERED = ("x", "e", "weights", "routes")
 """Double buffers that are filled from memory; biases belong to the weights."""
 
-_BUFFER = {
+BUFFER = {
     Target.X: "x", Target.GROUPS: "x", Target.E: "e", Target.WEIGHTS: "weights",
     Target.BIASES: "weights", Target.ROUTES: "routes",
 }  # fmt: skip
+"""The double buffer that a load fills; biases belong to the weights."""
 
 REQUESTED = 4
 """Loads whose requests may go out before the data of the first one are all there."""
@@ -196,7 +197,7 @@ class Loader(wiring.Component):
                             room.eq(self.masters.ready),
                         ]
                         continue
-                    buffer = _BUFFER[target]
+                    buffer = BUFFER[target]
                     m.d.comb += room.eq(
                         ~getattr(self, f"{buffer}_full").bit_select(half[buffer], 1)
                     )
@@ -224,7 +225,7 @@ class Loader(wiring.Component):
         # Weights are narrowed on their way, so their half is complete a little later.
         for name in BUFFERED:
             ends = Signal(2, name=f"{name}_ends")
-            mine = Cat(load.target == t for t, buffer in _BUFFER.items() if buffer == name).any()
+            mine = Cat(load.target == t for t, buffer in BUFFER.items() if buffer == name).any()
             m.d.comb += ends.eq((through & mine & load.last) << half[name])
             with m.If(ends.any()):
                 m.d.sync += half[name].eq(~half[name])

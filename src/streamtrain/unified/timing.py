@@ -38,7 +38,7 @@ from streamtrain.simulate.memory import MemoryTiming
 from streamtrain.unified.array import MultiplyAccumulateArray
 from streamtrain.unified.buffers import PLACES, READ_LATENCY
 from streamtrain.unified.channels import program_cycles
-from streamtrain.unified.loader import REQUESTED, Target
+from streamtrain.unified.loader import BUFFER, REQUESTED, Target
 from streamtrain.unified.outputs import ROOM
 from streamtrain.unified.program import BLOCK, COMMANDS, RECORD_BITS, Kind
 from streamtrain.unified.softmax import softmax_cycles
@@ -93,7 +93,7 @@ class _Halves:
 
 @dataclass
 class _Load:
-    """When a load was asked for, and when its beats came; where its buffer's time is noted."""
+    """When a load was asked for, and when its beats came."""
 
     asked: float
     begin: float
@@ -146,7 +146,6 @@ class KernelTiming:
         self.vector = max(1, operands // data_bits)  # cycles that a vector takes to memory
         self.routes = max(1, PLACES * lanes // data_bits)
         self.block = lanes * accumulators // data_bits
-        self.row = accumulators // data_bits
 
     def cycles(self, program):
         """The :class:`ProgramCycles` of a :class:`~streamtrain.unified.compiler.Program`."""
@@ -216,11 +215,7 @@ class _Run:
         begin = max(request + self.memory.read_latency, behind, *self.blocks[-1:])
         self.blocks.append(begin + cost)
         self.bursts.append(max(begin + cost, self.bursts[-1]))
-        self.read_until = (
-            max(self.read_until + cost, self.blocks[-1])
-            if begin < self.read_until
-            else self.blocks[-1]
-        )
+        self.read_until = max(begin, self.read_until) + cost
         return cost
 
     def _done(self, writes):
@@ -253,15 +248,14 @@ class _Run:
             slow = (chunks * beats - ahead) / memory.write_rate
             cost = max(cost, chunks * beats + READ_LATENCY * max(1, blocks), slow)
         else:
-            name = _BUFFER[target]
+            name = BUFFER[target]
             begin = max(begin, halves[name].free() + 1)
         end = self.read_until = max(begin + cost, comes)
         if not comes:
             self.bursts.extend(end - BURST * n for n in reversed(range(OUTSTANDING)))
         asked = max(request, self.loads[-1].taken() if self.loads else 0)
-        if (
-            self.waiting and self.waiting[0] < asked
-        ):  # records come first, or behind a chunk of many
+        if self.waiting and self.waiting[0] < asked:
+            # Records come first, or behind a chunk of many.
             cost = self._fetch(self.waiting.pop(0), begin + cost / chunks)
             end = self.read_until = end + (cost if chunks > 1 else 0)
         self.loads.append(_Load(asked, begin, end, chunks, beats))
@@ -381,9 +375,3 @@ class _Run:
 def _bursts(beats, latency):
     """Cycles for some beats at least, because only so many bursts are under way at once."""
     return -(-beats // BURST) * (min(beats, BURST) + latency + _SLOT) / OUTSTANDING
-
-
-_BUFFER = {
-    Target.X: "x", Target.GROUPS: "x", Target.E: "e", Target.WEIGHTS: "weights",
-    Target.BIASES: "weights", Target.ROUTES: "routes",
-}  # fmt: skip
