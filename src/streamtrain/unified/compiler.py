@@ -47,7 +47,7 @@ from streamtrain.unified.program import (
 from streamtrain.unified.regions import Region, ranges
 from streamtrain.unified.sequencer import Fold
 
-__all__ = ["Compiler", "Program"]
+__all__ = ["BuffersTooSmallError", "Compiler", "Program"]
 
 _PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
 
@@ -117,6 +117,14 @@ class Program:
         return next(
             (phase, name) for first, phase, name in reversed(self.phases) if first <= number
         )
+
+
+class BuffersTooSmallError(ValueError):
+    """A layer does not fit the buffers; ``needed`` has the least :class:`Depths` of some of them."""
+
+    def __init__(self, text, **needed):
+        super().__init__(text)
+        self.needed = needed
 
 
 class Compiler:
@@ -379,8 +387,9 @@ class Compiler:
         depths, source = self.depths, phase.source
         group = min(phase.most, depths.weights // phase.weights)
         if not group:
-            raise ValueError(
-                f"{phase.title} needs {phase.weights} rows of weights at once; the buffer has {depths.weights}"
+            raise BuffersTooSmallError(
+                f"{phase.title} needs {phase.weights} rows of weights at once; the buffer has {depths.weights}",
+                weights=phase.weights,
             )
         found = [
             (rows, tiles)
@@ -390,10 +399,11 @@ class Compiler:
         ]
         if not found:
             least = min(filter(phase.aligned, _row_sizes(phase.rows, phase.row_step)))
-            raise ValueError(
+            raise BuffersTooSmallError(
                 f"{phase.title} needs {phase.read_area(least)} vectors of inputs and "
-                f"{phase.area(least)} sums at once; the buffers have {depths.x} and {depths.sums}"
-            )
+                f"{phase.area(least)} sums at once; the buffers have {depths.x} and {depths.sums}",
+                x=max(depths.x, phase.read_area(least)), sums=max(depths.sums, phase.area(least)),
+            )  # fmt: skip
         # As many rows as possible; but rather fewer, if then all inputs are there at once.
         rows, tiles = next((f for f in found if f[1] == phase.needed), found[0])
         at_once = min(group, depths.sums // phase.area(rows))
@@ -443,15 +453,17 @@ class Compiler:
         blocks = phase.blocks  # of a tile of inputs
         ins = min(phase.needed, depths.gradients // blocks)
         if not ins:
-            raise ValueError(
+            raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {blocks} blocks of gradients at once; the buffer has "
-                f"{depths.gradients}"
+                f"{depths.gradients}",
+                gradients=blocks,
             )
         outs = min(phase.most, depths.gradients // (blocks * ins), depths.tiles // phase.biases)
         if not outs:
-            raise ValueError(
+            raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {phase.biases} vectors of biases' gradients at once; the buffer has "
-                f"{depths.tiles}"
+                f"{depths.tiles}",
+                tiles=phase.biases,
             )
         found = [
             (rows, tiles, many)
@@ -461,10 +473,11 @@ class Compiler:
             if tiles and many
         ]
         if not found:
-            raise ValueError(
+            raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {phase.read_area(1)} vectors of inputs and "
-                f"{layer.out_columns} errors at once; the buffers have {depths.x} and {depths.e}"
-            )
+                f"{layer.out_columns} errors at once; the buffers have {depths.x} and {depths.e}",
+                x=max(depths.x, phase.read_area(1)), e=max(depths.e, layer.out_columns),
+            )  # fmt: skip
         rows, ins, outs = next((f for f in found if f[1:] == (ins, outs)), found[0])
         images = 1
         if (rows, ins, outs) == (layer.out_rows, source.tiles, layer.tiles[0]):
