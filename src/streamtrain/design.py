@@ -15,7 +15,7 @@ from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.tables import html_table, text_table
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
-from streamtrain.unified.plan import lower as lower_to_array
+from streamtrain.unified.resources import estimate_resources as estimate_kernel_resources
 
 __all__ = ["LOSS_DSP", "Design", "UnifiedDesign", "plan"]
 
@@ -33,8 +33,6 @@ _COSTS = {
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
-_BRAM_SHARE = 0.75  # of a part's BRAM36 that the unified core's buffers may take without asking
-_LANES = 8  # of the unified core, unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -272,12 +270,13 @@ class UnifiedDesign(Record):
 
     def __post_init__(self):
         target = _checked_board(self, KernelPlan)
-        device, numbers = target.device, self.plan.arithmetic
-        needed = self.multipliers * numbers.multiplier_dsp(device.family)
+        device = target.device
+        needed = estimate_kernel_resources(self.plan, device).total.dsp
         if needed > device.dsp:
             raise ValueError(
-                f"{self.lanes} x {self.lanes} multipliers of {numbers.name} need {needed:,} DSP slices, but "
-                f"{self.board} has {device.dsp:,} ({device.name}); plan with fewer lanes"
+                f"{self.lanes} x {self.lanes} multipliers of {self.plan.arithmetic.name}, and what is around them, "
+                f"need {needed:,} DSP slices, but {self.board} has {device.dsp:,} ({device.name}); plan with fewer "
+                f"lanes"
             )
         if target.memory is None:
             raise ValueError(
@@ -382,15 +381,6 @@ def _mb(count):
     return f"{count / 2**20:,.1f} MB"
 
 
-def _planned_depths(array, numbers, max_batch, given, device):
-    from streamtrain.unified.planner import choose_depths  # late: it brings the simulator
-
-    data_bits = given.get("data_bits", KernelPlan.data_bits)
-    return choose_depths(
-        array, numbers, max_batch, _BRAM_SHARE * device.bram36, data_bits=data_bits
-    )
-
-
 def plan(
     network,
     board="pynq_z2",
@@ -443,7 +433,8 @@ def plan(
         Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
         ones in block RAM; 0 to 1024. Results and cycles do not depend on it.
     lanes : :class:`int`, optional
-        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two, 8 without.
+        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two. Without, the array that trains
+        fastest of those that leave a quarter of the board's LUTs free.
     depths : :class:`~streamtrain.unified.buffers.Depths`, optional
         Of the unified core's buffers. Without, as :func:`~streamtrain.unified.planner.choose_depths` chooses them
         for three quarters of the board's block RAM.
@@ -475,12 +466,12 @@ def plan(
     unified = {"depths": depths, "data_bits": data_bits, "base": base, "weight_sets": weight_sets}
     if core == "unified":
         _refuse(streaming, core, ("lanes", "numbers", "max_batch", *unified))
-        array = lower_to_array(network, _LANES if lanes is None else lanes)
+        from streamtrain.unified.planner import plan_kernel  # late: it brings the simulator
+
         given = {name: value for name, value in unified.items() if value is not None}
         numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
-        if depths is None:
-            given["depths"] = _planned_depths(array, numbers, max_batch, given, target.device)
-        return UnifiedDesign(KernelPlan(array, numbers, max_batch, **given), board, clock_mhz)
+        lowered = plan_kernel(network, numbers, max_batch, target.device, lanes=lanes, **given)
+        return UnifiedDesign(lowered, board, clock_mhz)
     if core != "streaming":
         raise ValueError(f'core must be "streaming" or "unified", not {core!r}')
     _refuse(unified | {"lanes": lanes}, core, ("numbers", "max_batch", *streaming))
