@@ -7,6 +7,7 @@ from operator import index
 from streamtrain.explore.devices import load_board
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
+from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import Plan, lower
 from streamtrain.pipeline.resources import estimate_resources
 from streamtrain.pipeline.schedule import balanced_foldings
@@ -167,6 +168,10 @@ class Design(Record):
         """Cycles of a training step: an :class:`~streamtrain.pipeline.schedule.Estimate`."""
         return estimate_cycles(self.plan, batch)
 
+    def resources(self):
+        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate`."""
+        return estimate_resources(self.plan, load_board(self.board).device)
+
     def savings(self, batch=1):
         """What the frozen layers save: :class:`Savings` against this design with all layers trained.
 
@@ -271,7 +276,7 @@ class UnifiedDesign(Record):
     def __post_init__(self):
         target = _checked_board(self, KernelPlan)
         device = target.device
-        needed = estimate_kernel_resources(self.plan, device).total.dsp
+        needed = self.resources().total.dsp
         if needed > device.dsp:
             raise ValueError(
                 f"{self.lanes} x {self.lanes} multipliers of {self.plan.arithmetic.name}, and what is around them, "
@@ -324,6 +329,10 @@ class UnifiedDesign(Record):
         from streamtrain.unified.estimate import estimate_kernel  # late: it brings the simulator
 
         return estimate_kernel(self.plan, batch)
+
+    def resources(self):
+        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate` of its parts."""
+        return estimate_kernel_resources(self.plan, load_board(self.board).device)
 
     def golden(self):
         """A :class:`~streamtrain.host.trainer.Trainer` on the golden model."""
@@ -410,7 +419,9 @@ def plan(
         A known name, or a board file.
     core : :class:`str`
         ``"streaming"``: a pipeline with an array for each layer, and everything on the chip. ``"unified"``: one
-        array for all layers and phases, with DRAM behind it, for networks that do not fit.
+        array for all layers and phases, with DRAM behind it, for networks that do not fit. ``"auto"``: that of
+        the two that trains more samples per second in mini-batches of ``max_batch``, by the estimates of both;
+        only ``numbers``, ``max_batch`` and ``clock_mhz`` can be given then.
     multipliers : :class:`int`, optional
         At most how many, shared out so that a training step takes few cycles. Without it and
         ``foldings``, as many as leave a quarter of the board's LUTs free.
@@ -464,6 +475,9 @@ def plan(
         "lutram_depth": None if lutram_depth == DISTRIBUTED_DEPTH else lutram_depth,
     }  # fmt: skip
     unified = {"depths": depths, "data_bits": data_bits, "base": base, "weight_sets": weight_sets}
+    if core == "auto":
+        _refuse(streaming | unified | {"lanes": lanes}, core, ("numbers", "max_batch"))
+        return _faster(network, board, numbers, max_batch, clock_mhz)
     if core == "unified":
         _refuse(streaming, core, ("lanes", "numbers", "max_batch", *unified))
         from streamtrain.unified.planner import plan_kernel  # late: it brings the simulator
@@ -473,7 +487,7 @@ def plan(
         lowered = plan_kernel(network, numbers, max_batch, target.device, lanes=lanes, **given)
         return UnifiedDesign(lowered, board, clock_mhz)
     if core != "streaming":
-        raise ValueError(f'core must be "streaming" or "unified", not {core!r}')
+        raise ValueError(f'core must be "streaming", "unified" or "auto", not {core!r}')
     _refuse(unified | {"lanes": lanes}, core, ("numbers", "max_batch", *streaming))
     if multipliers is not None and foldings is not None:
         raise ValueError("Give multipliers or foldings, not both")
@@ -504,6 +518,28 @@ def plan(
         lutram_depth=lutram_depth,
     )
     return Design(lowered, board, clock_mhz)
+
+
+def _faster(network, board, numbers, max_batch, clock_mhz):
+    """The design of the core that trains more samples per second, of those that fit the board."""
+    options = {"numbers": numbers, "max_batch": max_batch, "clock_mhz": clock_mhz}
+    found, problems = [], {}
+    for core in ("streaming", "unified"):
+        if numbers is not None and isinstance(numbers, Numbers) != (core == "streaming"):
+            problems[core] = f"it has no numbers such as {numbers!r}"
+            continue
+        try:
+            design = plan(network, board, core=core, **options)
+        except ValueError as error:
+            problems[core] = str(error)
+            continue
+        problems[core] = design.resources().problem
+        if problems[core] is None:
+            found.append(design)
+    if not found:
+        reasons = "; ".join(f"the {core} core: {problem}" for core, problem in problems.items())
+        raise ValueError(f"No core trains this network on {board}: {reasons}")
+    return max(found, key=lambda design: design.clock_mhz / design.estimate(max_batch).cycles)
 
 
 def _refuse(others, core, own):

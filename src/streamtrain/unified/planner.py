@@ -167,12 +167,13 @@ def plan_kernel(network, arithmetic, max_batch, device, *, lanes=None, depths=No
     data_bits = options.get("data_bits", KernelPlan.data_bits)
 
     def planned(own):
-        array, chosen = lower(network, own), depths
-        if chosen is None:
-            chosen = choose_depths(
-                array, arithmetic, max_batch, _SHARE * device.bram36, data_bits=data_bits
-            )
-        return KernelPlan(array, arithmetic, max_batch, chosen, **options)
+        plan = KernelPlan(lower(network, own), arithmetic, max_batch, depths, **options)
+        if depths is not None:
+            return plan
+        chosen = choose_depths(
+            plan.array, arithmetic, plan.max_batch, _SHARE * device.bram36, data_bits=data_bits
+        )
+        return replace(plan, depths=chosen)
 
     if lanes is not None:
         return planned(lanes)
@@ -195,9 +196,10 @@ def plan_kernel(network, arithmetic, max_batch, device, *, lanes=None, depths=No
         if best is None or cycles < least:
             best, least = plan, cycles
     if best is None:
-        reasons = "; ".join(f"with {own} lanes, {text}" for own, text in problems.items())
-        if len(set(problems.values())) == 1:
-            (reasons,) = set(problems.values())
+        reasons = "; ".join(
+            f"with {' or '.join(str(own) for own in problems if problems[own] == text)} lanes, {text}"
+            for text in dict.fromkeys(problems.values())
+        )
         raise ValueError(reasons or f"{device.name} has too few DSP slices for any array")
     return best
 

@@ -10,12 +10,12 @@ lanes nor numbers is a constant of each part, from a synthesised core.
 """
 
 from streamtrain.bus.memory import BURST, OUTSTANDING
-from streamtrain.golden.channels import PROGRAMS
 from streamtrain.golden.passes import PARTIALS
 from streamtrain.golden.softmax import POWERS, PROBABILITY_BITS, SCORE
 from streamtrain.numeric import FloatArithmetic
 from streamtrain.numeric.floating import FP32
 from streamtrain.pipeline.memories import map_memory
+from streamtrain.pipeline.plan import ceil_log2
 from streamtrain.pipeline.resources import (
     LayerUsage,
     MemoryUsage,
@@ -29,6 +29,7 @@ from streamtrain.unified.buffers import PLACES
 from streamtrain.unified.channels import REGISTERS
 from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.outputs import ROOM
+from streamtrain.unified.program import RECORD_BITS
 
 __all__ = ["buffer_memory", "core_resources", "estimate_resources"]
 
@@ -146,7 +147,7 @@ class _Units:
             self.narrow = Usage(lut=13 + width, ff=21 + width)
             self.widen = Usage(ff=width)
             self.maximum = Usage(lut=1.7 * width, ff=3.1 * width)
-            self.scaler = Usage(2, lut=60, ff=60)
+            self.scaler = Usage(4, lut=72, ff=100)
 
 
 class _Part:
@@ -196,12 +197,14 @@ class _Core:
         self.units, self.family = _Units(arithmetic, family), family
         self.operand = arithmetic.operand.width
         self.vector, self.row = lanes * self.operand, lanes * _WORD  # bits
+        array = MultiplyAccumulateArray(arithmetic, 2)
+        self.multiplies, self.adds = array.product_latency, array.add_latency  # cycles
 
     def parts(self):
         """Each :class:`_Part` by its name."""
         names = (
             "array", "buffers", "sequencer", "loader", "storer", "update", "softmax", "channels",
-            "program", "memory ports",
+            "program", "memory ports", "registers",
         )  # fmt: skip
         parts = {}
         for name in names:
@@ -213,17 +216,20 @@ class _Core:
 
     def _array(self, part):
         """Multipliers and adders; two weights behind each multiplier, and what chooses operands and terms."""
-        units, lanes, array = self.units, self.lanes, MultiplyAccumulateArray(self.arithmetic, 2)
+        units, lanes = self.units, self.lanes
         part.add(units.multiplier, lanes**2)
         part.add(units.adder, lanes**2 + lanes)
         part.add(units.widen, lanes)
         part.gates(lut=lanes**2 * 2 * (self.operand + _WORD), ff=lanes**2 * 2 * self.operand)
-        waits = array.product_latency - self.arithmetic.widen().latency
+        waits = self.multiplies - self.arithmetic.widen().latency
         part.gates(ff=waits * self.row)
 
     def _buffers(self, part):
-        """Double buffers: behind each half a register, and for each side that reads what chooses a half."""
-        sides = {"sums": 2, "gradients": 2, "bias_gradients": 2}
+        """Double buffers: behind each half a register, and for each side that reads what chooses a half.
+
+        What chooses a half of the gradients for the array is part of the adders' own choice.
+        """
+        sides = {"sums": 2, "bias_gradients": 2}
         for name, width, depth, copies in _double_buffers(
             self.depths, self.arithmetic, self.lanes, self.groups
         ):
@@ -232,13 +238,17 @@ class _Core:
         part.gates(ff=2 * self.vector)  # operands on their way to the array
 
     def _sequencer(self, part):
-        part.gates(lut=1000, ff=1000)
+        """Counters of two loops, and the addresses of what is on its way through the array."""
+        depths, levels = self.depths, (self.lanes - 1).bit_length()
+        addresses = sum(map(ceil_log2, (depths.sums, depths.gradients, depths.tiles)))
+        cycles = self.multiplies + (levels + 1) * self.adds
+        part.gates(lut=690, ff=350 + (addresses + 12) * cycles)
+        part.gates(lut=(self.groups - 1) * 60, ff=(self.groups - 1) * 60)
 
     def _loader(self, part):
         """Words are put together from beats, and weights are rounded."""
         part.add(self.units.narrow, self.lanes)
-        part.gates(lut=2 * self.row, ff=self.row)
-        part.gates(lut=600, ff=400)
+        part.gates(lut=220 + self.row, ff=144 + self.row)
 
     def _storer(self, part):
         """Sums are rounded, pooled and rectified, and cut into beats."""
@@ -253,21 +263,21 @@ class _Core:
         part.gates(lut=2 * PLACES * lanes, ff=(narrow + 2 * late) * PLACES * lanes)
         part.queue("vectors", self.vector + lanes, ROOM)
         part.queue("routes", PLACES * lanes, self.depths.sums)
-        part.gates(lut=600, ff=400)
+        part.gates(lut=1250, ff=470)
 
     def _update(self, part):
-        """A scaler and an adder for each word of a beat."""
+        """A scaler and an adder for each word of a beat, and what cuts a block into beats."""
         words = self.data_bits // _WORD
         part.add(self.units.scaler, words)
         part.add(self.units.adder, words)
-        part.gates(lut=self.lanes * self.row / 3, ff=0)
+        part.gates(lut=self.lanes * self.row / 3 + 3 * self.data_bits, ff=92)
 
     def _softmax(self, part):
         part.add(Usage(dsp=6))
         for name in ("powers", "slopes"):
             part.memory(name, PROBABILITY_BITS + 1, len(POWERS))
         each = SCORE.width + PROBABILITY_BITS + 1 + self.operand
-        part.gates(lut=800, ff=300 + self.classes * each)
+        part.gates(lut=700 + self.classes * each / 2, ff=330 + self.classes * each)
 
     def _channels(self, part):
         """The processor of channels, and partial sums of the vectors that are stored."""
@@ -285,9 +295,14 @@ class _Core:
         part.gates(lut=600, ff=600)
 
     def _program(self, part):
-        part.gates(lut=1500, ff=1000)
+        """What fetches records, put together from beats, and stops them."""
+        part.gates(lut=1790, ff=400 + RECORD_BITS - self.data_bits)
 
     def _memory_ports(self, part):
         part.queue("read beats", self.data_bits + 1, OUTSTANDING * BURST)
         part.queue("written beats", self.data_bits, 2 * BURST)
-        part.gates(lut=700, ff=700)
+        part.gates(lut=890, ff=540)
+
+    def _registers(self, part):
+        """What the host writes and reads, and a counter of cycles."""
+        part.gates(lut=250, ff=195)
