@@ -248,7 +248,7 @@ class _Core:
     def _loader(self, part):
         """Words are put together from beats, and weights are rounded."""
         part.add(self.units.narrow, self.lanes)
-        part.gates(lut=220 + self.row, ff=144 + self.row)
+        part.gates(lut=3 * self.row, ff=144 + self.row)
 
     def _storer(self, part):
         """Sums are rounded, pooled and rectified, and cut into beats."""
@@ -292,7 +292,7 @@ class _Core:
         part.add(own.adder)
         places = REGISTERS << (self.lanes - 1).bit_length()
         part.memory("registers", _WORD, places, 2)  # for each port that reads
-        part.gates(lut=600, ff=600)
+        part.gates(lut=710, ff=640)
 
     def _program(self, part):
         """What fetches records, put together from beats, and stops them."""
