@@ -320,7 +320,8 @@ class SliceSearch:
             order = [_CYCLES, _DSP, _BRAM]
             columns = [order.index(objective) for objective in self.search.objectives]
             keep = non_dominated(figures[:, columns])
-            self.front.add(designs[keep], self.front.figures_of(designs[keep]))
+            designs, cycles = designs[keep], figures[keep, _CYCLES]
+            self.front.add(designs, self.front.figures_of(designs, cycles))
 
     def _times(self, s, partial, found):
         """Times of candidates, an array (candidates, times)."""
