@@ -33,6 +33,7 @@ _COSTS = {
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
+_BRAM_SHARE = 0.75  # of a part's BRAM36 that the unified core's buffers may take without asking
 _LANES = 8  # of the unified core, unless asked otherwise
 
 
@@ -381,6 +382,15 @@ def _mb(count):
     return f"{count / 2**20:,.1f} MB"
 
 
+def _planned_depths(array, numbers, max_batch, given, device):
+    from streamtrain.unified.planner import choose_depths  # late: it brings the simulator
+
+    data_bits = given.get("data_bits", KernelPlan.data_bits)
+    return choose_depths(
+        array, numbers, max_batch, _BRAM_SHARE * device.bram36, data_bits=data_bits
+    )
+
+
 def plan(
     network,
     board="pynq_z2",
@@ -435,7 +445,8 @@ def plan(
     lanes : :class:`int`, optional
         Of the unified core: it has ``lanes x lanes`` multipliers; a power of two, 8 without.
     depths : :class:`~streamtrain.unified.buffers.Depths`, optional
-        Of the unified core's buffers; as large as whole layers without.
+        Of the unified core's buffers. Without, as :func:`~streamtrain.unified.planner.choose_depths` chooses them
+        for three quarters of the board's block RAM.
     data_bits, base : :class:`int`, optional
         Bits of a word of DRAM, 64 without, and the first address that the unified core may use, 0 without.
     weight_sets : :class:`int`, optional
@@ -467,6 +478,8 @@ def plan(
         array = lower_to_array(network, _LANES if lanes is None else lanes)
         given = {name: value for name, value in unified.items() if value is not None}
         numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
+        if depths is None:
+            given["depths"] = _planned_depths(array, numbers, max_batch, given, target.device)
         return UnifiedDesign(KernelPlan(array, numbers, max_batch, **given), board, clock_mhz)
     if core != "streaming":
         raise ValueError(f'core must be "streaming" or "unified", not {core!r}')
