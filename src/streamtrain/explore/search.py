@@ -222,7 +222,7 @@ def _variants(network, target, numbers, clock_mhz, in_flight, lutram_depth, max_
             raise ValueError(f"clock_mhz must be positive, not {clock!r}")
         plan = lower(
             network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch,
-            lutram_depth=depth,
+            lutram_depth=depth, operand_bits=target.device.dsp_widths[0],
         )  # fmt: skip
         variants.append(Variant(plan, float(clock)))
     return variants
