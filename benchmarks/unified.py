@@ -3,6 +3,7 @@
     python benchmarks/unified.py                    # all nets by the model; seconds
     python benchmarks/unified.py --simulate         # and in RTL; minutes
     python benchmarks/unified.py --nets 1X --simulate --batch 32
+    python benchmarks/unified.py --best             # the best arrays for two boards, by the model; minutes
 
 The array is theirs: 16x16 multiply-accumulators in FP32, a memory of 4 words a cycle (128 bits; all reads
 share it, and all writes, where EF-Train has a stream for each kind of data), and their mini-batch. What is
@@ -11,6 +12,10 @@ computes nothing (benchmarks/hollow.py); *model* is the core's model of cycles (
 Utilisation is multiplications that the net needs over those that the array could have done. As in EF-Train, BP
 needs those of all pixels of the input. Of AlexNet and VGG-16 the convolutions count, each phase of each layer
 as a program of its own: a whole step takes less, because they overlap.
+
+--best plans each net for a board in each of some formats, at the board's clock: lanes and buffers that train it
+fastest, of those that fit. Its figures are those of the models of cycles and resources, for a whole step with all
+of a net's convolutions and a last layer of 10 classes.
 """
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -23,14 +28,19 @@ from hollow import HollowArithmetic
 from nets import convolutional
 
 import streamtrain as st
+from streamtrain.explore.devices import load_board
 from streamtrain.numeric.floating import FP32
 from streamtrain.pipeline.generate import verilog_of
 from streamtrain.simulate.memory import MemoryTiming, SimulatedMemory, compile_memory_design
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import Compiler
 from streamtrain.unified.core import UnifiedCore
+from streamtrain.unified.estimate import estimate_kernel
 from streamtrain.unified.ip import UnifiedIP, unified_registers
+from streamtrain.unified.kernel import kernel_arithmetic
 from streamtrain.unified.plan import lower
+from streamtrain.unified.planner import plan_kernel
+from streamtrain.unified.resources import estimate_resources
 from streamtrain.unified.timing import KernelTiming
 
 LANES, DATA_BITS, CLOCK_MHZ = 16, 128, 100
@@ -199,6 +209,32 @@ def measure(case, batch):
         yield phase, layer, figures
 
 
+BOARDS, FORMATS = ("zcu102", "zynq7100"), ("fp32", "bf16", "fixed<16,8>")
+
+
+def best(name, case, board, numbers):
+    """A row with the design that trains a case fastest on a board's device, whatever DRAM it has."""
+    target = load_board(board)
+    plan = plan_kernel(
+        case.network, kernel_arithmetic(numbers), case.batch, target.device, data_bits=DATA_BITS
+    )
+    estimate, used = estimate_kernel(plan), estimate_resources(plan).total
+    gflops = 2e-3 * case.network.training_macs * target.clock_mhz / estimate.cycles
+    return [
+        name, board, numbers, str(plan.array.lanes), f"{target.clock_mhz:g}", f"{gflops:.1f}",
+        f"{estimate.utilisation:.0%}", estimate.step.binds, f"{used.dsp:,}", f"{used.bram36:g}", f"{used.lut:,.0f}",
+    ]  # fmt: skip
+
+
+def show_best(known, nets):
+    """Print the best designs, net after net."""
+    header = ("", "board", "format", "lanes", "MHz", "GFLOPS\nmodel", "of the\narray", "binds",
+              "DSP", "BRAM36", "LUT")  # fmt: skip
+    for name in nets:
+        rows = [best(name, known[name], board, own) for board in BOARDS for own in FORMATS]
+        print(columns(header, rows), flush=True)
+
+
 def main(arguments=None):
     """Run the command line. Returns the exit status."""
     known = cases()
@@ -206,7 +242,11 @@ def main(arguments=None):
     parser.add_argument("--nets", nargs="+", choices=known, default=list(known), help="only these")
     parser.add_argument("--simulate", action="store_true", help="run the RTL, too")
     parser.add_argument("--batch", type=int, metavar="N", help="mini-batch to simulate")
+    parser.add_argument("--best", action="store_true", help="the best designs for boards instead")
     options = parser.parse_args(arguments)
+    if options.best:
+        show_best(known, options.nets)
+        return 0
     found, rates = [], []
     for name in options.nets:
         case = known[name]

@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 
 from streamtrain.explore.devices import load_board
-from streamtrain.explore.front import OBJECTIVES, Front, Point, Variant
+from streamtrain.explore.front import OBJECTIVES, Front
 from streamtrain.explore.pareto import non_dominated
+from streamtrain.explore.points import Point, Variant
 from streamtrain.network import Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.schedule import estimate

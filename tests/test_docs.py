@@ -159,7 +159,7 @@ RETURNED = {
     "Trial": "streamtrain.explore.formats",
     "TensorRange": "streamtrain.explore.ranges",
     "Front": "streamtrain.explore.front",
-    "Point": "streamtrain.explore.front",
+    "Point": "streamtrain.explore.points",
     "Verification": "streamtrain.simulate",
     "BuildResult": "streamtrain.build",
     "Dataset": "streamtrain.data",

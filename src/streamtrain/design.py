@@ -7,6 +7,7 @@ from operator import index
 from streamtrain.explore.devices import load_board
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
+from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import Plan, lower
 from streamtrain.pipeline.resources import estimate_resources, loss_dsp, multiplier_dsp
 from streamtrain.pipeline.schedule import balanced_foldings
@@ -15,7 +16,7 @@ from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.tables import html_table, text_table
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
-from streamtrain.unified.plan import lower as lower_to_array
+from streamtrain.unified.resources import estimate_resources as estimate_kernel_resources
 
 __all__ = ["Design", "UnifiedDesign", "plan"]
 
@@ -30,8 +31,6 @@ _COSTS = {
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
 _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
-_BRAM_SHARE = 0.75  # of a part's BRAM36 that the unified core's buffers may take without asking
-_LANES = 8  # of the unified core, unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -176,6 +175,10 @@ class Design(Record):
         """Cycles of a training step: an :class:`~streamtrain.pipeline.schedule.Estimate`."""
         return estimate_cycles(self.plan, batch)
 
+    def resources(self):
+        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate`."""
+        return estimate_resources(self.plan, load_board(self.board).device)
+
     def savings(self, batch=1):
         """What the frozen layers save: :class:`Savings` against this design with all layers trained.
 
@@ -279,12 +282,13 @@ class UnifiedDesign(Record):
 
     def __post_init__(self):
         target = _checked_board(self, KernelPlan)
-        device, numbers = target.device, self.plan.arithmetic
-        needed = self.multipliers * numbers.multiplier_dsp(device.family)
+        device = target.device
+        needed = self.resources().total.dsp
         if needed > device.dsp:
             raise ValueError(
-                f"{self.lanes} x {self.lanes} multipliers of {numbers.name} need {needed:,} DSP slices, but "
-                f"{self.board} has {device.dsp:,} ({device.name}); plan with fewer lanes"
+                f"{self.lanes} x {self.lanes} multipliers of {self.plan.arithmetic.name}, and what is around them, "
+                f"need {needed:,} DSP slices, but {self.board} has {device.dsp:,} ({device.name}); plan with fewer "
+                f"lanes"
             )
         if target.memory is None:
             raise ValueError(
@@ -332,6 +336,10 @@ class UnifiedDesign(Record):
         from streamtrain.unified.estimate import estimate_kernel  # late: it brings the simulator
 
         return estimate_kernel(self.plan, batch)
+
+    def resources(self):
+        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate` of its parts."""
+        return estimate_kernel_resources(self.plan, load_board(self.board).device)
 
     def golden(self):
         """A :class:`~streamtrain.host.trainer.Trainer` on the golden model."""
@@ -389,15 +397,6 @@ def _mb(count):
     return f"{count / 2**20:,.1f} MB"
 
 
-def _planned_depths(array, numbers, max_batch, given, device):
-    from streamtrain.unified.planner import choose_depths  # late: it brings the simulator
-
-    data_bits = given.get("data_bits", KernelPlan.data_bits)
-    return choose_depths(
-        array, numbers, max_batch, _BRAM_SHARE * device.bram36, data_bits=data_bits
-    )
-
-
 def plan(
     network,
     board="pynq_z2",
@@ -427,7 +426,9 @@ def plan(
         A known name, or a board file.
     core : :class:`str`
         ``"streaming"``: a pipeline with an array for each layer, and everything on the chip. ``"unified"``: one
-        array for all layers and phases, with DRAM behind it, for networks that do not fit.
+        array for all layers and phases, with DRAM behind it, for networks that do not fit. ``"auto"``: that of
+        the two that trains more samples per second in mini-batches of ``max_batch``, by the estimates of both;
+        only ``numbers``, ``max_batch`` and ``clock_mhz`` can be given then.
     multipliers : :class:`int`, optional
         At most how many, shared out so that a training step takes few cycles. Without it and
         ``foldings``, as many as leave a quarter of the board's LUTs free.
@@ -450,7 +451,8 @@ def plan(
         Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
         ones in block RAM; 0 to 1024. Results and cycles do not depend on it.
     lanes : :class:`int`, optional
-        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two, 8 without.
+        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two. Without, the array that trains
+        fastest of those that leave a quarter of the board's LUTs free.
     depths : :class:`~streamtrain.unified.buffers.Depths`, optional
         Of the unified core's buffers. Without, as :func:`~streamtrain.unified.planner.choose_depths` chooses them
         for three quarters of the board's block RAM.
@@ -480,16 +482,19 @@ def plan(
         "lutram_depth": None if lutram_depth == DISTRIBUTED_DEPTH else lutram_depth,
     }  # fmt: skip
     unified = {"depths": depths, "data_bits": data_bits, "base": base, "weight_sets": weight_sets}
+    if core == "auto":
+        _refuse(streaming | unified | {"lanes": lanes}, core, ("numbers", "max_batch"))
+        return _faster(network, board, numbers, max_batch, clock_mhz)
     if core == "unified":
         _refuse(streaming, core, ("lanes", "numbers", "max_batch", *unified))
-        array = lower_to_array(network, _LANES if lanes is None else lanes)
+        from streamtrain.unified.planner import plan_kernel  # late: it brings the simulator
+
         given = {name: value for name, value in unified.items() if value is not None}
         numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
-        if depths is None:
-            given["depths"] = _planned_depths(array, numbers, max_batch, given, target.device)
-        return UnifiedDesign(KernelPlan(array, numbers, max_batch, **given), board, clock_mhz)
+        lowered = plan_kernel(network, numbers, max_batch, target.device, lanes=lanes, **given)
+        return UnifiedDesign(lowered, board, clock_mhz)
     if core != "streaming":
-        raise ValueError(f'core must be "streaming" or "unified", not {core!r}')
+        raise ValueError(f'core must be "streaming", "unified" or "auto", not {core!r}')
     _refuse(unified | {"lanes": lanes}, core, ("numbers", "max_batch", *streaming))
     if multipliers is not None and foldings is not None:
         raise ValueError("Give multipliers or foldings, not both")
@@ -527,6 +532,28 @@ def plan(
             )
         foldings = balanced_foldings(network, multipliers, in_flight=in_flight, numbers=numbers)
     return Design(lowered(foldings), board, clock_mhz)
+
+
+def _faster(network, board, numbers, max_batch, clock_mhz):
+    """The design of the core that trains more samples per second, of those that fit the board."""
+    options = {"numbers": numbers, "max_batch": max_batch, "clock_mhz": clock_mhz}
+    found, problems = [], {}
+    for core in ("streaming", "unified"):
+        if numbers is not None and isinstance(numbers, Numbers) != (core == "streaming"):
+            problems[core] = f"it has no numbers such as {numbers!r}"
+            continue
+        try:
+            design = plan(network, board, core=core, **options)
+        except ValueError as error:
+            problems[core] = str(error)
+            continue
+        problems[core] = design.resources().problem
+        if problems[core] is None:
+            found.append(design)
+    if not found:
+        reasons = "; ".join(f"the {core} core: {problem}" for core, problem in problems.items())
+        raise ValueError(f"No core trains this network on {board}: {reasons}")
+    return max(found, key=lambda design: design.clock_mhz / design.estimate(max_batch).cycles)
 
 
 def _refuse(others, core, own):

@@ -52,6 +52,8 @@ def test_default_search(capsys, searched):
     assert network.input_shape == (1, 8, 8)
     assert board == "pynq_z2"
     assert arguments == {
+        "core": "streaming",
+        "numbers": None,
         "objectives": ("samples_per_s", "dsp", "bram36"),
         "constraints": {},
         "batch": 1,
@@ -72,13 +74,15 @@ def test_options_reach_the_search(capsys, searched, net):
         "--samples-per-second=1e4",
     ]
     others = ["--board=zedboard", "--objective=latency,lut", "--batch=4", "--search=nsga2"]
-    others += ["--evidence=simulate"]
+    others += ["--evidence=simulate", "--core=unified", "--numbers=bf16,fixed<16,8>"]
     status, out, error = run(capsys, net, *limits, *others, "--quiet")
     assert (status, out) == (0, ""), error
     ((network, board, arguments),) = searched
     assert network == NET
     assert board == "zedboard"
     assert arguments == {
+        "core": "unified",
+        "numbers": ["bf16", "fixed<16,8>"],
         "objectives": ("latency", "lut"),
         "constraints": {
             "samples_per_s": 1e4, "latency_us": 9, "dsp": 20, "bram36": 9.5, "lut": 5000,

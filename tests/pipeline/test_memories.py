@@ -42,7 +42,16 @@ SHAPES = [  # bits of a lane, words, other arguments
     (100, 300, {"block": True}),
     (36, 700, {"block": True, "lanes": 2}),
     (40, 70, {"block": True, "lanes": 4, "ports": ((24, 40), (0, 24))}),
+    # Whatever is cheaper.
+    (64, 4, {"block": None}),
+    (96, 24, {"block": None}),
+    (64, 64, {"block": None}),
+    (96, 72, {"block": None}),
+    (64, 130, {"block": None}),
+    (16, 600, {"block": None}),
+    (128, 300, {"block": None}),
 ]
+_STYLES = {"distributed": False, "block": True, "auto": None}
 
 
 def memories(shapes):
@@ -56,8 +65,9 @@ def memories(shapes):
 
     for number, (width, depth, options) in enumerate(shapes):
         lanes = options.get("lanes", 1)
-        style = {"ram_style": "block" if options["block"] else "distributed"}
-        memory = Memory(shape=unsigned(lanes * width), depth=depth, init=[], attrs=style)
+        style = {True: "block", False: "distributed"}.get(options["block"])
+        attrs = {"ram_style": style} if style else {}
+        memory = Memory(shape=unsigned(lanes * width), depth=depth, init=[], attrs=attrs)
         m.submodules[f"memory{number}"] = memory
         write = memory.write_port()
         for part in ("en", "addr", "data"):
@@ -100,9 +110,9 @@ def assert_as_yosys(shapes):
     assert used.bram36 == sum(mapping.bram18 for mapping in mappings) / 2
 
 
-@pytest.mark.parametrize("style", ["distributed", "block"])
+@pytest.mark.parametrize("style", _STYLES)
 def test_memories_are_what_yosys_makes_of_them(style):
-    assert_as_yosys([shape for shape in SHAPES if shape[2]["block"] == (style == "block")])
+    assert_as_yosys([shape for shape in SHAPES if shape[2]["block"] is _STYLES[style]])
 
 
 def test_any_memory_is_what_yosys_makes_of_it():

@@ -216,7 +216,7 @@ def test_verify_says_where_they_differ(data, what, phase, tensor):
 @pytest.mark.parametrize(
     ("options", "culprit"),
     [
-        ({"core": "both"}, 'core must be "streaming" or "unified", not \'both\''),
+        ({"core": "both"}, 'core must be "streaming", "unified" or "auto", not \'both\''),
         ({"multipliers": 4}, "The unified core takes no multipliers; it takes lanes"),
         ({"core": "streaming"}, "The streaming core takes no lanes; it takes numbers"),
         ({"numbers": st.Numbers()}, "must be a name such as 'bf16'"),
@@ -232,7 +232,7 @@ def test_verify_says_where_they_differ(data, what, phase, tensor):
         ({"weight_sets": 3}, "weight_sets must be 1 or 2"),
         ({"depths": (8, 8, 8, 8, 8, 8)}, "needs .* the buffer"),
         ({"depths": (8, 8)}, "depths must be x, e, sums"),
-        ({"lanes": 32, "numbers": "fp32"}, "need 2,048 DSP slices, but pynq_z2 has 220"),
+        ({"lanes": 32, "numbers": "fp32"}, "need 2,058 DSP slices, but pynq_z2 has 220"),
         ({"board": "xc7z020"}, "keeps weights and maps in DRAM, and xc7z020 has none"),
         (
             {"base": (512 << 20) - 8192},

@@ -5,12 +5,13 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import redirect_stdout
 from pathlib import Path
+from re import split
 
 from streamtrain.description import default_network, load_description
 from streamtrain.explore.devices import boards_table
 from streamtrain.explore.evidence import EVIDENCE
 from streamtrain.explore.front import LIMITS, OBJECTIVES
-from streamtrain.explore.search import explore
+from streamtrain.explore.search import CORES, explore
 from streamtrain.network import Network
 from streamtrain.tables import text_table
 
@@ -67,7 +68,7 @@ def main(arguments=None):
         print(front.to_json())
     elif not options.quiet:
         print(front)
-        if front and front.batch == 1:
+        if front and front.batch == 1 and front.variants[0].core == "streaming":
             command = build_command(front, front.point(front.knee()), options.description)
             print(f"\nThe knee is built by: {command}")
     for path in [] if options.quiet else written:
@@ -91,6 +92,17 @@ def _parser():
         help="name of a board or a device, or its TOML file (default: %(default)s)",
     )
     parser.add_argument("--boards", action="store_true", help="list what is known, and stop")
+    parser.add_argument(
+        "--core",
+        choices=CORES,
+        default=CORES[0],
+        help="a pipeline of all layers, one array with DRAM behind it, or the faster of both (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--numbers",
+        metavar="A,B",
+        help="formats to try with the unified core, such as fp32,bf16,fixed<16,8> (default: fp32)",
+    )
     parser.add_argument(
         "--objective",
         default=",".join(DEFAULT_OBJECTIVES),
@@ -151,6 +163,8 @@ def _search(options):
     return explore(
         network,
         options.board,
+        core=options.core,
+        numbers=_formats(options.numbers) if options.numbers else None,
         objectives=tuple(options.objective.split(",")),
         constraints=given_limits(options),
         batch=options.batch,
@@ -158,6 +172,11 @@ def _search(options):
         evidence=options.evidence,
         progress=not options.quiet,
     )
+
+
+def _formats(names):
+    """Names of formats, which may have commas of their own: ``"bf16,fixed<16,8>"``."""
+    return [name.strip() for name in split(r",(?![^<]*>)", names)]
 
 
 def _write(front, options):

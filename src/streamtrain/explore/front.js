@@ -24,7 +24,7 @@ function unbeaten(positions, x, y) {
 /** Positions of the points that keep all limits, which are {name: value}. */
 function within(data, limits) {
   const names = Object.keys(limits);
-  return [...data.foldings.keys()].filter((p) =>
+  return [...data.parts.keys()].filter((p) =>
     names.every((name) => {
       const figure = data.figures[name];
       return figure.more ? figure.values[p] >= limits[name] : figure.values[p] <= limits[name];
@@ -32,12 +32,15 @@ function within(data, limits) {
   );
 }
 
-/** What a file with a point's design holds: the same as Design.to_json() writes. */
+/** What a file with a point's design holds: the same as its to_json() writes. */
 function designOf(data, position) {
   const variant = data.variants[data.variant[position]];
-  const plan = structuredClone(variant.plan);
-  plan.stages.forEach((stage, s) => { stage.folding = data.foldings[position][s]; });
-  return { kind: "Design", plan, board: data.board, clock_mhz: variant.clock_mhz };
+  const design = structuredClone(variant.design);
+  variant.places.forEach((place, n) => {
+    const inner = place.slice(0, -1).reduce((value, key) => value[key], design);
+    inner[place.at(-1)] = data.parts[position][n];
+  });
+  return design;
 }
 
 function text(value) {
@@ -261,7 +264,7 @@ class Page {
     this.limits = {};
     this.pinned = [];
     const linked = Number(location.hash.slice(1) || NaN); // front.html#12 opens with design 12
-    this.current = linked in data.foldings ? linked : data.knee;
+    this.current = linked in data.parts ? linked : data.knee;
     this.sorted = { name: "samples_per_s", down: true };
     this.rows = ROWS;
     this.axes = { ...data.axes, xlog: false, ylog: false };
@@ -370,7 +373,7 @@ class Page {
       marks: this.marksFor("dsp", "gops_per_dsp"),
       knee: data.knee,
     });
-    const all = data.foldings.length;
+    const all = data.parts.length;
     by("count").textContent =
       shown.length === all ? `${text(all)} designs` : `${text(shown.length)} of ${text(all)} designs`;
     by("none").hidden = shown.length > 0;
@@ -432,20 +435,21 @@ class Page {
       return html("tr", {}, html("td", { class: "dim" }, label),
         html("td", { class: "n" }, text(values[position])), cell);
     });
-    const foldings = data.stages.map((stage, s) => {
-      const folding = data.foldings[position][s];
-      const multipliers = folding.reduce((a, b) => a * b);
-      return html("tr", {}, html("td", {}, stage), html("td", {}, folding.join(" × ")),
-        html("td", { class: "n" }, text(multipliers)));
+    const folded = Array.isArray(data.parts[position][0]); // else numbers of words
+    const parts = data.names.map((name, n) => {
+      const part = data.parts[position][n];
+      return html("tr", {}, html("td", {}, name),
+        html("td", { class: folded ? undefined : "n" }, folded ? part.join(" × ") : text(part)),
+        ...(folded ? [html("td", { class: "n" }, text(part.reduce((a, b) => a * b)))] : []));
     });
-    const titles = html("tr", {}, html("th", {}, "layer"), html("th", {}, "folding"),
-      html("th", { class: "n" }, "multipliers"));
+    const titles = html("tr", {}, html("th", {}, data.part), html("th", {}, data.chosen),
+      ...(folded ? [html("th", { class: "n" }, "multipliers")] : []));
     const variant = data.variants[data.variant[position]].text;
     const pinned = this.pinned.includes(position);
     by("record").replaceChildren(
       head,
       html("table", {}, html("tbody", {}, ...rows)),
-      html("table", {}, html("tbody", {}, titles, ...foldings)),
+      html("table", {}, html("tbody", {}, titles, ...parts)),
       ...(variant ? [html("p", { class: "dim" }, variant)] : []),
       html("div", { class: "under" },
         html("button", { class: "plain", onclick: () => this.pin(position) },
@@ -486,7 +490,7 @@ class Page {
     const several = data.variants.length > 1;
     by("titles").replaceChildren(html("th", {}, ""), html("th", { class: "n" }, ""), ...titles,
       ...(several ? [html("th", {}, "variant")] : []),
-      ...data.stages.map((stage) => html("th", {}, stage)));
+      ...data.names.map((name) => html("th", {}, name)));
     const rows = positions.slice(0, this.rows).map((p) => this.row(p, line, several));
     by("rows").replaceChildren(...rows);
     by("more").hidden = positions.length <= this.rows;
@@ -511,7 +515,7 @@ class Page {
       html("td", { class: "n dim" }, String(p)),
       ...Object.values(figures).map(({ values }) => html("td", { class: "n" }, text(values[p]))),
       ...(several ? [html("td", {}, data.variants[data.variant[p]].text)] : []),
-      ...data.foldings[p].map((folding) => html("td", {}, folding.join("×"))));
+      ...data.texts[p].map((chosen) => html("td", {}, String(chosen))));
   }
 
   /** Pinned points side by side; the best figure of each row stands out. */
@@ -528,9 +532,9 @@ class Page {
       return html("tr", {}, html("td", { class: "dim" }, label),
         ...own.map((v) => html("td", { class: top(v) }, text(v))));
     });
-    const foldings = data.stages.map((stage, s) => html("tr", {}, html("td", { class: "dim" }, stage),
-      ...pinned.map((p) => html("td", { class: "n" }, data.foldings[p][s].join("×")))));
-    by("compared").replaceChildren(html("table", {}, html("tbody", {}, head, ...rows, ...foldings)));
+    const parts = data.names.map((name, n) => html("tr", {}, html("td", { class: "dim" }, name),
+      ...pinned.map((p) => html("td", { class: "n" }, String(data.texts[p][n])))));
+    by("compared").replaceChildren(html("table", {}, html("tbody", {}, head, ...rows, ...parts)));
   }
 }
 

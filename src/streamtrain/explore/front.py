@@ -1,19 +1,17 @@
 """What a search finds: the designs that no other one beats, and ways to choose among them."""
 
 import csv
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from enum import Enum
 from math import isfinite
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from streamtrain.design import Design
 from streamtrain.explore.pareto import non_dominated
+from streamtrain.explore.points import FIGURES
 from streamtrain.network import Network, network_text
-from streamtrain.pipeline.plan import Plan
 from streamtrain.records import Record
 from streamtrain.tables import html_table, text_table
 
@@ -22,8 +20,6 @@ __all__ = [
     "LIMITS",
     "OBJECTIVES",
     "Front",
-    "Point",
-    "Variant",
     "limits_by_name",
     "limits_text",
     "objectives_by_name",
@@ -51,58 +47,6 @@ _ALIASES = {"bram": "bram36", "latency": "latency_us"}
 _SPEEDS, _RESOURCES = ("samples_per_s", "latency_us"), ("dsp", "bram36", "lut")
 
 _SHOWN, _ALL_SHOWN = 8, 12  # rows of a long table, and of a table that is not long
-
-
-@dataclass(frozen=True)
-class Point(Record):
-    """One design of a front: its foldings, and what it is estimated to reach and to need.
-
-    Parameters
-    ----------
-    variant : :class:`int`
-        Which of the front's variants it is.
-    foldings : tuple of (Pm, Pn, Pk)
-        Of each stage, in order.
-    cycles : :class:`int`
-        From one sample to the next while training; the mean over a mini-batch.
-    latency_cycles : :class:`int`
-        Of a prediction.
-    samples_per_s, latency_us : :class:`float`
-        The same at the variant's clock.
-    dsp : :class:`int`
-        DSP slices.
-    bram36 : :class:`float`
-        Block RAMs of 36 Kbit, in halves.
-    lut, ff : :class:`int`
-        Six-input LUTs and flip-flops.
-    """
-
-    variant: int
-    foldings: tuple
-    cycles: int
-    latency_cycles: int
-    samples_per_s: float
-    latency_us: float
-    dsp: int
-    bram36: float
-    lut: int
-    ff: int
-
-
-@dataclass(frozen=True)
-class Variant(Record):
-    """What is chosen for a design as a whole, and not stage by stage.
-
-    Parameters
-    ----------
-    plan : :class:`~streamtrain.pipeline.plan.Plan`
-        With a folding of (1, 1, 1) for each stage. All but the foldings is the design's.
-    clock_mhz : :class:`float`
-        Clock of the core.
-    """
-
-    plan: Plan
-    clock_mhz: float
 
 
 def objectives_by_name(names):
@@ -182,13 +126,14 @@ class Front(Record):
         What designs were compared by: ``samples_per_s``, ``latency_us``, ``dsp``, ``bram36``, ``lut``.
     constraints : dict of numbers by name
         What was asked of every design, besides that it fits the board.
-    variants : tuple of :class:`Variant`
-    points : tuple of :class:`Point`
+    variants : tuple of :class:`~streamtrain.explore.points.Variant` or :class:`~streamtrain.explore.points.KernelVariant`
+        All of the same core.
+    points : tuple of :class:`~streamtrain.explore.points.Point` or :class:`~streamtrain.explore.points.KernelPoint`
         The fastest first.
     reason : :class:`str`
         Why there is none; empty if there are some.
     search : :class:`str`
-        How they were found: ``"exact"`` or ``"nsga2"``.
+        How they were found: ``"exact"`` or ``"nsga2"``; of the unified core, ``"halving"``.
     seconds : :class:`float`
         Time that it took.
     evaluated : :class:`int`
@@ -230,21 +175,15 @@ class Front(Record):
         return self.design(self.points[position])
 
     def design(self, point):
-        """The :class:`~streamtrain.design.Design` of a point."""
-        variant = self.variants[point.variant]
-        stages = tuple(
-            replace(stage, folding=folding)
-            for stage, folding in zip(variant.plan.stages, point.foldings, strict=True)
-        )
-        return Design(replace(variant.plan, stages=stages), self.board, variant.clock_mhz)
+        """The :class:`~streamtrain.design.Design`, or ``UnifiedDesign``, of a point."""
+        return self.variants[point.variant].design(point, self.board)
 
     def point(self, design):
-        """The :class:`Point` of a design. Raises :exc:`ValueError` if it is not on the front."""
-        foldings = tuple(stage.folding for stage in design.plan.stages)
+        """The point of a design. Raises :exc:`ValueError` if it is not on the front."""
         for point in self.points:
-            if point.foldings == foldings and self.design(point) == design:
+            if point.may_be(design) and self.design(point) == design:
                 return point
-        raise ValueError(f"The design with foldings {design.foldings} is not on the front")
+        raise ValueError(f"There is no such design on the front:\n{design}")
 
     # -- Choosing ----------------------------------------------------------------------------------
 
@@ -287,7 +226,7 @@ class Front(Record):
         )
 
     def fastest(self, **limits):
-        """The :class:`~streamtrain.design.Design` with the most samples/s that keeps limits.
+        """The design with the most samples/s that keeps limits.
 
         Limits are those of :meth:`within`. Of designs that are equally fast it is the one with the
         fewest DSP slices, then block RAMs, then LUTs. Raises :exc:`ValueError` if there is none; the
@@ -296,7 +235,7 @@ class Front(Record):
         return self._best(limits, ("samples_per_s", *_RESOURCES))
 
     def smallest(self, by="dsp", **limits):
-        """The :class:`~streamtrain.design.Design` with the least of one figure that keeps limits.
+        """The design with the least of one figure that keeps limits.
 
         Parameters
         ----------
@@ -323,7 +262,7 @@ class Front(Record):
         )
 
     def knee(self):
-        """The :class:`~streamtrain.design.Design` after which more resources buy little.
+        """The design after which more resources buy little.
 
         Speed (samples/s, or latency where only that was an objective) is drawn against the first
         resource among the objectives, both scaled to 0 to 1 over the designs that nothing beats in
@@ -364,23 +303,26 @@ class Front(Record):
     # -- Showing -----------------------------------------------------------------------------------
 
     def table(self):
-        """Header and rows: each point's figures, its variant where there are several, its foldings."""
+        """Header and rows: each point's figures, its variant where there are several, foldings or buffers."""
         several = len(self.variants) > 1
         texts = self.variant_texts()
         rows = [
             (
                 *(_whole(getattr(point, name)) for name in LABELS),
                 *((texts[point.variant],) if several else ()),
-                *("x".join(map(str, folding)) for folding in point.foldings),
+                *point.texts(),
             )
             for point in self.points
         ]
-        stages = [stage.name for stage in self.variants[0].plan.stages] if self.variants else []
-        return (*LABELS.values(), *(("variant",) if several else ()), *stages), rows
+        return (*LABELS.values(), *(("variant",) if several else ()), *self._names()), rows
+
+    def _names(self):
+        """What is chosen for each point: names of stages, or of buffers."""
+        return self.variants[0].names if self.variants else []
 
     def variant_texts(self):
         """What tells each variant from the others, such as ``clock_mhz 150, weights fixed<16,3>``."""
-        facts = [_facts(variant) for variant in self.variants]
+        facts = [variant.facts() for variant in self.variants]
         names = dict.fromkeys(name for own in facts for name in own)
         differing = [name for name in names if len({own.get(name) for own in facts}) > 1]
         return [
@@ -388,18 +330,15 @@ class Front(Record):
         ]
 
     def to_csv(self, path):
-        """Write all points to a CSV file: figures with full precision, clock, variant, foldings."""
-        figures = [field.name for field in fields(Point) if field.name != "foldings"]
-        stages = [stage.name for stage in self.variants[0].plan.stages] if self.variants else []
+        """Write all points to a CSV file: figures with full precision, clock, variant, foldings or buffers."""
         texts = self.variant_texts()
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*figures, "clock_mhz", "variant_text", *stages])
+            writer.writerow([*FIGURES, "clock_mhz", "variant_text", *self._names()])
             for point in self.points:
-                foldings = ("x".join(map(str, folding)) for folding in point.foldings)
                 clock = self.variants[point.variant].clock_mhz
-                own = [getattr(point, name) for name in figures]
-                writer.writerow([*own, clock, texts[point.variant], *foldings])
+                own = [getattr(point, name) for name in FIGURES]
+                writer.writerow([*own, clock, texts[point.variant], *point.texts()])
 
     def plot(self, path=None):
         """Draw each speed against each resource of the objectives, and beside published designs.
@@ -495,30 +434,3 @@ def _figure_text(name, value):
 
 def _whole(value):
     return int(value) if value == int(value) else value
-
-
-def _facts(variant):
-    """What a variant consists of: plain values by name, those of a stage only where stages differ."""
-    plan = variant.plan
-    facts = {"clock_mhz": variant.clock_mhz}
-    for field in fields(plan):
-        if field.name not in {"network", "stages"}:
-            facts[field.name] = getattr(plan, field.name)
-    ignored = {"name", "folding"}
-    if all(stage.stored == stage.weights for stage in plan.stages):
-        ignored.add("stored")  # without a master, weights are stored as they are multiplied
-    for field in fields(plan.stages[0]):
-        if field.name in ignored:
-            continue
-        own = {stage.name: getattr(stage, field.name) for stage in plan.stages}
-        if len(set(own.values())) == 1:
-            facts[field.name] = own[plan.stages[0].name]
-        else:
-            facts |= {f"{name}.{field.name}": value for name, value in own.items()}
-    return {name: _plain(value) for name, value in facts.items()}
-
-
-def _plain(value):
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value.value if isinstance(value, Enum) else value)

@@ -78,7 +78,7 @@ def front_page(front):
 
 
 def _content(front, device):
-    """What the script shows, as JSON: figures in columns, each point's foldings, each variant."""
+    """What the script shows, as JSON: figures in columns, each point's parts, each variant."""
     knee = front.points.index(front.point(front.knee()))
     gops = [training_gops(front.network, point.samples_per_s) for point in front.points]
     figures = {
@@ -102,12 +102,17 @@ def _content(front, device):
         "figures": figures,
         "limited": ["samples_per_s", "latency_us", *device.resources],
         "axes": {"x": [*resources, "dsp"][0], "y": [*speeds, "samples_per_s"][0]},
-        "foldings": [point.foldings for point in front.points],
+        "parts": [point.parts for point in front.points],
+        "texts": [point.texts() for point in front.points],
         "variant": [point.variant for point in front.points],
-        "stages": [stage.name for stage in front.variants[0].plan.stages],
+        "names": front.variants[0].names,
+        "part": front.variants[0].part,
+        "chosen": front.variants[0].chosen,
         "variants": [
-            {"text": text, "clock_mhz": own.clock_mhz, "plan": loads(own.plan.to_json())}
-            for own, text in zip(front.variants, front.variant_texts(), strict=True)
+            {"text": text, "places": own.places, "design": _design(front, number)}
+            for number, (own, text) in enumerate(
+                zip(front.variants, front.variant_texts(), strict=True)
+            )
         ],
         "knee": knee,
         "ceiling": 2e-3 * max(variant.clock_mhz for variant in front.variants),
@@ -126,6 +131,12 @@ def _content(front, device):
         "command": "python -m streamtrain.build design.json"
         + _DATA.get(front.network.input_shape, " --data DATA"),
     }
+
+
+def _design(front, variant):
+    """The JSON of one of a variant's designs; that of the others differs in the parts. None if it has none."""
+    point = next((point for point in front.points if point.variant == variant), None)
+    return None if point is None else loads(front.design(point).to_json())
 
 
 def _tiles(front):
@@ -186,7 +197,7 @@ def _provenance(front):
         ("clock, MHz", ", ".join(f"{clock:g}" for clock in clocks)),
     ]
     return (
-        f"{html_table(('', ''), rows)}<p>All figures are estimates: cycles follow each pixel through "
-        f"the pipeline, resources follow from its parts. Samples per second are those cycles at the "
+        f"{html_table(('', ''), rows)}<p>All figures are estimates: cycles are those of a model of the "
+        f"hardware, resources follow from its parts. Samples per second are those cycles at the "
         f"planned clock; nothing here was placed and routed.</p>"
     )

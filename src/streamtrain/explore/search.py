@@ -1,5 +1,6 @@
 """Search all foldings of a network for those that no other one beats."""
 
+from dataclasses import replace
 from itertools import product
 from math import ceil, floor
 from operator import index
@@ -13,23 +14,27 @@ from streamtrain.explore.exact import exact_front
 from streamtrain.explore.front import (
     OBJECTIVES,
     Front,
-    Point,
-    Variant,
     limits_by_name,
     limits_text,
     objectives_by_name,
 )
 from streamtrain.explore.nsga2 import genetic_front
 from streamtrain.explore.pareto import non_dominated
+from streamtrain.explore.points import Point, Variant
 from streamtrain.explore.space import FIGURES, RESOURCES, Space
 from streamtrain.host.progress import ProgressBar
 from streamtrain.network import Network
+from streamtrain.numeric import FixedArithmetic, FloatArithmetic
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.resources import estimate_resources
 
-__all__ = ["explore", "shortfall"]
+__all__ = ["CORES", "explore", "shortfall"]
 
+CORES = ("streaming", "unified", "auto")
+"""What may be searched."""
+
+_NO_FORMAT = "formats of the {core} core are {kind}; there are none in {numbers}"
 _FIGURES = {"samples_per_s": "cycles", "latency_us": "latency", "bram36": "bram18"}
 _NAMES = {"dsp": "DSP", "bram18": "BRAM36", "lut": "LUT", "ff": "FF"}
 _STEPS = 1000  # of the progress bar
@@ -39,14 +44,17 @@ def explore(
     network,
     board="pynq_z2",
     *,
+    core="streaming",
     objectives=("samples_per_s", "dsp", "bram36"),
     constraints=None,
     batch=1,
     numbers=None,
     clock_mhz=None,
-    in_flight=2,
-    lutram_depth=64,
+    in_flight=None,
+    lutram_depth=None,
     max_batch=None,
+    lanes=None,
+    data_bits=None,
     search="exact",
     evaluations=10_000,
     seed=1,
@@ -54,33 +62,44 @@ def explore(
     executor=None,
     progress=True,
 ):
-    """Find the Pareto front of a network's foldings on a board: the designs that no other one beats.
+    """Find the Pareto front of a network's designs on a board: those that no other one beats.
 
-    The space holds every folding of every layer (divisors of its channels, and one tap, a row or all
-    taps of its kernel). The front is exact with regard to the estimates of cycles and resources: see
-    ``docs/explore.md`` for how, and ``docs/estimates.md`` for their errors.
+    The streaming core's space holds every folding of every layer (divisors of its channels, and one tap, a row or
+    all taps of its kernel). The front is exact with regard to the estimates of cycles and resources: see
+    ``docs/explore.md`` for how, and ``docs/estimates.md`` for their errors. The unified core's space holds, for
+    each format and number of lanes, the buffers that its planner goes through on its way from whole layers to the
+    smallest ones; it is searched completely.
 
     Parameters
     ----------
     network : :class:`~streamtrain.network.Network`
     board : :class:`str` or :class:`pathlib.Path`
         A known board or device, or a file. No design exceeds its resources.
+    core : :class:`str`
+        ``"streaming"``, ``"unified"``, or ``"auto"``: that whose fastest design trains more samples per second.
     objectives : sequence of :class:`str`
         Any of ``samples_per_s``, ``latency_us``, ``dsp``, ``bram36``, ``lut``.
     constraints : dict of numbers by name, optional
         ``samples_per_s`` at least; ``latency_us``, ``cycles``, ``dsp``, ``bram36``, ``lut``, ``ff`` at most.
     batch : :class:`int`
-        Samples between two updates. Mini-batches are not convex: they take ``search="nsga2"``.
+        Samples between two updates. On the streaming core, mini-batches are not convex: they take
+        ``search="nsga2"``.
     numbers : :class:`~streamtrain.pipeline.numbers.Numbers`, or a list of them, optional
-        Formats.
+        Formats. Those of the unified core are arithmetics, or names such as ``"bf16"``; ``"fp32"`` without. With
+        ``core="auto"`` there may be some of each kind.
     clock_mhz : :class:`float`, or a list of them, optional
         Clock of the core; the board's default without.
-    in_flight : :class:`int`, or a list of them
-        Samples that each layer has room for.
-    lutram_depth : :class:`int`, or a list of them
-        Words up to which a memory is LUT RAM; deeper ones are block RAM.
+    in_flight : :class:`int`, or a list of them, optional
+        Samples that each layer of the streaming core has room for; 2 without.
+    lutram_depth : :class:`int`, or a list of them, optional
+        Words up to which a memory of the streaming core is LUT RAM, 64 without; deeper ones are block RAM.
     max_batch : :class:`int`, optional
-        Largest mini-batch that the hardware can accumulate; ``batch`` without.
+        Largest mini-batch that the hardware can accumulate; ``batch`` without. Figures of the unified core are
+        for mini-batches of it.
+    lanes : :class:`int`, or a list of them, optional
+        Of the unified core; all that the board has DSP slices for without.
+    data_bits : :class:`int`, optional
+        Bits of a word of DRAM for the unified core, 64 without.
     search : :class:`str`
         ``"exact"``, or ``"nsga2"`` for the genetic algorithm (needs pymoo).
     evaluations, seed : :class:`int`
@@ -95,8 +114,8 @@ def explore(
     Returns
     -------
     :class:`~streamtrain.explore.front.Front`
-        Each combination of formats, clocks, memory kinds and samples in flight is one of its variants. If nothing
-        fits it is empty, and says why.
+        Each combination of formats, clocks, memory kinds and samples in flight is one of its variants; of the unified
+        core, of formats, lanes and clocks. If nothing fits it is empty, and says why.
 
     Raises
     ------
@@ -105,9 +124,10 @@ def explore(
     ImportError
         If the genetic algorithm is asked for, and pymoo is missing.
     """
-    began = perf_counter()
     if not isinstance(network, Network):
         raise TypeError(f"Network must be a Network, not {network!r}")
+    if core not in CORES:
+        raise ValueError(f"core must be one of {', '.join(CORES)}, not {core!r}")
     objectives = objectives_by_name(objectives)
     constraints = limits_by_name(constraints or {})
     batch = index(batch)
@@ -115,7 +135,7 @@ def explore(
         raise ValueError(f"Batch must be at least 1, not {batch!r}")
     if search not in {"exact", "nsga2"}:
         raise ValueError(f'Search must be "exact" or "nsga2", not {search!r}')
-    if search == "exact" and batch > 1:
+    if search == "exact" and batch > 1 and core != "unified":
         raise ValueError(
             f'The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the '
             f'arrays, which no bound describes. Take search="nsga2", or batch=1'
@@ -123,9 +143,85 @@ def explore(
     if evidence is not None and evidence not in EVIDENCE:
         raise ValueError(f"Evidence must be one of {', '.join(EVIDENCE)}, not {evidence!r}")
     target = load_board(board)
-    variants = _variants(
-        network, target, numbers, clock_mhz, in_flight, lutram_depth, max_batch or batch
-    )
+    own = {
+        "streaming": {
+            "in_flight": in_flight, "lutram_depth": lutram_depth, "evidence": evidence, "executor": executor,
+            "search": None if search == "exact" else search,
+        },
+        "unified": {"lanes": lanes, "data_bits": data_bits},
+    }  # fmt: skip
+    for other, arguments in own.items():
+        given = [name for name, value in arguments.items() if value is not None]
+        if core == "auto":  # there is no other way to search mini-batches of the streaming core
+            given = [name for name in given if name != "search"]
+        if given and core != other:
+            raise ValueError(f'{given[0]} is for core="{other}", not for "{core}"')
+    searched = {
+        "network": network, "target": target, "objectives": objectives, "constraints": constraints,
+        "board": str(board) if str(board).endswith(".toml") else target.name, "progress": progress,
+    }  # fmt: skip
+    numbers = _several(numbers, (Numbers, str, FixedArithmetic, FloatArithmetic), "numbers")
+    clocks = [
+        target.clock_mhz if clock is None else clock
+        for clock in _several(clock_mhz, (int, float), "clock_mhz")
+    ]
+    for clock in clocks:
+        if not 0 < clock < float("inf"):
+            raise ValueError(f"clock_mhz must be positive, not {clock!r}")
+
+    def streaming():
+        own = [one for one in numbers if one is None or isinstance(one, Numbers)]
+        if not own:
+            raise ValueError(_NO_FORMAT.format(core="streaming", kind="Numbers", numbers=numbers))
+        variants = _variants(network, own, clocks, in_flight, lutram_depth, max_batch or batch)
+        return _streaming_front(
+            variants=variants, batch=batch, search=search, evaluations=evaluations, seed=seed, **searched
+        )
+
+    def unified():
+        from streamtrain.explore.kernel_search import kernel_front  # late: it brings the simulator
+
+        own = ["fp32" if one is None else one for one in numbers if not isinstance(one, Numbers)]
+        if not own:
+            kind = "names such as 'bf16', or arithmetics"
+            raise ValueError(_NO_FORMAT.format(core="unified", kind=kind, numbers=numbers))
+        return kernel_front(
+            batch=index(max_batch or batch), numbers=own, clocks=list(map(float, clocks)),
+            lanes=None if lanes is None else _several(lanes, int, "lanes"),
+            data_bits=64 if data_bits is None else data_bits, **searched,
+        )  # fmt: skip
+
+    if core == "auto":
+        return _faster(network, target, {"streaming": streaming, "unified": unified})
+    front = streaming() if core == "streaming" else unified()
+    if evidence is not None and front:
+        chosen = list(dict.fromkeys([front.fastest(), front.knee(), front.smallest()]))
+        print(confirm(chosen, evidence, batch=batch, executor=executor, progress=progress))
+    return front
+
+
+def _faster(network, target, searches):
+    """The front with the fastest design; an empty one says what each core lacks."""
+    fronts, reasons = [], []
+    for core, search in searches.items():
+        try:
+            fronts.append(search())
+        except ValueError as error:
+            reasons.append(f"{core} core: {error}")
+        else:
+            if not fronts[-1]:
+                reasons.append(f"{core} core: {fronts[-1].reason}")
+    if not fronts:
+        raise ValueError(f"No core trains this network on {target.name}; {'; '.join(reasons)}")
+    best = max(fronts, key=lambda front: front.points[0].samples_per_s if front else 0)
+    return best if best else replace(best, reason="; ".join(reasons))
+
+
+def _streaming_front(
+    network, target, board, objectives, constraints, variants, batch, search, evaluations, seed, progress
+):
+    """The front of the streaming core."""
+    began = perf_counter()
     points, reasons, evaluated = [], [], 0
     with ProgressBar("searching", _STEPS * len(variants), enabled=progress) as bar:
         for number, variant in enumerate(variants):
@@ -157,9 +253,9 @@ def explore(
     kept = non_dominated(np.array(values)) if points else []
     points = [point for point, keep in zip(points, kept, strict=True) if keep]
     points.sort(key=lambda point: (-point.samples_per_s, point.dsp, point.bram36, point.lut))
-    front = Front(
+    return Front(
         network=network,
-        board=str(board) if str(board).endswith(".toml") else target.name,
+        board=board,
         batch=batch,
         objectives=objectives,
         constraints=constraints,
@@ -170,10 +266,6 @@ def explore(
         seconds=perf_counter() - began,
         evaluated=evaluated,
     )
-    if evidence is not None and points:
-        chosen = list(dict.fromkeys([front.fastest(), front.knee(), front.smallest()]))
-        print(confirm(chosen, evidence, batch=batch, executor=executor, progress=progress))
-    return front
 
 
 def shortfall(network, board="pynq_z2"):
@@ -193,7 +285,7 @@ def shortfall(network, board="pynq_z2"):
         If the board is unknown, or the pipeline cannot run the network.
     """
     target = load_board(board)
-    (variant,) = _variants(network, target, None, None, 2, 64, 1)
+    (variant,) = _variants(network, [None], [target.clock_mhz], None, None, 1)
     return _too_small(Space(variant.plan), _limits({}, target.device, variant)) or ""
 
 
@@ -208,18 +300,15 @@ def _several(value, kinds, name):
     return values
 
 
-def _variants(network, target, numbers, clock_mhz, in_flight, lutram_depth, max_batch):
+def _variants(network, numbers, clocks, in_flight, lutram_depth, max_batch):
     choices = product(
-        _several(numbers, Numbers, "numbers"),
-        _several(in_flight, int, "in_flight"),
-        _several(lutram_depth, int, "lutram_depth"),
-        _several(clock_mhz, (int, float), "clock_mhz"),
+        numbers,
+        _several(2 if in_flight is None else in_flight, int, "in_flight"),
+        _several(64 if lutram_depth is None else lutram_depth, int, "lutram_depth"),
+        clocks,
     )
     variants = []
     for formats, slots, depth, clock in choices:
-        clock = target.clock_mhz if clock is None else clock
-        if not 0 < clock < float("inf"):
-            raise ValueError(f"clock_mhz must be positive, not {clock!r}")
         plan = lower(
             network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch,
             lutram_depth=depth, operand_bits=target.device.dsp_widths[0],

@@ -121,8 +121,9 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False, h
     ----------
     width, depth : :class:`int`
         Bits of a lane, and words.
-    block : :class:`bool`
-        Whether its ``ram_style`` is ``"block"``, else ``"distributed"``.
+    block : :class:`bool` or None
+        Whether its ``ram_style`` is ``"block"``, else ``"distributed"``; None if it has none, and the cheaper
+        one is taken.
     lanes : :class:`int`
         Equal parts of a word.
     ports : tuple of (low, high), optional
@@ -154,6 +155,8 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False, h
     if depth == 1:
         return Mapping("FF", lanes * width, ff=lanes * width + registers)
     groups = _SINGLE_PORT if single_port else _BLOCK if block else _DISTRIBUTED
+    if block is None:
+        groups = (*_DISTRIBUTED, *_BLOCK)
     _, primitive, ways = min(
         (_cheapest(group, lanes * width, depth, len(ports)) for group in groups),
         key=lambda choice: choice[0],
@@ -164,7 +167,7 @@ def map_memory(width, depth, *, block, lanes=1, ports=None, single_port=False, h
         cells,
         bram18=primitive.bram18 * cells,
         lut=primitive.lut * cells,
-        ff=ceil_log2(ways) if block else registers,
+        ff=ceil_log2(ways) if primitive.bram18 else registers,
         ways=ways,
     )
 

@@ -44,6 +44,7 @@ __all__ = [
     "MemoryUsage",
     "ResourceEstimate",
     "Usage",
+    "device_resources",
     "estimate_resources",
     "link_usage",
     "loss_dsp",
@@ -173,7 +174,7 @@ class LayerUsage(Record):
     ----------
     layer : :class:`str`
         Name of the weighted layer: what follows it up to the next one belongs to it. Last comes
-        ``"loss and control"``.
+        ``"loss and control"``. Of the unified core, which is the same for all layers, a part.
     folding : (Pm, Pn, Pk), optional
     usage : :class:`Usage`
     """
@@ -279,6 +280,8 @@ class ResourceEstimate(Record):
         if self.available:
             parts = (f"{self.used[name]:.0%}" if name in self.used else "" for name in RESOURCES)
             rows.append((f"of {self.device or 'the device'}", "", *parts))
+        if not any(own.folding for own in self.layers):
+            return ("part", *RESOURCES.values()), [(row[0], *row[2:]) for row in rows]
         return ("layer", "folding", *RESOURCES.values()), rows
 
     def memory_table(self):
@@ -345,12 +348,7 @@ def estimate_resources(plan, device=None):
     """
     if not isinstance(plan, Plan):
         raise TypeError(f"Plan must be a Plan, not {plan!r}")
-    available = None if device is None else dict(getattr(device, "resources", device))
-    for resource, count in (available or {}).items():
-        if resource not in RESOURCES:
-            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
-        if count < 1:
-            raise ValueError(f"Device must have at least 1 {RESOURCES[resource]}, not {count!r}")
+    available = device_resources(device)
     foldings = {stage.name: stage.folding for stage in plan.stages}
     layers, memories = [], []
     for layer, tallies in _parts(plan):
@@ -361,6 +359,19 @@ def estimate_resources(plan, device=None):
     return ResourceEstimate(
         tuple(layers), tuple(memories), getattr(device, "name", None), available
     )
+
+
+def device_resources(device):
+    """What a device has, as :func:`estimate_resources` takes it: a dict; None without one."""
+    if device is None:
+        return None
+    available = dict(getattr(device, "resources", device))
+    for resource, count in available.items():
+        if resource not in RESOURCES:
+            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
+        if count < 1:
+            raise ValueError(f"Device must have at least 1 {RESOURCES[resource]}, not {count!r}")
+    return available
 
 
 def _row(layer, name, width, lanes, depth, copies, mapping):

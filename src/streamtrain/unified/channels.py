@@ -17,13 +17,15 @@ from streamtrain.unified.pack import Pack
 from streamtrain.unified.regroup import Regroup
 
 __all__ = [
-    "READ_ROWS", "ChannelProcessor", "channels_layout", "program_cycles", "written_rows",
+    "READ_ROWS", "REGISTERS", "ChannelProcessor", "channels_layout", "program_cycles", "written_rows",
 ]  # fmt: skip
 
-_REGISTERS = 64
+REGISTERS = 64
+"""Of a channel, in the processor."""
+
 _INSTRUCTION = data.StructLayout({
-    "op": range(len(Op)), "to": range(_REGISTERS), "a": range(2 * _REGISTERS),
-    "b": range(2 * _REGISTERS), "last": 1,
+    "op": range(len(Op)), "to": range(REGISTERS), "a": range(2 * REGISTERS),
+    "b": range(2 * REGISTERS), "last": 1,
 })  # fmt: skip
 
 
@@ -112,7 +114,7 @@ class ChannelProcessor(wiring.Component):
         connect(m, flipped(self.i), regroup.i)
         connect(m, pack.o, flipped(self.o))
         m.submodules.registers = registers = Memory(
-            shape=unsigned(FP32.width), depth=_REGISTERS << (self.lanes - 1).bit_length(), init=[]
+            shape=unsigned(FP32.width), depth=REGISTERS << (self.lanes - 1).bit_length(), init=[]
         )
         ports, write = [registers.read_port() for _ in "ab"], registers.write_port()
 
@@ -249,7 +251,7 @@ class ChannelProcessor(wiring.Component):
         # A cycle later, its operands are there.
         issue = running & begun & (cycle != 0) & (cycle <= self.lanes)
         mark = data.StructLayout({"valid": 1, "op": range(len(Op)), "at": len(write.addr)})
-        issued, sources = Signal(mark), Signal(data.ArrayLayout(range(2 * _REGISTERS), 2))
+        issued, sources = Signal(mark), Signal(data.ArrayLayout(range(2 * REGISTERS), 2))
         m.d.sync += [
             issued.valid.eq(issue),
             issued.op.eq(now.op),

@@ -24,12 +24,15 @@ class KernelEstimate(Record):
         Samples of a mini-batch.
     step, prediction : :class:`~streamtrain.unified.timing.ProgramCycles`
         Of a training step on a mini-batch, and of its scores alone.
+    latency : :class:`int`
+        Cycles of the scores of a single sample.
     """
 
     plan: KernelPlan
     batch: int
     step: ProgramCycles
     prediction: ProgramCycles
+    latency: int
 
     @property
     def cycles(self):
@@ -64,7 +67,7 @@ class KernelEstimate(Record):
         return (
             f"{self.step.total:,} cycles for a mini-batch of {self.batch}, {self.cycles:,.0f} for a sample: "
             f"{self.utilisation:.0%} of the multipliers' cycles; its {self.step.binds} is the busiest. "
-            f"{self.prediction.total:,} cycles for its scores alone"
+            f"{self.prediction.total:,} cycles for its scores alone, {self.latency:,} for those of one sample"
         )
 
     def __str__(self):
@@ -98,6 +101,8 @@ def estimate_kernel(plan, batch=None):
     if not 1 <= batch <= plan.max_batch:
         raise ValueError(f"Batch must be 1 to {plan.max_batch}, as planned, not {batch}")
     timing, compiler = _timing(plan), plan.compiler.variant(batch)
+    single = plan.compiler.variant(1).evaluation()
     return KernelEstimate(
-        plan, batch, timing.cycles(compiler.step()), timing.cycles(compiler.evaluation())
-    )
+        plan, batch, timing.cycles(compiler.step()), timing.cycles(compiler.evaluation()),
+        timing.cycles(single).total,
+    )  # fmt: skip
