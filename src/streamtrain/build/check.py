@@ -6,7 +6,7 @@ import warnings
 from contextlib import redirect_stdout
 
 from streamtrain.description import load_description
-from streamtrain.design import Design
+from streamtrain.design import Design, UnifiedDesign
 from streamtrain.explore import load_board
 from streamtrain.explore.search import shortfall
 from streamtrain.network import ModelError, Problem
@@ -38,7 +38,7 @@ def check(description, board, *, as_json=False):
         try:
             with redirect_stdout(sys.stderr):  # whatever a description prints
                 network = load_description(description)
-            network = network.network if isinstance(network, Design) else network
+            network = network.network if isinstance(network, (Design, UnifiedDesign)) else network
             found, instead = _obstacle(network, board)
             if found:
                 problem = Problem("", "", f"board {board}", found, instead)

@@ -5,14 +5,14 @@ from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import BuffersTooSmallError, Compiler
 from streamtrain.unified.timing import KernelTiming
 
-__all__ = ["buffer_bram36", "choose_depths", "least_depths"]
+__all__ = ["buffer_bram36", "buffers_bram36", "choose_depths", "least_depths"]
 
 _LEAST_LOSS = 0.002  # of a step's cycles, for which a buffer is not halved
 _FEW, _SEVERAL = 2, 4  # images of two programs: what one takes besides is how long each image takes
 
 
-def buffer_bram36(depths, arithmetic, lanes):
-    """BRAM36 of the double buffers, both halves; a deep and narrow one is made of other shapes than a wide one.
+def buffers_bram36(depths, arithmetic, lanes):
+    """BRAM36 of each double buffer, by name, both halves; a deep and narrow one is made of other shapes than a wide one.
 
     Parameters
     ----------
@@ -20,8 +20,13 @@ def buffer_bram36(depths, arithmetic, lanes):
     arithmetic : :class:`~streamtrain.numeric.Arithmetic`
     lanes : :class:`int`
     """
-    sizes = depths.sizes(arithmetic, lanes).values()
-    return sum(map_memory(width, depth, block=True).bram18 for width, depth in sizes)
+    sizes = depths.sizes(arithmetic, lanes).items()
+    return {name: map_memory(*size, block=True).bram18 for name, size in sizes}
+
+
+def buffer_bram36(depths, arithmetic, lanes):
+    """BRAM36 of all double buffers: the sum of :func:`buffers_bram36`."""
+    return sum(buffers_bram36(depths, arithmetic, lanes).values())
 
 
 def least_depths(plan, arithmetic, *, data_bits):
