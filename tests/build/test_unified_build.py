@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from test_build_report import Page
 
 import streamtrain as st
 from streamtrain.build import BuildError, build, command
@@ -168,7 +169,7 @@ def test_overlay_has_the_core_and_its_memory(quick, images, tmp_path, board, kin
 
 
 def test_report_has_phases_buffers_and_dram(quick, images, tmp_path):
-    make(tmp_path / "out", images, planned(numbers="bf16"))
+    summary = make(tmp_path / "out", images, planned(numbers="bf16")).summary
     page = (tmp_path / "out" / "report" / "report.html").read_text()
     estimate = planned(numbers="bf16").estimate()
     assert f"{estimate.step.total:,} cycles" in page
@@ -178,6 +179,13 @@ def test_report_has_phases_buffers_and_dram(quick, images, tmp_path):
     for text in ("conv1", "2 → 6", "bias_gradients", "in DRAM", "programs", "64 bits"):
         assert text in page, text
     assert "Saturated" not in page and "announced" not in page
+    parsed = Page(page)  # whose tags nest
+    for name, *phases in estimate.table()[1]:
+        found = parsed.row(name)
+        assert found[4::2][:3] == [f"{n:,}" if n else "" for n in phases]
+        total = sum(n for n in phases if n)
+        assert found[-1].strip() == f"{total:,}"
+    assert parsed.row("programs")[1] == f"{summary['memory_bytes']['programs'] / 2**20:,.2f}"
 
 
 def test_interrupted_build_goes_on(quick, images, tmp_path, monkeypatch, capsys):
@@ -284,6 +292,19 @@ def test_command_takes_no_lanes_for_a_design(capsys, here):
     status, _, error = run(capsys, here, here / "design.json", "--batch", "2")
     assert status == 2
     assert "describes a design, which has its own max_batch: leave out --batch" in error
+
+
+def test_check_is_of_the_core_that_is_asked_for(capsys, here):
+    status = command.main(["--check", str(here / "net.py"), "--core", "unified", "--lanes", "4"])
+    assert status == 0
+    assert "can be trained on pynq_z2" in capsys.readouterr().out
+    (here / "net.py").write_text(
+        "import streamtrain as st\n"
+        "network = st.Network((1, 4, 4), [st.Flatten(), st.Linear(2)], loss=st.MSELoss())\n"
+    )
+    status = command.main(["--check", str(here / "net.py"), "--core", "unified", "--lanes", "4"])
+    assert status == 1
+    assert "MSELoss, which the unified core cannot compute" in capsys.readouterr().out
 
 
 # -- With real tools ------------------------------------------------------------------------------

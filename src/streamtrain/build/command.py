@@ -50,7 +50,9 @@ def main(arguments=None):
             if options.description is not None:
                 raise ValueError("--check takes the model itself: leave out the description")
             board = options.board or DEFAULT_BOARD
-            return 0 if check(options.check, board, as_json=options.json) else 1
+            planned = _given(options) if options.core not in {None, "streaming"} else {}
+            planned.pop("board", None)
+            return 0 if check(options.check, board, as_json=options.json, planned=planned) else 1
         with redirect_stdout(sys.stderr):  # whatever a description or a tool prints
             result = _build(options)
     except BuildError as error:
@@ -163,16 +165,21 @@ def _parser():
     return parser
 
 
+def _given(options):
+    """What :func:`~streamtrain.plan` is asked for, by its names."""
+    return {
+        name: value
+        for option, name in _PLANNED.items()
+        if (value := getattr(options, option)) is not None
+    }
+
+
 def _build(options):
     described = load_description(options.description) if options.description else default_network()
     limits = given_limits(options)
     searches = [LIMIT_OPTIONS[name][0] for name in limits]
     searches += [f"--{name}" for name in ("objective", "pareto") if getattr(options, name)]
-    given = {
-        name: value
-        for option, name in _PLANNED.items()
-        if (value := getattr(options, option)) is not None
-    }
+    given = _given(options)
     is_design = isinstance(described, Design | UnifiedDesign)
     if is_design and (given or searches):
         name = next(iter(given), "foldings")
