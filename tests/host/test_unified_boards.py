@@ -22,6 +22,7 @@ from streamtrain.host.shared_memory import SharedMemoryBus, shared_bytes
 from streamtrain.host.uio import UioBuffer, open_uio_memory
 from streamtrain.simulate import SimulatedKernel
 from streamtrain.simulate.kernel import simulated_memory
+from streamtrain.unified.ip import unified_registers
 
 pytestmark = pytest.mark.xdist_group("memory simulations")
 
@@ -252,7 +253,7 @@ def test_a_program_that_does_not_end_is_told(monkeypatch):
 
 def test_too_little_memory_is_told():
     control = np.zeros(1024, np.uint32)
-    for register in PLAN.hardware().table:
+    for register in unified_registers(PLAN.configuration):
         control[register.address >> 2] = register.reset
     with pytest.raises(
         BusError, match=r"^The design needs memory from 0x1000 to .* from 0x1000 to 0x3000"
