@@ -16,6 +16,7 @@ from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import Compiler
 from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.plan import lower
+from streamtrain.unified.program import Kind
 
 pytestmark = pytest.mark.xdist_group("memory simulations")
 
@@ -100,6 +101,22 @@ def test_steps_with_strides(numbers, columns, padding, depths):
     train_both(strided(columns, padding), numbers, depths)
 
 
+def test_steps_with_many_classes_and_linear_layers_that_do_not_fit():
+    """Softmax over three vectors of scores; weights of linear layers come in parts, for images side by side."""
+    net = st.Network(
+        (2, 6, 6),
+        [
+            st.Conv2d(7, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(22), st.ReLU(), st.Linear(10),
+        ],
+    )  # fmt: skip
+    depths = Depths(x=40, e=12, sums=36, weights=36, gradients=18, tiles=4)
+    plan = lower(net, LANES)
+    wide = Compiler(plan, FIXED, IMAGES, depths, data_bits=BEAT).step()
+    linear = [f for k, f in wide.records if k is Kind.COMPUTE and f["images"] > 1 and not f.get("update")]
+    assert any(not f["first"] for f in linear), "no sums that are added to in a second part"
+    train_both(net, FIXED, depths)
+
+
 def normalized():
     """Batch norms of several tiles of channels: with pool and ReLU, with a stride and a 5x5 kernel, bare."""
     return st.Network(
@@ -127,7 +144,7 @@ def test_steps_with_batch_norms(numbers, depths):
 @pytest.mark.parametrize(
     ("small", "culprit"),
     [
-        ({"weights": 299}, "FP of conv2 needs 300 rows of weights at once; the buffer has 299"),
+        ({"weights": 99}, "FP of conv2 needs 100 rows of weights at once; the buffer has 99"),
         ({"x": 31}, "FP of conv1 needs 32 vectors of inputs"),
         ({"sums": 15}, "and 16 sums at once; the buffers have 32 and 15"),
         ({"gradients": 24}, "WU of conv2 needs 25 blocks of gradients at once"),

@@ -4,6 +4,7 @@ import numpy as np
 
 from streamtrain.golden.unified import UnifiedGolden
 from streamtrain.host.kernel_device import KernelDevice
+from streamtrain.unified.plan import tiled
 
 __all__ = ["GoldenKernel"]
 
@@ -41,8 +42,7 @@ class GoldenKernel(KernelDevice):
             layer.name: (len(x), layer.tiles[0], *layer.pooled, layer.lanes) for layer in layers
         }
         following = [inputs[layer.name] for layer in layers[1:]]
-        last = np.zeros(shapes[layers[-1].name], scores.dtype)
-        last[:, 0, 0, 0, : scores.shape[1]] = scores
+        last = tiled(scores[:, :, None, None], self.plan.array.lanes)
         outputs = dict(zip(shapes, [*following, last], strict=True))
         error, errors = model._loss(scores, labels), {}
         for layer in reversed(layers):

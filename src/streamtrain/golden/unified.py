@@ -182,10 +182,7 @@ class UnifiedGolden:
         """Errors of the scores, as a map."""
         found = probabilities(self.numbers.scores(scores))
         found[np.arange(len(found)), labels] -= 1 << PROBABILITY_BITS
-        lanes = self.plan.lanes
-        errors = np.zeros((len(found), 1, 1, 1, lanes), self.numbers.dtype)
-        errors[:, 0, 0, 0, : found.shape[1]] = self.numbers.errors(found)
-        return errors
+        return tiled(self.numbers.errors(found)[:, :, None, None], self.plan.lanes)
 
     def _back(self, layer, errors, inputs, routes):
         """Errors of the outputs, before pool and ReLU, of the layer before."""

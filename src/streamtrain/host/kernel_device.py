@@ -289,19 +289,13 @@ class MemoryKernel(KernelDevice):
 
     def train(self, x, labels, rate):
         self._settle()
-        compiler = self.plan.compiler
         self._put_samples(x)
         if len(x) != self._constants:
             self._constants = len(x)
             for layer in self.plan.array.layers:
                 if layer.norm:
                     self.write_channels(layer, self.read_channels(layer))
-        routes = np.zeros((len(x), compiler.targets.stride), np.uint8)
-        bits = np.zeros((len(x), self.plan.array.lanes, PLACES), np.uint8)
-        bits[np.arange(len(x)), labels, 0] = 1
-        packed = np.packbits(bits.reshape(len(x), -1), axis=1, bitorder="little")
-        routes[:, : packed.shape[1]] = packed
-        self.bus.store(compiler.targets.address, routes.ravel())
+        self._put_targets(labels)
         self.write("RATE", rate & (1 << self.plan.arithmetic.rate.width) - 1)
         self._execute("step", len(x))
         self._set = (self._set + 1) % self.plan.weight_sets
@@ -359,7 +353,7 @@ class MemoryKernel(KernelDevice):
         )
         where = "while it was fetched"
         if number is not None:
-            phase, name = program.phase(number)
+            phase, name = program.owners[number]
             where = f"in {phase} of {name} (record {number})"
         raise BusError(
             f"The program was stopped by {kind.name} at a {'write' if write else 'read'} of {address:#x}, "
@@ -391,11 +385,22 @@ class MemoryKernel(KernelDevice):
         width = self.plan.arithmetic.operand.width
         self.bus.store(region.address, pack_tiles(region, tiles, width))
 
+    def _put_targets(self, labels):
+        region, lanes = self.plan.compiler.targets, self.plan.array.lanes
+        bits = np.zeros((len(labels), region.tiles * lanes, PLACES), np.uint8)
+        bits[np.arange(len(labels)), labels, 0] = 1
+        packed = np.packbits(bits.reshape(len(labels) * region.tiles, -1), axis=1, bitorder="little")
+        tiles = np.zeros((len(packed), region.stride), np.uint8)
+        tiles[:, : packed.shape[1]] = packed
+        self.bus.store(region.address, tiles.ravel())
+
     def _get_scores(self, images):
         fmt, last = self.plan.arithmetic.operand, self.plan.array.layers[-1]
         region = self.plan.compiler.outputs[last.name]
-        content = self.bus.load(region.address, images * region.stride)
-        return unpack_tiles(region, content, last.m, fmt.width, signed=isinstance(fmt, Fixed))
+        content = self.bus.load(region.address, images * region.tiles * region.stride)
+        count, signed = self.plan.array.lanes, isinstance(fmt, Fixed)
+        tiles = unpack_tiles(region, content, count, fmt.width, signed=signed)
+        return tiles.reshape(images, -1)[:, : last.m]
 
     def write_weights(self, weights):
         self._settle()

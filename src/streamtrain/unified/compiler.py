@@ -21,6 +21,7 @@ gives those of dy and dy * y. Of them, the channel processor makes what FP and B
 
 from copy import copy
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from streamtrain.golden.channels import PROGRAMS, ROWS
 from streamtrain.golden.passes import PARTIALS
@@ -28,9 +29,11 @@ from streamtrain.unified.buffers import PLACES, Depths
 from streamtrain.unified.channels import READ_ROWS, written_rows
 from streamtrain.unified.core import core_configuration
 from streamtrain.unified.loader import Target
+from streamtrain.unified.order import loads_ahead
 from streamtrain.unified.phases import (
     Backward,
     Forward,
+    Held,
     NormBackward,
     NormForward,
     NormUpdate,
@@ -52,6 +55,30 @@ __all__ = ["BuffersTooSmallError", "Compiler", "Program"]
 _PASS = 4  # pixels of a pass, in lanes: what a tile has besides its operations is little then
 
 
+class _Tiling(NamedTuple):
+    """How FP or BP of a layer is cut into tiles.
+
+    Parameters
+    ----------
+    keeps : :class:`bool`
+        All weights of a group stay for the mini-batch; else those of some inputs come with them.
+    group : :class:`int`
+        Tiles of outputs whose weights are there.
+    rows, tiles : :class:`int`
+        Rows of outputs, and tiles of inputs, that are there.
+    at_once : :class:`int`
+        Tiles of outputs whose sums are.
+    images : :class:`int`
+    """
+
+    keeps: bool
+    group: int
+    rows: int
+    tiles: int
+    at_once: int
+    images: int
+
+
 @dataclass
 class Program:
     """Records in order, and how many writes they ask for.
@@ -64,21 +91,27 @@ class Program:
     records : list of (:class:`~streamtrain.unified.program.Kind`, dict)
         With the fields that are not zero.
     writes : :class:`int`
-    phases : list of (:class:`int`, :class:`str`, :class:`str`)
-        Number of the record that a phase of a layer begins with, the phase, and the layer's name.
+    owners : list of (:class:`str`, :class:`str`)
+        Of each record, the phase and the name of the layer that it belongs to.
     """
 
     layouts: dict
     beat_bytes: int
     records: list = field(default_factory=list)
     writes: int = 0
-    phases: list = field(default_factory=list)
+    owners: list = field(default_factory=list)
+    owner: tuple = ("", "")
 
     def add(self, kind, **fields):
         self.records.append((kind, fields))
+        self.owners.append(self.owner)
 
     def end(self):
+        """Bring the records in the order in which they are to be fetched."""
         self.add(Kind.END, writes=self.writes)
+        order = loads_ahead(self.records)
+        self.records = [self.records[number] for number in order]
+        self.owners = [self.owners[number] for number in order]
         return self
 
     def image(self):
@@ -111,12 +144,6 @@ class Program:
                 if loads < 0 and 0 <= chunk < fields["chunks"] and within < size:
                     return number
         return None
-
-    def phase(self, number):
-        """(phase, name of the layer) that a record belongs to."""
-        return next(
-            (phase, name) for first, phase, name in reversed(self.phases) if first <= number
-        )
 
 
 class BuffersTooSmallError(ValueError):
@@ -218,7 +245,7 @@ class Compiler:
             arithmetic, plan.lanes, self.depths, plan.layers[-1].m, self.fold, self.normalized, data_bits,
             address_bits,
         )  # fmt: skip
-        self.targets = self._region(1, 1, 1, PLACES * lanes, images)
+        self.targets = self._region(outs, 1, 1, PLACES * lanes, images)
         self.programs = self._end
         self._use(0)
 
@@ -286,7 +313,7 @@ class Compiler:
         program = self._begin()
         layers = {layer.name: layer for layer in self.plan.layers}
         for phase, name in phases:
-            program.phases.append((len(program.records), phase, name))
+            program.owner = phase, name
             layer = layers[name]
             if phase == "FP" and layer.norm:
                 self._channels(program, layer, "train" if training else "evaluate")
@@ -306,7 +333,7 @@ class Compiler:
     def _channels(self, program, layer, name):
         """Run a program on the channels of a batch norm, tile after tile."""
         one, lanes = range(1), self.plan.lanes
-        channels, sums = self.held[layer.name], self.sums[layer.name]
+        channels, sums = self.channels_now[layer.name], self.sums[layer.name]
         new = self.new_channels[layer.name] if name == "train" else channels
         for number in range(layer.tiles[0]):
             tile = range(number, number + 1)
@@ -323,7 +350,7 @@ class Compiler:
                 "partials": min(PARTIALS, layer.rows * layer.columns),
             }  # fmt: skip
             self.store(program, new, one, written, normalize=1, channels=command)
-        self.held[layer.name] = new
+        self.channels_now[layer.name] = new
 
     def _begin(self):
         for regions in (
@@ -332,7 +359,7 @@ class Compiler:
         ):  # fmt: skip
             for region in regions.values():
                 region.written = [0] * len(region.written)
-        self.held = dict(self.channels)  # registers of batch norms, as they are now
+        self.channels_now = dict(self.channels)  # registers of batch norms, as they are now
         program = Program(self.layouts, self.beat_bytes)
         program.add(Kind.BEGIN, **begin_fields(self.configuration))
         return program
@@ -341,10 +368,13 @@ class Compiler:
 
     def load(self, program, target, region, images, tiles, rows, last=1, to=0):
         """Load part of a region, once its images have been written."""
-        program.add(
-            Kind.LOAD, target=target, **region.part(images, tiles, rows), last=last, to=to,
-            after=max(region.written[image] for image in images),
-        )  # fmt: skip
+        for some in region.spans(images, tiles):
+            part = region.part(some, tiles, rows)
+            program.add(
+                Kind.LOAD, target=target, **part, last=last and some.stop == images.stop, to=to,
+                after=max(region.written[image] for image in some),
+            )  # fmt: skip
+            to += part["chunks"] * part["words"]
 
     def store(self, program, region, images, chunks, **fields):
         """Store chunks of a region, of these images."""
@@ -356,65 +386,123 @@ class Compiler:
 
     def _sums(self, program, phase):
         """All tiles of FP or BP of a layer."""
-        group, rows, tiles, at_once, images = self._tiling(phase)
-        for own in ranges(phase.outs, group):
-            phase.load_weights(program, own)
-            spots = [(i, r) for i in ranges(self.images, images) for r in ranges(phase.rows, rows)]
-            subs = [
-                range(own.start + s.start, own.start + s.stop) for s in ranges(len(own), at_once)
+        tiling = self._tiling(phase)
+        for own in ranges(phase.outs, tiling.group):
+            parts = phase.parts(own, tiling.tiles)
+            held = Held(own, range(parts[0].start, parts[-1].stop))
+            if tiling.keeps:
+                phase.load_weights(program, held)
+            spots = [
+                (images, rows)
+                for images in ranges(self.images, tiling.images)
+                for rows in ranges(phase.rows, tiling.rows)
             ]
-            parts = phase.parts(own, tiles)
+            subs = [
+                range(own.start + s.start, own.start + s.stop)
+                for s in ranges(len(own), tiling.at_once)
+            ]
             for spot in spots:
                 for sub in subs:
                     for part in parts:
+                        if not tiling.keeps:
+                            held = Held(own, part)
+                            phase.load_weights(program, held)
                         # All inputs stay for the next outputs, too; or they come again for each.
                         if len(parts) > 1 or sub is subs[0]:
                             phase.load(program, *spot, part)
-                        commands = phase.commands(*spot, own, sub, part)
+                        commands = phase.commands(*spot, held, sub, part)
                         for command in commands:
                             last = command is commands[-1]
                             complete = last and part is parts[-1]
+                            ends = complete and sub is subs[-1] and spot is spots[-1]
                             program.add(
                                 Kind.COMPUTE, **command, first=part is parts[0],
                                 done_x=last and (len(parts) > 1 or sub is subs[-1]),
-                                done_weights=complete and sub is subs[-1] and spot is spots[-1],
+                                done_weights=ends if tiling.keeps else last,
                                 done=complete,
                             )  # fmt: skip
                     phase.store(program, *spot, sub)
 
     def _tiling(self, phase):
-        """Outputs whose weights are kept, rows, input tiles, outputs at once, and images of a tile."""
-        depths, source = self.depths, phase.source
-        group = min(phase.most, depths.weights // phase.weights)
-        if not group:
-            raise BuffersTooSmallError(
-                f"{phase.title} needs {phase.weights} rows of weights at once; the buffer has {depths.weights}",
-                weights=phase.weights,
-            )
+        """The :class:`_Tiling` of FP or BP of a layer that takes the least time."""
+        depths = self.depths
+        row_sizes = [*filter(phase.aligned, _row_sizes(phase.rows, phase.row_step))]
         found = [
-            (rows, tiles)
-            for rows in _row_sizes(phase.rows, phase.row_step)
-            for tiles in [min(phase.needed, depths.x // phase.read_area(rows))]
-            if tiles and phase.area(rows) <= depths.sums and phase.aligned(rows)
+            (rows, min(phase.needed, depths.x // phase.read_area(rows)))
+            for rows in row_sizes
+            if depths.x >= phase.read_area(rows) and phase.area(rows) <= depths.sums
         ]
         if not found:
-            least = min(filter(phase.aligned, _row_sizes(phase.rows, phase.row_step)))
+            least = min(row_sizes)
             raise BuffersTooSmallError(
                 f"{phase.title} needs {phase.read_area(least)} vectors of inputs and "
                 f"{phase.area(least)} sums at once; the buffers have {depths.x} and {depths.sums}",
                 x=max(depths.x, phase.read_area(least)), sums=max(depths.sums, phase.area(least)),
             )  # fmt: skip
-        # As many rows as possible; but rather fewer, if then all inputs are there at once.
-        rows, tiles = next((f for f in found if f[1] == phase.needed), found[0])
-        at_once = min(group, depths.sums // phase.area(rows))
-        images = 1
-        if rows == phase.rows and tiles == phase.needed == source.tiles and at_once == phase.outs:
-            images = min(
-                self._images(phase.area(rows)),
-                depths.x // (tiles * phase.read_area(rows)),
-                depths.sums // (phase.outs * phase.area(rows)),
+        held = depths.weights // phase.per_tile
+        if not held:
+            raise BuffersTooSmallError(
+                f"{phase.title} needs {phase.per_tile} rows of weights at once; the buffer has {depths.weights}",
+                weights=phase.per_tile,
             )
-        return group, rows, tiles, at_once, images
+        # As many rows as possible; but rather fewer, if all inputs are there then, and wait for all weights.
+        choices = [
+            *self._keeping(phase, *next((f for f in found if f[1] == phase.needed), found[0]), held),
+            *self._passing(phase, *found[0], held),
+        ]
+        if not choices:
+            raise self._scores_too_large(phase)
+        return min(choices, key=lambda tiling: self._cycles(phase, tiling))
+
+    def _scores_too_large(self, phase):
+        least = {
+            "sums": phase.least * phase.area(phase.rows), "weights": phase.least * phase.per_tile,
+            "tiles": phase.least,
+        }  # fmt: skip
+        return BuffersTooSmallError(
+            f"{phase.title} needs room for all {phase.least} tiles of scores at once: {least['sums']} sums, "
+            f"{least['weights']} rows of weights and {least['tiles']} vectors of biases; the buffers have "
+            f"{self.depths.sums}, {self.depths.weights} and {self.depths.tiles}",
+            **{name: max(depth, getattr(self.depths, name)) for name, depth in least.items()},
+        )
+
+    def _keeping(self, phase, rows, tiles, held):
+        """The tiling in which weights of a group of outputs are kept for the mini-batch, if there is one."""
+        group, area = min(phase.most, held // phase.needed), phase.area(rows)
+        at_once = min(group, self.depths.sums // area)
+        if at_once < phase.least:
+            return []
+        images = 1
+        if rows == phase.rows:
+            images = min(
+                self._images(area), self.depths.x // (tiles * phase.read_area(rows)),
+                self.depths.sums // (at_once * area),
+            )  # fmt: skip
+        return [_Tiling(True, group, rows, tiles, at_once, images)]
+
+    def _passing(self, phase, rows, tiles, held):
+        """Tilings whose weights come again for each tile of images and rows: with more outputs, or more images."""
+        depths, area, read = self.depths, phase.area(rows), phase.read_area(rows)
+        for group in range(phase.least, 1 + min(phase.most, held, depths.sums // area)):
+            images = 1
+            if rows == phase.rows:
+                images = min(self.images, depths.sums // (group * area), depths.x // read)
+            some = min(tiles, held // group, depths.x // (images * read))
+            yield _Tiling(False, group, rows, some, group, images)
+
+    def _cycles(self, phase, tiling):
+        """Cycles of FP or BP of a layer, as it is tiled: the most of its loads and passes; and those of its loads."""
+        operand, accumulator = self.arithmetic.operand.width, self.arithmetic.accumulator.width
+        weights = phase.needed * phase.outs * phase.per_tile
+        spots = -(-self.images // tiling.images) * -(-phase.rows // tiling.rows)
+        again = -(-phase.outs // tiling.group)
+        if tiling.tiles < phase.needed:
+            again *= -(-tiling.group // tiling.at_once)
+        inputs = phase.needed * phase.read_area(tiling.rows) * tiling.images * spots * again
+        loaded = inputs * operand + weights * accumulator * (1 if tiling.keeps else spots)
+        passes = weights // self.plan.lanes * self.images * phase.pixels
+        loaded = loaded * self.plan.lanes // (8 * self.beat_bytes)
+        return max(loaded, passes), loaded
 
     def _images(self, area):
         """Images of a tile: so many that a pass is long enough for the weights of the next one, and no more.
@@ -449,45 +537,53 @@ class Compiler:
 
     def _update_tiling(self, phase):
         """Tiles of outputs and of inputs whose gradients are kept, rows and images of a tile."""
-        layer, depths, source = phase.layer, self.depths, phase.source
-        blocks = phase.blocks  # of a tile of inputs
-        ins = min(phase.needed, depths.gradients // blocks)
-        if not ins:
+        layer, depths = phase.layer, self.depths
+        blocks, columns = phase.blocks, layer.out_columns  # blocks of a tile of inputs
+        if depths.gradients < blocks:
             raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {blocks} blocks of gradients at once; the buffer has "
                 f"{depths.gradients}",
                 gradients=blocks,
             )
-        outs = min(phase.most, depths.gradients // (blocks * ins), depths.tiles // phase.biases)
-        if not outs:
+        if depths.tiles < phase.biases:
             raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {phase.biases} vectors of biases' gradients at once; the buffer has "
                 f"{depths.tiles}",
                 tiles=phase.biases,
             )
-        found = [
-            (rows, tiles, many)
-            for rows in _row_sizes(layer.out_rows, 1)
-            for tiles in [min(ins, depths.x // phase.read_area(rows))]
-            for many in [min(outs, depths.e // (rows * layer.out_columns))]
-            if tiles and many
-        ]
+        found = {}  # tilings, and the vectors that they load
+        for rows in _even_sizes(layer.out_rows):
+            read = phase.read_area(rows)
+            for ins in _even_sizes(phase.needed):
+                outs = min(
+                    phase.most, depths.gradients // (blocks * ins), depths.tiles // phase.biases,
+                    depths.e // (rows * columns),
+                )  # fmt: skip
+                if outs and ins * read <= depths.x:
+                    inputs = phase.needed * read * -(-layer.out_rows // rows)
+                    errors = layer.tiles[0] * layer.out_rows * columns
+                    loaded = -(-layer.tiles[0] // outs) * inputs + -(-phase.needed // ins) * errors
+                    found[outs, ins, rows] = loaded
         if not found:
             raise BuffersTooSmallError(
                 f"WU of {layer.name} needs {phase.read_area(1)} vectors of inputs and "
-                f"{layer.out_columns} errors at once; the buffers have {depths.x} and {depths.e}",
-                x=max(depths.x, phase.read_area(1)), e=max(depths.e, layer.out_columns),
+                f"{columns} errors at once; the buffers have {depths.x} and {depths.e}",
+                x=max(depths.x, phase.read_area(1)), e=max(depths.e, columns),
             )  # fmt: skip
-        rows, ins, outs = next((f for f in found if f[1:] == (ins, outs)), found[0])
+        outs, ins, rows = min(found, key=found.get)
         images = 1
-        if (rows, ins, outs) == (layer.out_rows, source.tiles, layer.tiles[0]):
-            area = outs * rows * layer.out_columns
+        if rows == layer.out_rows:
+            area = rows * columns
             images = min(
-                self._images(rows * layer.out_columns),
-                depths.x // (ins * phase.read_area(rows)),
-                depths.e // area,
-            )
+                self._images(area), depths.x // (ins * phase.read_area(rows)),
+                depths.e // (outs * area),
+            )  # fmt: skip
         return outs, ins, rows, images
+
+
+def _even_sizes(count):
+    """Sizes of parts of so many that are as alike as can be, the largest first."""
+    return dict.fromkeys(-(-count // parts) for parts in range(1, count + 1))
 
 
 def _row_sizes(rows, step):

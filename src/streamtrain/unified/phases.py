@@ -1,12 +1,21 @@
 """What tiles of each phase of a layer read, compute and write: loads, commands and stores."""
 
+from typing import NamedTuple
+
 from streamtrain.golden.channels import ROWS, Register
 from streamtrain.golden.passes import PARTIALS
 from streamtrain.unified.loader import Target
 from streamtrain.unified.program import Kind
 from streamtrain.unified.regions import ranges
 
-__all__ = ["Backward", "Forward", "NormBackward", "NormForward", "NormUpdate", "Update"]
+__all__ = ["Backward", "Forward", "Held", "NormBackward", "NormForward", "NormUpdate", "Update"]
+
+
+class Held(NamedTuple):
+    """Weights that are in the buffer: those of some tiles of outputs, for some tiles of what they are made of."""
+
+    outs: range
+    ins: range
 
 
 class Phase:
@@ -21,9 +30,13 @@ class Phase:
         pixel is one.
     needed : :class:`int`
         Tiles of the source that an output is made of.
-    most : :class:`int`
-        Tiles that may be computed at once.
+    per_tile, pixels : :class:`int`
+        In FP and BP, rows of weights of one of those, for one tile of outputs; pixels of a pass, on average.
+    most, least : :class:`int`
+        Tiles that may be computed at once, and that must be.
     """
+
+    least = 1
 
     def __init__(self, compiler, layer):
         self.compiler, self.layer = compiler, layer
@@ -83,6 +96,13 @@ class Phase:
             "block_col": step, "block_row": step, "block_tile": step, "o_col": 1, "o_row": 1,
         }  # fmt: skip
 
+    def span(self, images, rows, sub, some, done):
+        """Fields of a store of some images of a tile; with ``done``, the last of them are the tile's last."""
+        first = (some.start - images.start) * len(sub) * self.area(len(rows))
+        return {
+            "images": len(some) * len(sub), "o": first, "done": done and some.stop == images.stop,
+        }  # fmt: skip
+
     @property
     def x_target(self):
         return Target.GROUPS if self.layer.group < self.lanes else Target.X
@@ -97,9 +117,10 @@ class Forward(Phase):
         self.title = f"FP of {layer.name}"
         self.source, self.outs = self.inputs, layer.tiles[0]
         self.most = min(self.outs, compiler.depths.tiles)
+        self.least = self.outs if scored else 1  # softmax takes all scores of a sample
         self.rows, self.row_step = layer.out_rows, layer.pool
-        self.passes = len(layer.passes.tile)
-        self.weights = self.passes * self.lanes
+        self.per_tile = len(layer.passes.tile) // self.inputs.tiles * self.lanes
+        self.pixels = layer.out_rows * layer.out_columns
         self.routed = layer.relu or layer.pool > 1
 
     def area(self, rows):
@@ -114,61 +135,65 @@ class Forward(Phase):
             rows == self.rows or not self.routed or routes.begins_with_beat(rows // self.layer.pool)
         )
 
-    def load_weights(self, program, group):
+    def load_weights(self, program, held):
         compiler, name, one = self.compiler, self.layer.name, range(1)
-        norm = compiler.plan.norm_of(self.layer)
-        if norm:
-            rows = range(Register.SHIFT, Register.SHIFT + 1)
-            shifts = compiler.held[norm.name]
-            compiler.load(program, Target.BIASES, shifts, one, group, rows, last=0)
-        else:
-            compiler.load(program, Target.BIASES, compiler.biases[name], one, one, group, last=0)
-        weights = compiler.weights[name]
-        compiler.load(program, Target.WEIGHTS, weights, one, group, range(weights.rows))
+        if held.ins.start == 0:
+            self._load_biases(program, held.outs)
+        compiler.load(program, Target.WEIGHTS, compiler.weights[name], one, *held)
+
+    def _load_biases(self, program, outs):
+        compiler, one = self.compiler, range(1)
+        region, place = compiler.biases[self.layer.name], (one, outs)
+        if norm := compiler.plan.norm_of(self.layer):
+            shift = range(Register.SHIFT, Register.SHIFT + 1)
+            region, place = compiler.channels_now[norm.name], (outs, shift)
+        compiler.load(program, Target.BIASES, region, one, *place, last=0)
 
     def load(self, program, images, rows, part):
         self.compiler.load(
             program, self.x_target, self.source, images, part, self.window_rows(rows)
         )
 
-    def commands(self, images, rows, group, sub, part):
-        area, per_tile = self.area(len(rows)), self.passes // self.source.tiles
+    def commands(self, images, rows, held, sub, part):
+        area, first = self.area(len(rows)), part.start - held.ins.start
         window = self.window(images, rows, part, self.lanes)
         return [
             window | {
-                "block": ((out - group.start) * self.passes + part.start * per_tile) * self.lanes,
+                "block": ((out - held.outs.start) * len(held.ins) + first) * self.per_tile,
                 "o": (out - sub.start) * area, "o_image": (len(sub) - 1) * area + 1,
-                "bias": out - group.start, "biased": 1,
+                "bias": out - held.outs.start, "biased": 1,
             }
             for out in sub
         ]  # fmt: skip
 
     def store(self, program, images, rows, sub):
-        compiler, layer = self.compiler, self.layer
-        pool, columns = layer.pool, layer.out_columns
+        compiler, layer, columns = self.compiler, self.layer, self.layer.out_columns
+        pool = layer.pool
         pooled = range(rows.start // pool, rows.stop // pool)
         outputs = {
-            "images": len(images) * len(sub), "rows": len(pooled), "cols": columns // pool,
-            "pool": pool > 1, "relu": layer.relu, "routed": self.routed, "o_row": columns,
-            "o_image": self.area(len(rows)), "done": not self.scored,
+            "rows": len(pooled), "cols": columns // pool, "pool": pool > 1, "relu": layer.relu,
+            "routed": self.routed, "o_row": columns, "o_image": self.area(len(rows)),
         }  # fmt: skip
         region, routes, places = compiler.outputs[layer.name], compiler.routes[layer.name], {}
-        if self.routed:
-            part = routes.part(images, sub, pooled)
-            places = {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
-            program.writes += part["chunks"]
-        chunks = region.part(images, sub, pooled)
         if compiler.plan.norm_of(layer):
             first = rows.start * columns
             places["sums"] = {
                 "wanted": 1, "tile": sub.start, "tiles": len(sub), "pixel": first % PARTIALS,
                 "fresh": images.start == 0 and first < PARTIALS,
             }  # fmt: skip
-        compiler.store(program, region, images, chunks, map=outputs, **places)
-        routes.wrote(images, program.writes)
+        for some in region.spans(images, sub):
+            if self.routed:
+                part = routes.part(some, sub, pooled)
+                places |= {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
+                program.writes += part["chunks"]
+            mine = outputs | self.span(images, rows, sub, some, done=not self.scored)
+            chunks = region.part(some, sub, pooled)
+            compiler.store(program, region, some, chunks, map=mine, **places)
+            routes.wrote(some, program.writes)
         if self.scored:
-            compiler.load(program, Target.ROUTES, compiler.targets, images, range(1), range(1))
-            errors = outputs | {"relu": 0, "routed": 0, "scored": 1, "done": 1}
+            compiler.load(program, Target.ROUTES, compiler.targets, images, sub, range(1))
+            errors = outputs | {"relu": 0, "routed": 0, "scored": 1}
+            errors |= self.span(images, rows, sub, images, done=True)
             region = compiler.errors[layer.name]
             compiler.store(program, region, images, region.part(images, sub, rows), map=errors)
 
@@ -187,7 +212,7 @@ class Backward(Phase):
         self.outs = self.most = self.inputs.tiles
         self.rows, self.row_step = layer.rows, 1
         self.per_tile = self.units * layer.kernel**2 * self.lanes
-        self.weights = layer.tiles[0] * self.per_tile
+        self.pixels = layer.rows * layer.columns // layer.stride**2
         self.routed = self.before.relu or self.before.pool > 1
 
     def area(self, rows):
@@ -210,27 +235,27 @@ class Backward(Phase):
         routes = self.compiler.routes[self.before.name]
         return rows == self.rows or not self.routed or routes.begins_with_beat(rows)
 
-    def load_weights(self, program, group):
-        weights, outs = self.compiler.weights[self.layer.name], range(self.layer.tiles[0])
-        self.compiler.load(program, Target.WEIGHTS, weights, range(1), outs, group)
+    def load_weights(self, program, held):
+        weights = self.compiler.weights[self.layer.name]
+        self.compiler.load(program, Target.WEIGHTS, weights, range(1), held.ins, held.outs)
 
     def load(self, program, images, rows, part):
         self.compiler.load(program, Target.X, self.source, images, part, self._error_rows(rows))
 
-    def commands(self, images, rows, group, sub, part):
+    def commands(self, images, rows, held, sub, part):
         stride = self.layer.stride
         # In a tile with fewer rows or columns than the stride, some taps reach no pixel.
         first_rows = range(rows.start, min(rows.start + stride, rows.stop))
         first_cols = range(min(stride, self.layer.columns))
         return [
-            self._reached(images, rows, group, sub, part, tile, unit, r, c)
+            self._reached(images, rows, held, sub, part, tile, unit, r, c)
             for tile in sub
             for unit in range(self.units)
             for r in first_rows
             for c in first_cols
         ]
 
-    def _reached(self, images, rows, group, sub, part, tile, unit, first, c):
+    def _reached(self, images, rows, held, sub, part, tile, unit, first, c):
         """Loops over the pixels (first, c), (first, c + stride) and so on of a tile of inputs."""
         layer, lanes = self.layer, self.lanes
         stride, kernel, columns = layer.stride, layer.kernel, layer.out_columns
@@ -239,9 +264,10 @@ class Backward(Phase):
         down = [k for k in reversed(range(kernel)) if (first + layer.pad - k) % stride == 0]
         across = [k for k in reversed(range(kernel)) if (c + layer.pad - k) % stride == 0]
         row, col = (first + layer.pad - down[0]) // stride, (c + layer.pad - across[0]) // stride
-        held, area = len(errors) * columns, self.area(len(rows))
+        read, area = len(errors) * columns, self.area(len(rows))
         turned = stride * (len(across) - 1)
-        block = part.start * len(group) * self.per_tile + (tile - group.start) * self.per_tile
+        group = len(held.outs) * self.per_tile  # rows of a tile of errors
+        block = (part.start - held.ins.start) * group + (tile - held.outs.start) * self.per_tile
         block += (unit * kernel**2 + down[0] * kernel + across[0]) * lanes
         wide = 1 if layer.linear else area  # from one unit to the next
         return {
@@ -249,13 +275,12 @@ class Backward(Phase):
             "images": len(images), "rows": count, "cols": cols,
             "map_rows": layer.out_rows, "map_cols": columns, "step": 1,
             "x_row": columns - cols + 1,
-            "x_image": len(part) * held - (count - 1) * columns - cols + 1,
+            "x_image": len(part) * read - (count - 1) * columns - cols + 1,
             "tap": (row - errors.start) * columns + col, "tap_row": columns - len(across) + 1,
-            "tap_tile": held - (len(down) - 1) * columns - len(across) + 1,
+            "tap_tile": read - (len(down) - 1) * columns - len(across) + 1,
             "row": row, "col": col, "block": block,
             "block_col": -stride * lanes, "block_row": (turned - stride * kernel) * lanes,
-            "block_tile": len(group) * self.per_tile
-            + (stride * kernel * (len(down) - 1) + turned) * lanes,
+            "block_tile": group + (stride * kernel * (len(down) - 1) + turned) * lanes,
             "o": (tile - sub.start) * area + unit * wide + (first - rows.start) * layer.columns + c,
             "o_col": stride, "o_row": stride * layer.columns - stride * (cols - 1),
             "o_image": len(sub) * area - stride * layer.columns * (count - 1) - stride * (cols - 1),
@@ -263,8 +288,7 @@ class Backward(Phase):
         }  # fmt: skip
 
     def store(self, program, images, rows, sub):
-        compiler, before = self.compiler, self.before
-        pool = before.pool
+        compiler, before, pool = self.compiler, self.before, self.before.pool
         if self.layer.linear:
             rows = range(before.pooled[0])
         columns = before.out_columns // pool
@@ -272,12 +296,13 @@ class Backward(Phase):
             compiler.load(program, Target.ROUTES, compiler.routes[before.name], images, sub, rows)
         full = range(rows.start * pool, rows.stop * pool)
         outputs = {
-            "images": len(images) * len(sub), "rows": len(full), "cols": before.out_columns,
-            "pool": pool > 1, "backward": 1, "routed": self.routed, "o_row": columns,
-            "o_image": len(rows) * columns, "done": 1,
+            "rows": len(full), "cols": before.out_columns, "pool": pool > 1, "backward": 1,
+            "routed": self.routed, "o_row": columns, "o_image": len(rows) * columns,
         }  # fmt: skip
         region = compiler.errors[before.name]
-        compiler.store(program, region, images, region.part(images, sub, full), map=outputs)
+        for some in region.spans(images, sub):
+            mine = outputs | self.span(images, rows, sub, some, done=True)
+            compiler.store(program, region, some, region.part(some, sub, full), map=mine)
 
 
 class Update(Phase):
@@ -343,7 +368,7 @@ class Norm(Phase):
     def _load_channels(self, program, tile, bias, blocks):
         """Load a register of a tile as biases, and the first blocks as weights."""
         compiler, one = self.compiler, range(1)
-        region = compiler.held[self.layer.name]
+        region = compiler.channels_now[self.layer.name]
         compiler.load(program, Target.BIASES, region, one, tile, range(bias, bias + 1), last=0)
         rows = range(ROWS, ROWS + blocks * self.lanes)
         compiler.load(program, Target.WEIGHTS, region, one, tile, rows)
@@ -354,15 +379,10 @@ class NormForward(Norm, Forward):
 
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        self.most, self.passes, self.weights = 1, 1, self.lanes
+        self.most, self.per_tile = 1, self.lanes
 
-    def load_weights(self, program, group):
-        self._load_channels(program, group, Register.B, 1)
-
-    def commands(self, images, rows, group, sub, part):
-        return [
-            command | {"block": 0} for command in super().commands(images, rows, group, sub, part)
-        ]
+    def load_weights(self, program, held):
+        self._load_channels(program, held.outs, Register.B, 1)
 
 
 class NormBackward(Norm, Backward):
@@ -370,13 +390,13 @@ class NormBackward(Norm, Backward):
 
     def __init__(self, compiler, layer):
         super().__init__(compiler, layer)
-        self.most, self.weights = 1, 2 * self.lanes
+        self.most, self.per_tile = 1, 2 * self.lanes
 
     def read_area(self, rows):
         return 2 * self.input_area(rows)
 
-    def load_weights(self, program, group):
-        self._load_channels(program, group, Register.D, 2)
+    def load_weights(self, program, held):
+        self._load_channels(program, held.outs, Register.D, 2)
 
     def load(self, program, images, rows, part):
         rows = self.window_rows(rows)
@@ -384,7 +404,7 @@ class NormBackward(Norm, Backward):
         self.compiler.load(program, Target.X, self.source, images, part, rows, last=0)
         self.compiler.load(program, Target.X, self.inputs, images, part, rows, to=area)
 
-    def commands(self, images, rows, group, sub, part):
+    def commands(self, images, rows, held, sub, part):
         area = len(images) * len(self.window_rows(rows)) * self.layer.columns
         window = self.window(images, rows, part, self.lanes)
         return [window | {"tiles": 2, "tap_tile": area, "o_image": 1, "biased": 1}]

@@ -227,8 +227,7 @@ class UnifiedPlan(Record):
 def lower(network, lanes=16):
     """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
 
-    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run, or more
-    classes than lanes.
+    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run.
     """
     groups = []
     for layer, shape in zip(network.layers, network.shapes, strict=False):
@@ -248,10 +247,10 @@ def lower(network, lanes=16):
     for layer, shape, followers in groups:
         layers.append(_lowered(layer, shape, followers, before, layers, lanes))
         before = (layers[-1].m, *layers[-1].pooled)
-    if prod(layers[-1].pooled) != 1 or layers[-1].m > lanes:
+    if prod(layers[-1].pooled) != 1:
         raise ValueError(
-            f"{layers[-1].name} gives {layers[-1].m} scores for each of {prod(layers[-1].pooled)} pixels; "
-            f"the array's loss takes one pixel with up to {lanes} classes"
+            f"{layers[-1].name} gives scores for each of {prod(layers[-1].pooled)} pixels; the array's loss takes "
+            f"one pixel"
         )
     if layers[-1].relu or layers[-1].pool > 1:
         raise ValueError(

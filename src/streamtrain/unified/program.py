@@ -30,7 +30,7 @@ _VERSION = 1  # of the records' layouts and meaning
 BLOCK = 8
 """Records that are asked for at once."""
 
-COMMANDS = 8
+COMMANDS = 16
 """Records that wait for a part of the core."""
 
 

@@ -47,6 +47,12 @@ class Region:
     def begins_with_beat(self, row):
         return row * self.columns * self.bits % (8 * self.beat_bytes) == 0
 
+    def spans(self, images, tiles):
+        """Images whose tiles lie at equal distances, so that they go into one load or store: all, or each."""
+        if len(images) == 1 or len(tiles) == self.tiles:
+            return [images]
+        return [range(image, image + 1) for image in images]
+
     def part(self, images, tiles, rows):
         """Chunks of memory as loads and stores have them; each argument is a :class:`range`."""
         assert len(images) == 1 or len(tiles) == self.tiles, "not at equal distances"

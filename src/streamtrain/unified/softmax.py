@@ -4,8 +4,9 @@
 """Errors of scores: softmax less the target, in gates. :mod:`streamtrain.golden.softmax` is the same in NumPy."""
 
 from operator import index
+from typing import NamedTuple
 
-from amaranth import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -21,25 +22,34 @@ _FARTHEST = 30  # as many places as a power is shifted at most
 _POWER_STEPS = 5  # cycles for a power
 
 
-def softmax_cycles(arithmetic, classes):
-    """Cycles that :class:`SoftmaxErrors` takes for a vector of scores."""
+class _Kept(NamedTuple):
+    """Ports of a memory with a word for each class."""
+
+    read: Value
+    new: Value
+    write: Value
+
+
+def softmax_cycles(arithmetic, lanes, classes):
+    """Cycles that :class:`SoftmaxErrors` takes for the scores of a sample."""
     if isinstance(arithmetic, FloatArithmetic):
         score = FloatToFixed(arithmetic.operand, SCORE).latency
         error = FixedToFloat(_ERROR, arithmetic.operand).latency
     else:
         score = error = 0
     divide = 1 + PROBABILITY_BITS + 1
-    return classes * (score + 1 + _POWER_STEPS + 1 + divide + error + 1) + 1
+    return classes * (score + 1 + _POWER_STEPS + 1 + divide + error + 1) + -(-classes // lanes)
 
 
 class SoftmaxErrors(wiring.Component):
-    """One vector of scores after the other becomes the errors that cross-entropy gives them.
+    """The scores of one sample after the other become the errors that cross-entropy gives them.
 
     Parameters
     ----------
     arithmetic : :class:`~streamtrain.numeric.Arithmetic`
     lanes, classes : :class:`int`
-        The first ``classes`` lanes are scores; errors of the others are zero.
+        Scores come in as many vectors as they need; what the last one has besides is not looked at, and its
+        errors are zero.
 
     Members
     -------
@@ -59,10 +69,8 @@ class SoftmaxErrors(wiring.Component):
     def __init__(self, arithmetic, lanes, classes):
         self.arithmetic = arithmetic
         self.lanes, self.classes = index(lanes), index(classes)
-        if not 1 <= self.classes <= self.lanes:
-            raise ValueError(
-                f"Classes must be 1 to {lanes}, the lanes of a vector, not {classes!r}"
-            )
+        if self.classes < 1:
+            raise ValueError(f"Classes must be at least 1, not {classes!r}")
         vector = unsigned(self.lanes * arithmetic.operand.width)
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"scores": vector, "target": self.lanes}))),
@@ -72,49 +80,63 @@ class SoftmaxErrors(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fmt, classes = self.arithmetic.operand, self.classes
-        scores = Array(Signal(SCORE.as_shape(), name=f"score{n}") for n in range(classes))
-        powers = Array(Signal(PROBABILITY_BITS + 1, name=f"power{n}") for n in range(classes))
-        errors = Array(Signal(fmt.width, name=f"error{n}") for n in range(classes))
-        lane, step = Signal(range(classes + 1)), Signal(range(64))
-        last_lane = lane == classes - 1
-        largest = Signal(SCORE.as_shape())
+        number, lane, step = Signal(range(classes)), Signal(range(self.lanes)), Signal(range(64))
+        last = number == classes - 1
+        vector_ends = last | (lane == self.lanes - 1)
+        target, largest = Signal(range(classes)), Signal(SCORE.as_shape())
         total = Signal(PROBABILITY_BITS + 1 + classes.bit_length())
-        operands = self.i.payload.scores
+        errors = Array(Signal(fmt.width, name=f"error{n}") for n in range(self.lanes))
+        operands, given = self.i.payload.scores, self.i.payload.target
 
+        scores, powers = (
+            self._memory(m, name, shape, number)
+            for name, shape in (("scores", SCORE.as_shape()), ("parts", PROBABILITY_BITS + 1))
+        )
         score, score_latency = self._score(m, fmt(operands.word_select(lane, fmt.width)))
-        power = self._power(m, largest, scores[lane], step)
+        power = self._power(m, largest, scores.read, step)
         remainder, quotient = Signal(len(total) + 1), Signal(PROBABILITY_BITS + 1)
         fits = remainder >= total
         rest = Mux(fits, remainder - total, remainder)
-        target = self.i.payload.target.bit_select(lane, 1)
         difference = Signal(_ERROR.as_shape())
-        m.d.comb += difference.eq(quotient - (target << PROBABILITY_BITS))
+        m.d.comb += [
+            scores.new.eq(score),
+            powers.new.eq(power),
+            difference.eq(quotient - ((number == target) << PROBABILITY_BITS)),
+        ]
         error, error_latency = self._error(m, difference)
         bits = PROBABILITY_BITS + 1
 
-        def following(state):
-            """Go on with the next lane, or to the next state with the first one."""
-            m.d.sync += [step.eq(0), lane.eq(Mux(last_lane, 0, lane + 1))]
-            with m.If(last_lane):
-                m.next = state
+        def following():
+            """Go on with the next class, behind the last one with the first."""
+            m.d.sync += [
+                step.eq(0), number.eq(Mux(last, 0, number + 1)),
+                lane.eq(Mux(vector_ends, 0, lane + 1)),
+            ]  # fmt: skip
 
         with m.FSM():
             with m.State("scores"):
                 with m.If(self.i.valid):
                     m.d.sync += step.eq(step + 1)
                     with m.If(step == score_latency):
-                        m.d.sync += scores[lane].eq(score)
-                        with m.If((lane == 0) | (score > largest)):
+                        m.d.comb += [scores.write.eq(1), self.i.ready.eq(vector_ends)]
+                        with m.If((number == 0) | (score > largest)):
                             m.d.sync += largest.eq(score)
-                        following("powers")
+                        with m.If(given.bit_select(lane, 1)):
+                            m.d.sync += target.eq(number)
+                        following()
+                        with m.If(last):
+                            m.next = "powers"
                 m.d.sync += total.eq(0)
             with m.State("powers"):
                 m.d.sync += step.eq(step + 1)
                 with m.If(step == _POWER_STEPS):
-                    m.d.sync += [powers[lane].eq(power), total.eq(total + power)]
-                    following("begin")
+                    m.d.comb += powers.write.eq(1)
+                    m.d.sync += total.eq(total + power)
+                    following()
+                    with m.If(last):
+                        m.next = "begin"
             with m.State("begin"):
-                m.d.sync += remainder.eq(powers[lane])
+                m.d.sync += remainder.eq(powers.read)
                 m.next = "divide"
             with m.State("divide"):
                 m.d.sync += [
@@ -130,14 +152,27 @@ class SoftmaxErrors(wiring.Component):
                 with m.If(step == error_latency):
                     m.d.sync += errors[lane].eq(error)
                     m.next = "begin"
-                    following("send")
+                    with m.If(vector_ends):
+                        m.next = "send"
+                    with m.Else():
+                        following()
             with m.State("send"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
-                    m.d.comb += self.i.ready.eq(1)
-                    m.next = "scores"
+                    m.d.sync += (each.eq(0) for each in errors)
+                    following()
+                    m.next = "begin"
+                    with m.If(last):
+                        m.next = "scores"
         m.d.comb += self.o.payload.eq(Cat(*errors))
         return m
+
+    def _memory(self, m, name, shape, number):
+        """What is kept of each class: the one that is worked on is read, and may be written."""
+        m.submodules[name] = memory = Memory(shape=shape, depth=self.classes, init=[])
+        read, write = memory.read_port(domain="comb"), memory.write_port()
+        m.d.comb += [read.addr.eq(number), write.addr.eq(number)]
+        return _Kept(read.data, write.data, write.en)
 
     def _score(self, m, operand):
         """An operand as a code of a score, and after how many cycles."""

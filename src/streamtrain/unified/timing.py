@@ -134,7 +134,7 @@ class KernelTiming:
         self.add = adder
         self.updated = scaler + adder
         self.outputs = READ_LATENCY + self.narrow + largest + 4
-        self.scored = softmax_cycles(arithmetic, classes)
+        self.scored = softmax_cycles(arithmetic, lanes, classes) / -(-classes // lanes)
         stored = {"train": 2 * PARTIALS * lanes}  # sums that are read then
         self.channels = [
             stored.get(name, 0) + program_cycles(program, lanes)
