@@ -11,7 +11,7 @@ import numpy as np
 
 from streamtrain.jit import njit
 
-__all__ = ["Corners", "corners", "least", "least_by_lanes", "portions", "walk"]
+__all__ = ["Corners", "corners", "least", "least_by_lanes", "walk"]
 
 _BLOCKS = 64  # of corners that are looked at together
 _MOST = 1e15  # cycles that count as any number
@@ -83,14 +83,6 @@ def corners(most, low, d_step, b_step):
         own, levels, np.maximum.reduceat(own, begins), np.maximum.reduceat(levels, begins),
         ends, (d_step, b_step, any_b),
     )  # fmt: skip
-
-
-def portions(rows, places, most):
-    """Rows in portions of up to ``most`` whose ``places`` (axes, all rows) are close to one another."""
-    blocks = [rows]
-    while len(blocks[-1]) > most:
-        blocks = [part for block in blocks for part in _halves(block, places)]
-    return blocks
 
 
 def _halves(block, places):

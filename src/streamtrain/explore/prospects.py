@@ -1,8 +1,8 @@
 """Prospects: which partial designs may become better than all that are known, compiled.
 
-When a stage is put before partial designs, :func:`candidates` finds the foldings that the bounds allow, and
-:func:`reaching` those that some designs of the first stages complete. When only the first stages are missing,
-:func:`completions` tries all their designs, the *heads*: each has to be good enough by all cuts at once.
+When a stage is put before partial designs, :func:`candidates` finds the foldings that the bounds allow. When only
+the first stages are missing, :func:`completions` tries all their designs, the *heads*: each has to be good enough by
+all cuts at once.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 from streamtrain.jit import njit
 
 __all__ = [
-    "Bound", "Heads", "candidates", "completions", "most_to_be_better", "reaching", "refine",
+    "Bound", "Heads", "candidates", "completions", "least_of_nodes", "most_to_be_better", "refine",
 ]  # fmt: skip
 
 _TIGHT = 1e-6  # relative error of sums of float32
@@ -55,22 +55,28 @@ class Bound(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """All designs of the first stages, in blocks of those that are much alike.
+    """All designs of the first stages, in a tree for each Pm of the last one of them.
+
+    A head is one of :class:`~streamtrain.explore.heads.FirstStages` and a folding of the stage behind them.
 
     Parameters
     ----------
-    by_pm : integer array (Pm + 1,)
-        Where the blocks of each Pm of their last stage begin.
-    begins : integer array (blocks + 1,)
-        Where the heads of each block begin.
-    cost, parts : arrays (heads, ...)
-        As for :class:`Partial`.
+    heads : integer array (heads, 2)
+        Number of the design of the first stages, and of the pair of their lanes and the folding.
     taken : integer array (heads, 2)
-        DSP slices and block RAM, again.
-    least_parts, least_taken : arrays (blocks, ...)
-        The least of each block.
-    numbers : integer array (heads,)
-        Of the heads among :class:`~streamtrain.explore.heads.FirstStages`.
+        DSP slices and block RAM.
+    cost, parts : arrays (designs of the first stages, ...)
+        As for :class:`Partial`.
+    pair_cost, pair_parts : arrays (pairs, ...)
+        What the stage behind them and its link to them add.
+    by_pm : integer array (Pm + 1,)
+        Where the nodes of each Pm begin.
+    begins, skips
+        As for :class:`~streamtrain.explore.trees.Tree`.
+    least_parts, least_taken : arrays (nodes, ...)
+        The least of each node.
+    killers : integer array (nodes,)
+        The cut that last said no to a node: it is asked first.
     most : array (DSP slices + 1, block RAM + 1)
         What the cuts of a design that takes so much may say, if it is better than those that are known.
         The last column is for any amount of block RAM.
@@ -80,14 +86,18 @@ class Heads(NamedTuple):
         What all stages together may take of each resource; finite.
     """
 
-    by_pm: np.ndarray
-    begins: np.ndarray
+    heads: np.ndarray
+    taken: np.ndarray
     cost: np.ndarray
     parts: np.ndarray
-    taken: np.ndarray
+    pair_cost: np.ndarray
+    pair_parts: np.ndarray
+    by_pm: np.ndarray
+    begins: np.ndarray
+    skips: np.ndarray
     least_parts: np.ndarray
     least_taken: np.ndarray
-    numbers: np.ndarray
+    killers: np.ndarray
     most: np.ndarray
     low: int
     rest: np.ndarray
@@ -286,145 +296,114 @@ def candidates(stage, partial, bound, corners, first, found):
 
 
 @njit(cache=True)
-def _good_heads(heads, pm, cost, parts, killer, every, good):
-    """Heads with which a partial design may be better than all that are known.
-
-    Parameters
-    ----------
-    heads : :class:`Heads`
-    pm : :class:`int`
-        Number of the Pm of their last stage.
-    cost, parts : arrays (:data:`~streamtrain.explore.space.RESOURCES`,) and (cuts,)
-        Of the partial design.
-    killer : integer array (1,)
-        Remembers the cut that last said no.
-    every : :class:`bool`
-        Whether to find all of them, not only one.
-    good : integer array (heads,)
-        Becomes their numbers.
-
-    Returns how many there are.
-    """
-    all_most, taken, head_cost, head_parts = heads.most, heads.taken, heads.cost, heads.parts
-    begins, block_taken, block_parts = heads.begins, heads.least_taken, heads.least_parts
-    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
-    d_own, b_own, k, count = int(cost[0]), int(cost[1]), killer[0], 0
-    for block in range(heads.by_pm[pm], heads.by_pm[pm + 1]):
-        d, b = d_own + block_taken[block, 0], b_own + block_taken[block, 1]
-        if d >= levels or b > rest[1]:
-            continue
-        most = all_most[d, min(b, any_b)]
-        if parts[k] + block_parts[block, k] > most:
-            continue
-        worth = True
-        for other in range(len(parts)):
-            if parts[other] + block_parts[block, other] > most:
-                killer[0] = k = other
-                worth = False
-                break
-        for number in range(begins[block], begins[block + 1] if worth else 0):
-            d, b = d_own + taken[number, 0], b_own + taken[number, 1]
-            if d >= levels or d <= low or b > rest[1]:
-                continue
-            most = all_most[d, min(b, any_b)]
-            if parts[k] + head_parts[number, k] > most:
-                continue
-            fits = True
-            for r in range(2, len(cost)):
-                fits &= cost[r] + head_cost[number, r] <= rest[r]
-            for other in range(len(parts) if fits else 0):
-                if parts[other] + head_parts[number, other] > most:
-                    killer[0] = k = other
-                    fits = False
-                    break
-            if fits:
-                good[count] = number
-                count += 1
-                if not every:
-                    return count
-    return count
+def least_of_nodes(heads):
+    """Work out ``least_parts`` and ``least_taken`` of :class:`Heads`."""
+    least_parts, least_taken, begins, skips = (
+        heads.least_parts, heads.least_taken, heads.begins, heads.skips,
+    )  # fmt: skip
+    parts, pair_parts, taken, cuts = heads.parts, heads.pair_parts, heads.taken, heads.parts.shape[1]
+    least_parts[:] = np.inf
+    least_taken[:] = np.iinfo(np.int32).max
+    for node in range(len(skips) - 1, -1, -1):  # those below a node come first
+        to, to_taken = least_parts[node], least_taken[node]
+        if skips[node] == node + 1:
+            for at in range(begins[node], begins[node + 1]):
+                one, pair = parts[heads.heads[at, 0]], pair_parts[heads.heads[at, 1]]
+                for k in range(cuts):
+                    to[k] = min(to[k], one[k] + pair[k])
+                for r in range(2):
+                    to_taken[r] = min(to_taken[r], taken[at, r])
+        else:
+            for half in (node + 1, skips[node + 1]):
+                for k in range(cuts):
+                    to[k] = min(to[k], least_parts[half, k])
+                for r in range(2):
+                    to_taken[r] = min(to_taken[r], least_taken[half, r])
 
 
 @njit(cache=True)
-def completions(stage, partial, parts, found, heads, first, hits):
-    """Heads with which candidates may be better than all known designs.
+def completions(lanes, cost, parts, heads, order, first, every, hits):
+    """Heads with which partial designs may be better than all known designs.
 
     Parameters
     ----------
-    stage, partial, found
-        As for :func:`candidates`.
+    lanes, cost : arrays (partial designs, ...)
+        As for :class:`Partial`.
     parts : array (partial designs, cuts)
         What they are worth by the cuts of ``heads``.
     heads : :class:`Heads`
-        Of the stages before ``stage``.
+    order : integer array
+        Numbers of partial designs, in the order in which they are looked at. Neighbours that cost about the same find
+        in the processor's cache what the one before them read, and fail for the same reason.
     first : :class:`int`
-        Candidate to begin with.
+        Place in ``order`` to begin at.
+    every : :class:`bool`
+        Whether to find all heads of a partial design, not only one.
     hits : integer array (room, 2)
-        Becomes numbers of a candidate and a head.
+        Becomes numbers of a partial design and a head.
 
     Returns
     -------
     (count, next)
-        As :func:`candidates`.
+        How many there are, and the first place in ``order`` that there was no room for.
     """
-    pns, stage_cost, stage_parts = stage.pn, stage.cost, stage.parts
-    link_cost, link_parts, all_cost = stage.link_cost, stage.link_parts, partial.cost
-    cost, own = np.empty(all_cost.shape[1]), np.empty(parts.shape[1], np.float32)
-    killer, count, good = np.zeros(1, np.int64), 0, np.empty(len(heads.cost), np.int64)
-    for number in range(first, len(found)):
-        if count + len(good) > len(hits):
-            return count, number
-        row, o, a = found[number, 0], found[number, 1], found[number, 2]
-        pn = pns[o]
-        for r in range(len(cost)):
-            cost[r] = all_cost[row, r] + stage_cost[o, r] + link_cost[a, pn, r]
-        for k in range(len(own)):
-            own[k] = parts[row, k] + stage_parts[o, k] + link_parts[a, pn, k]
-        for at in range(_good_heads(heads, a, cost, own, killer, True, good)):
-            hits[count, 0], hits[count, 1] = number, good[at]
-            count += 1
-    return count, len(found)
-
-
-@njit(cache=True)
-def reaching(partial, parts, stage, bound, corners, heads, order):
-    """Those partial designs that some folding of the next stage and some head complete.
-
-    Parameters
-    ----------
-    partial : :class:`Partial`
-        Times do not matter.
-    parts : array (partial designs, cuts)
-        What they are worth by the cuts of ``heads``.
-    stage, bound
-        The stage that comes next, and the :class:`Bound` of those before it.
-    corners : :class:`~streamtrain.explore.bounds.Corners`
-    heads : :class:`Heads`
-        Of the stages before ``stage``.
-    order : integer array (partial designs,)
-        In which they are looked at. Neighbours that cost about the same find in the processor's cache
-        what the one before them read.
-
-    Returns an array of :class:`bool`.
-    """
-    killer, good = np.zeros(1, np.int64), np.empty(len(heads.cost), np.int64)
-    work = _room(stage, bound.tables.shape[3])
-    cost, _, lanes, foldings, _ = work
-    every_part = np.empty(parts.shape[1], np.float32)
-    all_blocks, groups, pns = partial.blocks, partial.lanes, stage.pn
-    own_parts, link_parts = stage.parts, stage.link_parts
-    alive = np.zeros(len(groups), np.bool_)
-    for number in order:
-        rows = _foldings(
-            number, groups[number], partial, parts, stage, bound, corners,
-            all_blocks[number], work,
-        )  # fmt: skip
-        for row in range(rows):
-            o, a = foldings[row], lanes[row]
-            pn = pns[o]
-            for k in range(len(every_part)):
-                every_part[k] = parts[number, k] + own_parts[o, k] + link_parts[a, pn, k]
-            if _good_heads(heads, a, cost[row], every_part, killer, False, good):
-                alive[number] = True
-                break
-    return alive
+    # Fields are looked up here, not in loops: each look-up counts a reference.
+    all_heads, taken, head_cost, pair_cost = heads.heads, heads.taken, heads.cost, heads.pair_cost
+    head_parts, pair_parts, killers = heads.parts, heads.pair_parts, heads.killers
+    by_pm, begins, skips = heads.by_pm, heads.begins, heads.skips
+    least_parts, least_taken, all_most = heads.least_parts, heads.least_taken, heads.most
+    rest, low, levels, any_b = heads.rest, heads.low, len(all_most), all_most.shape[1] - 1
+    cuts, resources, count = parts.shape[1], cost.shape[1], 0
+    for place in range(first, len(order)):
+        number = order[place]
+        node, end = by_pm[lanes[number]], by_pm[lanes[number] + 1]
+        if count + (begins[end] - begins[node] if every else 1) > len(hits):
+            return count, place
+        d_own, b_own = int(cost[number, 0]), int(cost[number, 1])
+        while node < end:
+            d, b = d_own + least_taken[node, 0], b_own + least_taken[node, 1]
+            k = killers[node]
+            if d >= levels or b > rest[1]:
+                node = skips[node]
+                continue
+            most = all_most[d, min(b, any_b)]
+            if parts[number, k] + least_parts[node, k] > most:
+                node = skips[node]
+                continue
+            beyond = False
+            for k in range(cuts):  # without a branch: that is what the processor is fast at
+                beyond |= parts[number, k] + least_parts[node, k] > most
+            if beyond:
+                for k in range(cuts):
+                    if parts[number, k] + least_parts[node, k] > most:
+                        killers[node] = k
+                        break
+                node = skips[node]
+                continue
+            if skips[node] > node + 1:
+                node += 1
+                continue
+            for at in range(begins[node], begins[node + 1]):
+                d, b = d_own + taken[at, 0], b_own + taken[at, 1]
+                if d >= levels or d <= low or b > rest[1]:
+                    continue
+                most, head, pair = all_most[d, min(b, any_b)], all_heads[at, 0], all_heads[at, 1]
+                k = killers[node]
+                if parts[number, k] + head_parts[head, k] + pair_parts[pair, k] > most:
+                    continue
+                fits = True
+                for r in range(2, resources):
+                    fits &= cost[number, r] + head_cost[head, r] + pair_cost[pair, r] <= rest[r]
+                for k in range(cuts if fits else 0):
+                    if parts[number, k] + head_parts[head, k] + pair_parts[pair, k] > most:
+                        killers[node] = k
+                        fits = False
+                        break
+                if fits:
+                    hits[count, 0], hits[count, 1] = number, at
+                    count += 1
+                    if not every:
+                        node = end
+                        break
+            node = skips[node] if node < end else end
+    return count, len(order)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streamtrain.explore.bounds import corners, least_by_lanes, least_by_share, portions
+from streamtrain.explore.bounds import corners, least_by_lanes, least_by_share
 from streamtrain.explore.heads import completed
 from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.partial import NEVER, Partial, Stage, extended, undominated
@@ -17,11 +17,12 @@ from streamtrain.explore.prospects import (
     Heads,
     candidates,
     completions,
+    least_of_nodes,
     most_to_be_better,
-    reaching,
     refine,
 )
 from streamtrain.explore.space import FIGURES, RESOURCES
+from streamtrain.explore.trees import halved, joined
 from streamtrain.pipeline import timing
 
 __all__ = ["Slice", "SliceSearch"]
@@ -32,7 +33,7 @@ _LEVELS = 384, 64  # of DSP slices and of block RAM, in a table
 _SHARES = 512  # levels of each other resource
 _MEMORY = 16  # halves of a block RAM to which the most that is known is rounded up
 _ANY = 1e18  # of a resource without limit
-_BLOCK = 16  # heads that are looked at together
+_BLOCK = 16  # heads in a last node of a tree
 _ROOM = 2**16  # candidates that are looked at together
 _BYTES = 2**28  # of their times
 
@@ -87,14 +88,13 @@ class SliceSearch:
             self.shape = shape
             self.tables, self.linked = least_by_lanes(self.stages, *shape, self.few)
         heads = self.heads and self.heads._replace(most=most.astype(np.float32))
-        first = self.search.heads.designs.shape[1] if heads else 0
+        first = self.search.heads.designs.shape[1] + 1 if heads else 0
         partial = self._loss(len(goals.block_most))
         for s in range(self.last, first - 1, -1):
-            if s == first and heads:
-                self._complete(s, partial, goals, heads, best)
-            else:
-                partial = self._extend(s, partial, goals, heads if s == first + 1 else None, alike)
-        if not heads and len(partial.designs):
+            partial = self._extend(s, partial, goals, heads if s == first else None, alike)
+        if heads:
+            self._complete(first - 1, partial, heads, best)
+        elif len(partial.designs):
             designs = partial.designs.astype(np.int64)
             self.front.add(designs, self.front.figures_of(designs))
 
@@ -132,27 +132,37 @@ class SliceSearch:
             link = before, stage.pn[own]
             cost = cost + stage.cost[own] + stage.link_cost[link]
             parts = parts + stage.parts[own] + stage.link_parts[link]
-        pm = stage.pm[designs[:, -1]]
-        fit = (cost <= np.minimum(self.rest, [self.part.high, *self.rest[1:]])).all(axis=1)
-        # What is alike relative to all that the slice is about is in a block.
-        scale = np.maximum([self.part.high, cost[:, 1].max(), *parts.max(axis=0)], 1)
-        places = np.column_stack([cost[:, :2], parts]).T / scale[:, None]
-        blocks, by_pm = [], [0]
-        for a in range(len(stage.by_pm) - 1):
-            mine = np.flatnonzero(fit & (pm == a))
-            blocks += portions(mine, places, _BLOCK) if len(mine) else []
-            by_pm.append(len(blocks))
-        if not blocks:
+        lanes, stage = stage.pm[designs[:, -1]], self.stages[designs.shape[1]]
+        pair_cost = (stage.cost + stage.link_cost[:, stage.pn]).reshape(-1, len(RESOURCES))
+        pair_parts = (stage.parts + stage.link_parts[:, stage.pn]).reshape(-1, parts.shape[1])
+        room, few = np.minimum(self.rest, [self.part.high, *self.rest[1:]]), self.few
+        scale = np.maximum(parts[:, :few].max(axis=0) + pair_parts[:, :few].max(axis=0), 1)
+        trees, heads, taken = [], [], []
+        for foldings in np.split(np.arange(len(stage.pm)), stage.by_pm[1:-1]):
+            head, o = np.indices((len(designs), len(foldings))).reshape(2, -1)
+            pair = lanes[head] * len(stage.pm) + foldings[o]
+            total = cost[head] + pair_cost[pair]
+            fit = (total <= room).all(axis=1)
+            head, pair, total = head[fit], pair[fit], total[fit, :2]
+            # What is alike relative to all that the slice is about is close together.
+            worth = (parts[head, :few] + pair_parts[pair, :few]) / scale
+            places = np.vstack([total.T / self.part.high, worth.T])
+            trees.append(halved(np.ascontiguousarray(places, np.float32), _BLOCK))
+            heads.append(np.stack([head, pair], axis=1).astype(np.int32))
+            taken.append(total.astype(np.int32))
+        tree, by_pm = joined(trees)
+        if not len(tree.rows):
             return None
-        order = np.concatenate(blocks)
-        begins = np.cumsum([0] + [len(block) for block in blocks])
-        cost, parts = cost[order], parts[order]
-        taken = cost[:, :2].astype(np.int32)
-        return Heads(
-            np.array(by_pm), begins, cost, parts, taken,
-            np.minimum.reduceat(parts, begins[:-1]), np.minimum.reduceat(taken, begins[:-1]), order,
+        nodes = len(tree.skips)
+        own = Heads(
+            np.concatenate(heads)[tree.rows], np.concatenate(taken)[tree.rows], cost, parts, pair_cost,
+            pair_parts, by_pm, tree.begins, tree.skips,
+            np.full((nodes, parts.shape[1]), np.inf, np.float32),
+            np.full((nodes, 2), np.iinfo(np.int32).max, np.int32), np.zeros(nodes, np.int64),
             np.empty((0, 0), np.float32), self.part.low, self.room,
         )  # fmt: skip
+        least_of_nodes(own)
+        return own
 
     def _best(self):
         """The fewest cycles of known designs, an array (DSP slices + 1, block RAM + 1).
@@ -221,12 +231,15 @@ class SliceSearch:
     def _extend(self, s, partial, goals, heads, alike):
         """Put stage ``s`` before partial designs, and drop those that are dominated.
 
-        With ``heads``, also those that they and the stage before ``s`` do not complete.
+        With ``heads``, also those that they do not complete.
         """
         stage, few = self.stages[s], self.few
         most = max(1, _BYTES // (16 + 8 * int(self.space.geometry.fp_needs.shape[1])))
+        worth = self._worth(s + 1, partial) if heads else None
         parts = []
         for found in self._candidates(s, partial, goals):
+            if heads:
+                found = self._completed(s, partial, worth, goals, heads, found)
             row, o, a = found.T
             link = a, stage.pn[o]
             designs = partial.designs[row]
@@ -239,15 +252,8 @@ class SliceSearch:
                 designs,
                 partial.blocks[row],
             )
-            refine(grown, self._bound(s), goals)
-            if heads:
-                worth = self._worth(s, grown)
-                d_step, b_step, _ = goals.grid
-                order = np.lexsort((grown.cost[:, 1] // b_step, grown.cost[:, 0] // d_step, a))
-                alive = reaching(
-                    grown, worth, self.stages[s - 1], self._bound(s - 1), goals, heads, order
-                )
-                grown, found = Partial(*(array[alive] for array in grown)), found[alive]
+            if not heads:
+                refine(grown, self._bound(s), goals)
             for first in range(0, len(found), most):
                 chosen = found[first : first + most]
                 times = self._times(s, partial, chosen)
@@ -257,6 +263,21 @@ class SliceSearch:
             return Partial(*(array[:0] for array in partial))
         whole = Partial(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
         return self._pruned(s, whole, alike) if len(parts) > 1 else whole
+
+    def _completed(self, s, partial, worth, goals, heads, found):
+        """Those candidates that a head completes; ``worth`` is that of partial designs by all cuts."""
+        stage = self.stages[s]
+        row, o, a = found.T
+        link = a, stage.pn[o]
+        cost = partial.cost[row] + stage.cost[o] + stage.link_cost[link]
+        worth = worth[row]
+        worth += stage.parts[o]
+        worth += stage.link_parts[link]
+        d_step, b_step, _ = goals.grid
+        order = np.lexsort((cost[:, 1] // b_step, cost[:, 0] // d_step, a))
+        hits = np.empty((len(found), 2), np.int64)
+        count, _ = completions(a, cost, worth, heads, order, 0, False, hits)
+        return found[np.sort(hits[:count, 0])]
 
     def _worth(self, s, partial):
         """What partial designs, of which ``s`` is the first stage, are worth by all cuts."""
@@ -268,37 +289,39 @@ class SliceSearch:
             before = stage.pm[own]
         return worth
 
-    def _complete(self, s, partial, goals, heads, best):
-        """Put stage ``s`` and heads before partial designs, and add what they become."""
+    def _complete(self, s, partial, heads, best):
+        """Put heads, of which ``s`` is the last stage, before partial designs, and add what they become."""
         stage, worth, known = self.stages[s], self._worth(s + 1, partial), self.search.heads
-        hits, added = np.empty((max(_ROOM, len(heads.cost)), 2), np.int64), []
-        for found in self._candidates(s, partial, goals):
-            first = 0
-            while first < len(found):
-                heads = heads._replace(most=most_to_be_better(best).astype(np.float32))
-                count, first = completions(stage, partial, worth, found, heads, first, hits)
-                number, head = hits[:count].T
-                tried, label = np.unique(number, return_inverse=True)
-                times = self._times(s, partial, found[tried])
-                row, o, a = found[number].T
-                link = a, stage.pn[o]
-                which = np.stack([label, heads.numbers[head], known.kinds[link]], axis=1)
-                cycles = np.empty(count, np.int64)
-                completed(s, which, known.times, times, cycles)
-                cost = partial.cost[row] + stage.cost[o] + stage.link_cost[link] + heads.cost[head]
-                d, b = cost[:, :2].astype(np.int64).T
-                new = cycles < best[d, np.minimum(b, best.shape[1] - 1)]
-                self._lower(best, d[new], b[new], cycles[new])
-                designs = partial.designs[row[new]].astype(np.int64)
-                designs[:, s] = o[new]
-                designs[:, :s] = known.designs[heads.numbers[head[new]]]
-                added.append((designs, np.stack([cycles[new], d[new], b[new]], axis=1)))
+        hits, added = np.empty((max(_ROOM, len(heads.heads)), 2), np.int64), []
+        order, first = np.arange(len(partial.lanes)), 0
+        while first < len(order):
+            heads = heads._replace(most=most_to_be_better(best).astype(np.float32))
+            count, first = completions(
+                partial.lanes, partial.cost, worth, heads, order, first, True, hits
+            )
+            row, at = hits[:count].T
+            head, pair = heads.heads[at].T
+            tried, label = np.unique(row * len(heads.pair_cost) + pair, return_inverse=True)
+            pair = tried % len(heads.pair_cost)
+            a, o = np.divmod(pair, len(stage.pm))
+            found = np.stack([tried // len(heads.pair_cost), o, a], axis=1).astype(np.int32)
+            times, kinds = self._times(s, partial, found), known.kinds[a, stage.pn[o]]
+            cycles = np.empty(count, np.int64)
+            completed(s, np.stack([label, head, kinds[label]], axis=1), known.times, times, cycles)
+            d, b = (partial.cost[row, :2].astype(np.int64) + heads.taken[at]).T
+            new = cycles < best[d, np.minimum(b, best.shape[1] - 1)]
+            self._lower(best, d[new], b[new], cycles[new])
+            designs = partial.designs[row[new]].astype(np.int64)
+            designs[:, s] = o[label[new]]
+            designs[:, :s] = known.designs[head[new]]
+            added.append((designs, np.stack([cycles[new], d[new], b[new]], axis=1)))
         if added:
             designs, figures = (np.concatenate(arrays) for arrays in zip(*added, strict=True))
             order = [_CYCLES, _DSP, _BRAM]
             columns = [order.index(objective) for objective in self.search.objectives]
             keep = non_dominated(figures[:, columns])
-            self.front.add(designs[keep], self.front.figures_of(designs[keep]))
+            designs, cycles = designs[keep], figures[keep, _CYCLES]
+            self.front.add(designs, self.front.figures_of(designs, cycles))
 
     def _times(self, s, partial, found):
         """Times of candidates, an array (candidates, times)."""
