@@ -362,6 +362,12 @@ class UnifiedDesign(Record):
 
         return verify_kernel(self.plan, steps=steps, **options)
 
+    def build(self, out, **options):
+        """Write RTL and reports to the folder ``out``: :func:`streamtrain.build.build`."""
+        from streamtrain.build import build
+
+        return build(self, out, **options)
+
     def table(self):
         """Header and rows of a summary: a layer's channels, its map and kernel, passes and weights."""
         weights = {row[0]: row[3] for row in self.network.table()[1]}

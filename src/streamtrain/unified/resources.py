@@ -276,8 +276,9 @@ class _Core:
         part.add(Usage(dsp=6))
         for name in ("powers", "slopes"):
             part.memory(name, PROBABILITY_BITS + 1, len(POWERS))
-        each = SCORE.width + PROBABILITY_BITS + 1 + self.operand
-        part.gates(lut=700 + self.classes * each / 2, ff=330 + self.classes * each)
+        for name, width in (("scores", SCORE.width), ("parts", PROBABILITY_BITS + 1)):
+            part.memory(name, width, self.classes, block=False, held=False)
+        part.gates(lut=700 + self.vector / 2, ff=330 + self.vector)
 
     def _channels(self, part):
         """The processor of channels, and partial sums of the vectors that are stored."""
