@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -41,6 +42,24 @@ def test_design_says_what_it_is():
     ]
     assert "44 multipliers on pynq_z2 at 100 MHz" in str(design)
     assert "4x1x9" in design._repr_html_()
+
+
+@pytest.mark.parametrize("options, each", [({}, 1), ({"momentum": 0.9}, 2)])
+def test_dsp_slices_are_those_of_the_device(options, each):
+    net = replace(NET, optimizer=st.SGD(2**-6, **options))
+    design = st.plan(net, board="ulx3s_85f")
+    assert design.plan.operand_bits == 18
+    assert design.dsp == each * design.multipliers + 2 <= 156
+    assert design.multipliers > 100 / each
+    most = st.plan(net, board="ulx3s_85f", multipliers=154 // each)
+    with pytest.raises(ValueError, match=r"for the loss are more than the 156 of ulx3s_85f"):
+        st.plan(net, board="ulx3s_85f", multipliers=154 // each + 1)
+    larger = {"conv1": (4, 1, 9), "linear1": (2, 64, 1)}
+    with pytest.raises(
+        ValueError, match=rf"^Design needs {164 * each + 2} DSP slices \(164 multipliers .*\+ 2 for the loss"
+    ):
+        st.plan(net, board="ulx3s_85f", foldings=larger)
+    assert most.dsp <= 156
 
 
 def test_design_travels_as_json():

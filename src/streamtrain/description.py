@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from traceback import extract_tb
 
-from streamtrain.design import Design
+from streamtrain.design import Design, UnifiedDesign
 from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU, from_onnx
 from streamtrain.records import Record
 
@@ -31,7 +31,7 @@ def default_network():
 
 
 def load_description(path):
-    """Read a :class:`Network` or :class:`Design` from a file.
+    """Read a :class:`Network`, :class:`Design` or :class:`UnifiedDesign` from a file.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def _from_json(path):
         record = Record.from_json(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
-    if not isinstance(record, (Network, Design)):
+    if not isinstance(record, (Network, Design, UnifiedDesign)):
         raise ValueError(f"{path} describes a {type(record).__name__}, not a Network or a Design")
     return record
 
@@ -83,10 +83,10 @@ def _from_python(path):
         raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
-    for name, kind in (("design", Design), ("network", Network)):
+    for name, kinds in (("design", (Design, UnifiedDesign)), ("network", (Network,))):
         if name in names:
-            if not isinstance(names[name], kind):
+            if not isinstance(names[name], kinds):
                 found = type(names[name]).__name__
-                raise ValueError(f"{path}: {name} must be a {kind.__name__}, not a {found}")
+                raise ValueError(f"{path}: {name} must be a {kinds[0].__name__}, not a {found}")
             return names[name]
     raise ValueError(f"{path} defines neither network nor design")

@@ -9,7 +9,7 @@ from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import Plan, lower
-from streamtrain.pipeline.resources import estimate_resources
+from streamtrain.pipeline.resources import estimate_resources, loss_dsp, multiplier_dsp
 from streamtrain.pipeline.schedule import balanced_foldings
 from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
@@ -18,10 +18,7 @@ from streamtrain.tables import html_table, text_table
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
 from streamtrain.unified.resources import estimate_resources as estimate_kernel_resources
 
-__all__ = ["LOSS_DSP", "Design", "UnifiedDesign", "plan"]
-
-LOSS_DSP = 1
-"""DSP slices besides those of the arrays: the loss multiplies errors by the learning rate."""
+__all__ = ["Design", "UnifiedDesign", "plan"]
 
 _COSTS = {
     "macs": "multiplications of a step",
@@ -91,6 +88,11 @@ def _costs(plan, batch):
     }
 
 
+def _most_dsp(plan):
+    """DSP slices of the multiplier that takes most of them."""
+    return max(multiplier_dsp(plan, stage) for stage in plan.stages)
+
+
 def _checked_board(design, kind):
     """The board of a design with a plan of this kind, whose clock and board's name are put right."""
     if not isinstance(design.plan, kind):
@@ -134,9 +136,13 @@ class Design(Record):
     def __post_init__(self):
         device = _checked_board(self, Plan).device
         if self.dsp > device.dsp:
+            loss = loss_dsp(self.plan)
+            arrays = f"{self.multipliers:,} multipliers"
+            if self.dsp > self.multipliers + loss:
+                arrays += f" of up to {_most_dsp(self.plan)} each"
             raise ValueError(
-                f"Design needs {self.dsp:,} DSP slices ({self.multipliers:,} multipliers "
-                f"+ {LOSS_DSP} for the loss), but {self.board} has {device.dsp:,} ({device.name})"
+                f"Design needs {self.dsp:,} DSP slices ({arrays} + {loss} for the loss), but {self.board} has "
+                f"{device.dsp:,} ({device.name})"
             )
 
     @property
@@ -156,8 +162,9 @@ class Design(Record):
 
     @property
     def dsp(self):
-        """DSP slices: one for each multiplier, and the loss's."""
-        return self.multipliers + LOSS_DSP
+        """DSP slices: of each multiplier one, or as many as its operands need on the device, and the loss's."""
+        arrays = (s.multipliers * multiplier_dsp(self.plan, s) for s in self.plan.stages)
+        return sum(arrays) + loss_dsp(self.plan)
 
     @property
     def bound_cycles(self):
@@ -355,6 +362,12 @@ class UnifiedDesign(Record):
 
         return verify_kernel(self.plan, steps=steps, **options)
 
+    def build(self, out, **options):
+        """Write RTL and reports to the folder ``out``: :func:`streamtrain.build.build`."""
+        from streamtrain.build import build
+
+        return build(self, out, **options)
+
     def table(self):
         """Header and rows of a summary: a layer's channels, its map and kernel, passes and weights."""
         weights = {row[0]: row[3] for row in self.network.table()[1]}
@@ -492,8 +505,24 @@ def plan(
     if multipliers is not None and foldings is not None:
         raise ValueError("Give multipliers or foldings, not both")
     in_flight = 2 if in_flight is None else in_flight
+
+    def lowered(foldings):
+        return lower(
+            network,
+            foldings,
+            numbers,
+            overrides,
+            in_flight=in_flight,
+            max_batch=max_batch,
+            seed=seed,
+            lutram_depth=lutram_depth,
+            operand_bits=target.device.dsp_widths[0],
+        )
+
     if foldings is None:
-        available = target.device.dsp - LOSS_DSP
+        smallest = lowered(lambda *layer: (1, 1, 1))
+        each, loss = _most_dsp(smallest), loss_dsp(smallest)
+        available = (target.device.dsp - loss) // each
         if multipliers is None:
             by_lut = int(target.device.lut * _LUT_SHARE) // _LUT_PER_MULTIPLIER
             multipliers = min(available, by_lut)
@@ -502,22 +531,13 @@ def plan(
         except TypeError:
             raise TypeError(f"multipliers must be an integer, not {multipliers!r}") from None
         if multipliers > available:
+            arrays = f"{multipliers:,} multipliers" + (f" of {each} DSP slices" if each > 1 else "")
             raise ValueError(
-                f"{multipliers:,} multipliers and {LOSS_DSP} DSP slice for the loss are more than "
+                f"{arrays} and {loss} DSP slice{'s' if loss > 1 else ''} for the loss are more than "
                 f"the {target.device.dsp:,} of {board} ({target.device.name})"
             )
         foldings = balanced_foldings(network, multipliers, in_flight=in_flight, numbers=numbers)
-    lowered = lower(
-        network,
-        foldings,
-        numbers,
-        overrides,
-        in_flight=in_flight,
-        max_batch=max_batch,
-        seed=seed,
-        lutram_depth=lutram_depth,
-    )
-    return Design(lowered, board, clock_mhz)
+    return Design(lowered(foldings), board, clock_mhz)
 
 
 def _faster(network, board, numbers, max_batch, clock_mhz):

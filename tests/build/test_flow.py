@@ -113,7 +113,7 @@ def test_progress_has_a_line_for_each_step(design, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("step", "target"),
     [
-        ("generate", "streamtrain.build.steps.generate_ip"),
+        ("generate", "streamtrain.build.streaming.generate_ip"),
         ("synthesise", "streamtrain.build.parts.synthesise"),
         ("report", "streamtrain.build.steps.render"),
     ],
@@ -378,6 +378,6 @@ def test_missing_yosys_is_known_before_the_long_steps(design, images, tmp_path, 
         raise BuildError("Yosys for synthesis is not installed", step="synthesise")
 
     monkeypatch.setattr("streamtrain.build.parts.yosys_version", missing)
-    monkeypatch.setattr("streamtrain.build.steps.generate_ip", None)
+    monkeypatch.setattr("streamtrain.build.streaming.generate_ip", None)
     with pytest.raises(BuildError, match=r"^plan failed: Yosys for synthesis is not installed"):
         make(design, images, tmp_path / "out")

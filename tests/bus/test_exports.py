@@ -21,6 +21,7 @@ from streamtrain.bus import Field, Register, RegisterMap, Value
 from streamtrain.bus.axi import OKAY, SLVERR
 from streamtrain.bus.exports import c_header, markdown, write_registers
 from streamtrain.bus.register_file import RegisterFile
+from streamtrain.unified.ip import unified_registers
 
 PAGE = Path(__file__).parents[2] / "docs" / "registers.md"
 
@@ -362,6 +363,12 @@ def expected(table, reader):
                 limits = (field.minimum, field.maximum)
                 found[register.name]["fields"][field.name]["limits"] = limits
     return found
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_registers_of_the_unified_core_are_read_back(reader, tmp_path):
+    (read, _), table = READERS[reader], unified_registers("a core of 4 lanes")
+    assert read(table, tmp_path) == expected(table, reader)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -53,6 +53,14 @@ def test_formats_and_clocks_are_searched_when_they_are_lists():
     assert {(-p.samples_per_s, p.lut) for p in front.points} == best
 
 
+def test_multipliers_are_those_of_the_board():
+    front = quiet(board="ulx3s_25f")
+    assert {variant.plan.operand_bits for variant in front.variants} == {18}
+    assert front.points
+    for number, point in enumerate(front.points):
+        assert point.dsp == front[number].dsp == front[number].multipliers + 2
+
+
 def test_memory_kinds_are_searched_when_they_are_listed():
     front = quiet(lutram_depth=[16, 256], objectives=["bram36", "lut"])
     kinds = {front.variants[point.variant].plan.lutram_depth for point in front.points}

@@ -30,13 +30,13 @@ class Memory:
         self.address = address
         self.closed = False
 
-    def give(self, size):
-        assert 0 <= size <= len(self.array)
-        self.behind[:size] = self.array[:size]
+    def give(self, size, start=0):
+        assert 0 <= start <= start + size <= len(self.array)
+        self.behind[start : start + size] = self.array[start : start + size]
 
-    def take(self, size):
-        assert 0 <= size <= len(self.array)
-        self.array[:size] = self.behind[:size]
+    def take(self, size, start=0):
+        assert 0 <= start <= start + size <= len(self.array)
+        self.array[start : start + size] = self.behind[start : start + size]
 
     def close(self):
         self.closed = True

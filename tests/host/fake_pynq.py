@@ -7,18 +7,24 @@ import numpy as np
 
 
 class Buffer(np.ndarray):
-    """What `allocate` gives; slices that begin with it can be flushed, too."""
+    """What `allocate` gives; slices of it can be flushed, too."""
 
     def __array_finalize__(self, other):
         self.memory = getattr(other, "memory", None)
 
     device_address = property(lambda self: self.memory.address)
 
+    @property
+    def offset(self):
+        """Where a slice begins."""
+        mine, whole = (a.__array_interface__["data"][0] for a in (self, self.memory.array))
+        return mine - whole
+
     def flush(self):
-        self.memory.give(self.nbytes)
+        self.memory.give(self.nbytes, self.offset)
 
     def invalidate(self):
-        self.memory.take(self.nbytes)
+        self.memory.take(self.nbytes, self.offset)
 
     def freebuffer(self):
         self.memory.close()
@@ -64,8 +70,9 @@ def fake_pynq(board, ip_dict):
     def allocate(shape, dtype, target=None):
         assert target is device
         memory = board.memory
-        memory.array = np.resize(memory.array, shape).astype(dtype)
-        memory.behind = memory.array.copy()
+        if memory.array.shape != shape:
+            memory.array = np.resize(memory.array, shape).astype(dtype)
+            memory.behind = memory.array.copy()
         found = memory.array.view(Buffer)
         found.memory = memory
         return found

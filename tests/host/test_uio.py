@@ -64,6 +64,10 @@ def test_the_buffer_is_synchronised(root):
     buffer.take(320)
     assert (folder / "sync_size").read_text().splitlines()[0] == "320"
     assert (folder / "sync_for_cpu").read_text() == "1\n"
+    assert (folder / "sync_offset").read_text() == "0"
+    buffer.give(640, 4096)
+    assert (folder / "sync_offset").read_text() == "4096\n"
+    assert (folder / "sync_size").read_text().splitlines()[0] == "640"
     buffer.close()
 
 
@@ -76,13 +80,13 @@ def test_trains_as_the_golden_model_does(root, monkeypatch):
             super().__init__(*arguments)
             memory.array = self.array
 
-        def give(self, size):
-            super().give(size)
-            memory.give(size)
+        def give(self, size, start=0):
+            super().give(size, start)
+            memory.give(size, start)
 
-        def take(self, size):
-            super().take(size)
-            memory.take(size)
+        def take(self, size, start=0):
+            super().take(size, start)
+            memory.take(size, start)
 
     windows = {"board": RegisterWindow(trainer), "board-dma": DmaModel(trainer, memory)}
     monkeypatch.setattr(uio, "_registers", lambda name, root: windows[name])
@@ -131,6 +135,13 @@ def test_the_overlay_names_what_is_looked_for():
             in text
         )
     assert 'device-name = "streamtrain-buffer";\n                size = <0x400000>;' in text
+    assert text.count("{") == text.count("}")
+
+
+def test_the_overlay_of_a_core_without_a_dma_has_its_memory():
+    text = uio_overlay(0x43C00000, buffer_bytes=0x12345000)
+    assert "streamtrain@43c00000 {" in text and "-dma@" not in text
+    assert "size = <0x12345000>;" in text
     assert text.count("{") == text.count("}")
 
 

@@ -117,4 +117,5 @@ PLANS = {
     "only convolutions": only_convolutions(),
     "squared error": squared_error(in_flight=2),
     "squared hinge": mixed_formats(SquaredHinge()),
+    "narrow multipliers": tiny(in_flight=2, operand_bits=18),
 }

@@ -10,8 +10,9 @@ import pytest
 
 from streamtrain.network import Conv2d, Flatten, Linear, Network
 from streamtrain.numeric import Fixed
-from streamtrain.pipeline.array import MultiplierArray
+from streamtrain.pipeline.array import MultiplierArray, operand_widths, shifts_products
 from streamtrain.pipeline.gates import balanced_sum
+from streamtrain.pipeline.optimizer import UpdateTerms
 from streamtrain.pipeline.plan import lower
 from streamtrain.simulate.bench import run_streams
 
@@ -92,8 +93,8 @@ def operations(rng, stage, count, shifts, extreme, pause):
     return done
 
 
-def check(stage, *, shifts=3, count=60, extreme=False, pause=0.0):
-    array = MultiplierArray(stage, shifts=shifts)
+def check(stage, *, shifts=3, count=60, extreme=False, pause=0.0, operand_bits=25):
+    array = MultiplierArray(stage, shifts=shifts, operand_bits=operand_bits)
     latency = {"gradient": array.PRODUCT_LATENCY, "forward": array.forward_latency}
     if stage.back:
         latency["backward"] = array.backward_latency
@@ -122,15 +123,23 @@ def test_sums_are_there_at_their_latency(folding, kernel, pause):
     check(stage(folding, kernel), pause=pause)
 
 
+@pytest.mark.parametrize("operand_bits", [7, 25])  # products are shifted, or inputs
 @pytest.mark.parametrize("folding, kernel", FOLDINGS.items())
-def test_largest_sums_do_not_wrap(folding, kernel):
-    check(stage(folding, kernel), extreme=True, shifts=7)
+def test_largest_sums_do_not_wrap(folding, kernel, operand_bits):
+    check(stage(folding, kernel), extreme=True, shifts=7, operand_bits=operand_bits)
 
 
+@pytest.mark.parametrize("operand_bits", [18, 25])
 @pytest.mark.parametrize("fmt", [Fixed(2, 0), Fixed(18, 12)])
-def test_narrowest_and_widest_operands(fmt):
+def test_narrowest_and_widest_operands(fmt, operand_bits):
     formats = {"input": fmt, "weights": fmt, "stored": fmt, "errors": fmt}
-    check(stage((2, 2, 3), 3, **formats), extreme=True, shifts=7, count=30)
+    check(
+        stage((2, 2, 3), 3, **formats),
+        extreme=True,
+        shifts=7,
+        count=30,
+        operand_bits=operand_bits,
+    )
 
 
 def test_weights_may_be_wider_than_all_else():
@@ -146,6 +155,30 @@ def test_first_stage_has_no_back_propagation():
 
 def test_learning_rate_without_shifts():
     check(stage((2, 2, 3), 3), shifts=0)
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("pause", [0.0, 0.4])
+def test_products_are_shifted_where_inputs_have_no_room(pause, back):
+    check(stage((2, 2, 3), 3, back=back), shifts=7, pause=pause, operand_bits=13)
+
+
+def test_operands_are_as_narrow_as_they_can_be():
+    own = stage((2, 2, 3), 3)  # inputs of 7 bits, errors of 8, weights of 9
+    assert operand_widths(own, 3, operand_bits=10) == (10, 9)
+    assert operand_widths(own, 3, operand_bits=9) == (8, 9)
+    assert operand_widths(own, 0, operand_bits=2) == (8, 9)
+    assert operand_widths(replace(own, trainable=False), 3, operand_bits=2) == (8, 9)
+
+
+def test_the_optimisers_coefficients_need_the_room_anyway():
+    own = stage((2, 2, 3), 3)
+    terms = UpdateTerms(
+        velocity=None, decay=True, momentum_shift=0, decay_shift=0, coefficient=24, product=33,
+        velocity_shift=0,
+    )  # fmt: skip
+    assert operand_widths(own, 3, terms, operand_bits=9) == (25, 9)
+    assert not shifts_products(own, 3, terms, operand_bits=9)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])

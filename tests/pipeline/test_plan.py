@@ -130,7 +130,8 @@ def test_numpys_integers_are_sizes():
     foldings = {name: tuple(np.array(folding)) for name, folding in FOLDINGS.items()}
     plan = lower(NET, foldings, in_flight=np.int64(2), max_batch=np.int64(4), seed=np.int64(3))
     assert plan == lower(NET, FOLDINGS, in_flight=2, max_batch=4, seed=3)
-    assert lower(NET, FOLDINGS, lutram_depth=np.int64(7)).to_json()  # which NumPy's would not give
+    sizes = {"lutram_depth": np.int64(7), "operand_bits": np.int64(18)}
+    assert lower(NET, FOLDINGS, **sizes).to_json()  # which NumPy's would not give
 
 
 @pytest.mark.parametrize(
@@ -424,6 +425,18 @@ def test_rejects_depths_that_are_no_integers(depth):
         lower(NET, FOLDINGS, lutram_depth=depth)
 
 
+@pytest.mark.parametrize("bits", [1, 0, -18])
+def test_rejects_multipliers_that_are_too_narrow(bits):
+    with pytest.raises(ValueError, match=rf"^operand_bits must be at least 2, not {bits}$"):
+        lower(NET, FOLDINGS, operand_bits=bits)
+
+
+@pytest.mark.parametrize("bits", [18.0, "18", None])
+def test_rejects_operands_that_have_no_whole_number_of_bits(bits):
+    with pytest.raises(TypeError, match=rf"^operand_bits must be an integer, not {bits!r}$"):
+        lower(NET, FOLDINGS, operand_bits=bits)
+
+
 # Plans are values.
 
 
@@ -437,13 +450,15 @@ def test_travels_as_json():
         max_batch=8,
         seed=5,
         lutram_depth=256,
+        operand_bits=18,
     )
     assert Plan.from_json(plan.to_json()) == plan
 
 
-def test_reads_plans_from_before_memories_could_be_chosen():
+@pytest.mark.parametrize("field, default", [("lutram_depth", 64), ("operand_bits", 25)])
+def test_reads_plans_from_before_there_was_a_choice(field, default):
     members = json.loads(lower(NET, FOLDINGS).to_json())
-    assert members.pop("lutram_depth") == 64
+    assert members.pop(field) == default
     assert Plan.from_json(json.dumps(members)) == lower(NET, FOLDINGS)
 
 

@@ -13,6 +13,8 @@ from amaranth.hdl import Fragment
 from small_plans import FOLDINGS, PLANS, TINY, partly_frozen, tiny
 
 import streamtrain as st
+from streamtrain.build.ecp5 import synthesise_ecp5
+from streamtrain.build.parts import ecp5_resources
 from streamtrain.build.synth import synthesise
 from streamtrain.network import SGD, Conv2d, Flatten, Linear, MaxPool2d, Network, ReLU
 from streamtrain.numeric import Fixed
@@ -166,6 +168,26 @@ def test_memory_kinds_are_as_synthesised(lutram_depth):
     assert (estimated.dsp, estimated.bram36) == (used.dsp, used.bram36)
     assert estimated.lut == pytest.approx(used.lut, rel=0.05)
     assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
+def test_shifted_products_are_as_synthesised():
+    net = Network((1, 8, 8), TINY.layers, optimizer=TINY.optimizer)
+    foldings = {"conv1": (1, 1, 3), "linear1": (1, 2, 1)}
+    plan = lower(net, foldings, in_flight=2, operand_bits=18)
+    estimated = estimate_resources(plan).total
+    used, _ = synthesise(generate_verilog(plan), "streamtrain")
+    assert used.dsp == plan.multipliers + 1  # the loss's has room for wide operands on this part
+    assert estimated.lut == pytest.approx(used.lut, rel=0.05)
+    assert estimated.ff == pytest.approx(used.ff, rel=0.02)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}])
+def test_narrow_multipliers_are_as_synthesised_for_an_ecp5(options):
+    net = Network((2, 1, 1), (Flatten(), Linear(2)), optimizer=SGD(2**-3, **options))
+    plan = lower(net, smallest, operand_bits=18)
+    netlist, _ = synthesise_ecp5(generate_verilog(plan), "streamtrain")
+    made = ecp5_resources(netlist, "streamtrain")["dsp"]
+    assert estimate_resources(plan).total.dsp == made == 1 + bool(options) + 2
 
 
 @pytest.mark.parametrize("loss", [st.MSELoss(), st.SquaredHinge()])

@@ -29,6 +29,7 @@ def design(data):
             max_batch=data.draw(st.sampled_from([1, 4])),
             seed=data.draw(st.integers(1, 99)),
             lutram_depth=data.draw(st.sampled_from([0, 64, 1024])),
+            operand_bits=data.draw(st.sampled_from([18, 25])),
         )
     except ValueError:  # formats that do not go together
         assume(False)

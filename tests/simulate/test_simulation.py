@@ -143,9 +143,9 @@ def test_other_formats_are_bit_exact_too(numbers):
     assert device.saturations() == golden.saturations()
 
 
-@pytest.mark.parametrize("lutram_depth", [0, 256])
-def test_memory_kinds_change_neither_results_nor_cycles(device, lutram_depth):
-    plan = replace(PLAN, lutram_depth=lutram_depth)
+@pytest.mark.parametrize("change", [{"lutram_depth": 0}, {"lutram_depth": 256}, {"operand_bits": 18}])
+def test_what_a_device_has_changes_neither_results_nor_cycles(device, change):
+    plan = replace(PLAN, **change)
     assert generate_verilog(plan) != generate_verilog(PLAN)
     x, y = samples(40)
     commands = training_commands(PLAN, y, 4)

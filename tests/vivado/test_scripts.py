@@ -6,7 +6,7 @@ import amaranth_boards.arty_z7
 import amaranth_boards.genesys2
 import amaranth_boards.ulx3s
 import pytest
-from stub_core import stub
+from stub_core import memory_stub, stub
 from vivado_model import COMMANDS, ModelError, Vivado, module_ports
 
 import streamtrain as st
@@ -14,6 +14,7 @@ from streamtrain import vivado
 from streamtrain.bus.generate import generate_ip
 from streamtrain.bus.packets import PacketFormat
 from streamtrain.explore.devices import known_boards
+from streamtrain.pipeline.generate import verilog_of
 from streamtrain.vivado.project import ADDRESSES
 
 AMD = [name for name in known_boards() if st.load_board(name).device.family != "ecp5"]
@@ -70,8 +71,8 @@ def test_routes_out_of_context_on(board, make_project):
 
 def test_tables_have_only_what_scripts_use(make_project):
     used = set()
-    for board in ("pynq_z2", "kv260"):
-        folder = make_project(board)
+    for board, kind in (("pynq_z2", vivado.Ip), ("kv260", vivado.MemoryIp)):
+        folder = make_project(board, kind)
         for script in ("build", "out_of_context"):
             model = Vivado(boards=installed(board))
             model.run(folder / "vivado" / f"{script}.tcl")
@@ -181,12 +182,12 @@ SPELT_WRONG = [
     ("core's pin", "vivado/block_design.tcl", "trainer/irq", "trainer/interrupt", "streamtrain.org:ip:streamtrain:1.0 has no pin interrupt"),
     ("cell", "vivado/block_design.tcl", "resets/slowest_sync_clk", "reset/slowest_sync_clk", "there is no cell reset"),
     ("rule", "vivado/processor.tcl", "bd_rule:processing_system7", "bd_rule:processing_system", "has no rule xilinx.com:bd_rule:processing_system"),
-    ("space", "vivado/block_design.tcl", "axi_dma/Data_S2MM}", "axi_dma/Data_SMM2}", "there is no address space axi_dma/Data_SMM2"),
+    ("space", "vivado/block_design.tcl", "axi_dma/Data_S2MM", "axi_dma/Data_SMM2", "there is no address space axi_dma/Data_SMM2"),
     ("segment", "vivado/block_design.tcl", "axi_dma/S_AXI_LITE/Reg", "axi_dma/S_AXI_LITE/Regs", "there is no address segment axi_dma/S_AXI_LITE/Regs"),
     ("core's port", "ip/package_ip.tcl", "{CLK aclk}", "{CLK clk}", "CLK = clk, but the core has no such port"),
     ("bus signal", "ip/package_ip.tcl", "{CLK aclk}", "{CLOCK aclk}", "clock has no such signal"),
-    ("bus type", "ip/package_ip.tcl", "interface:axis slave", "interface:axi_stream slave", "no bus definition axi_stream"),
-    ("associated bus", "ip/package_ip.tcl", "s_axis:m_axis:s_axi_ctrl", "s_axis:m_axis:s_axi", "ASSOCIATED_BUSIF names s_axi,"),
+    ("bus type", "ip/package_ip.tcl", "interface:axis $mode", "interface:axi_stream $mode", "no bus definition axi_stream"),
+    ("associated bus", "ip/package_ip.tcl", "[join $buses :]", "[join $buses :]:s_axi", "ASSOCIATED_BUSIF names s_axi,"),
     ("variable", "vivado/build.tcl", "-part $part", "-part $parts", 'can\'t read "parts"'),
 ]  # fmt: skip
 
@@ -220,7 +221,7 @@ WRONG_DESIGN = [
     ("addresses overlap", "vivado/settings.tcl", "{0x43C00000}", "{0x40401000}", "overlap in /ps/Data"),
     ("address outside", "vivado/settings.tcl", "{0x43C00000}", "{0x83C00000}", "/trainer/s_axi_ctrl/reg0 at 0x83c00000 is outside of M_AXI_GP0"),
     ("address not aligned", "vivado/settings.tcl", "{0x40400000}", "{0x40401000}", "is not aligned"),
-    ("direction", "ip/package_ip.tcl", "m_axis xilinx.com:interface:axis master", "m_axis xilinx.com:interface:axis slave", "has the wrong direction"),
+    ("direction", "ip/ip_settings.tcl", "m_axis master", "m_axis slave", "has the wrong direction"),
     ("port in no bus", "ip/package_ip.tcl", "{TDATA TKEEP TLAST TVALID TREADY}", "{TDATA TLAST TVALID TREADY}", "no bus has the ports m_axis_tkeep, s_axis_tkeep"),
     ("registers' size", "ip/ip_settings.tcl", "{4096}", "{65536}", "has 65536 bytes, but 12 address bits"),
     ("not validated", "vivado/block_design.tcl", "validate_bd_design", "", "not validated and saved"),
@@ -250,6 +251,84 @@ def change(file, right, wrong):
     text = file.read_text(encoding="utf-8")
     assert right in text, f"{file.name} has no {right}"
     file.write_text(text.replace(right, wrong), encoding="utf-8")
+
+
+# -- the unified core, which reads and writes memory by itself --------------------------------------------
+
+
+@pytest.mark.parametrize("board", WITH_PS)
+def test_a_core_with_a_master_builds_on(board, make_project):
+    model = built(make_project(board, vivado.MemoryIp), boards=installed(board))
+    assert model.validated
+    assert not any("axi_dma" in cell for cell in model.cells)
+    kind = st.load_board(board).ps.type
+    port = {"PS7": "ps/S_AXI_HP0", "PS8": "ps/S_AXI_HP0_FPD"}[kind]
+    assert {("trainer/m_axi", "memory/S00_AXI"), ("memory/M00_AXI", port)} <= set(model.links)
+    assert {"trainer/irq", {"PS7": "ps/IRQ_F2P", "PS8": "ps/pl_ps_irq0"}[kind]} in model.nets
+    core = ADDRESSES[kind]["core"]
+    assert model.assigned["/ps/Data", "/trainer/s_axi_ctrl/reg0"] == (core, 4096)
+    (memory,) = (segment for space, segment in model.assigned if space == "/trainer/m_axi")
+    assert "HP0_DDR_LOW" in memory and model.assigned["/trainer/m_axi", memory] == (0, 0)
+
+
+@pytest.mark.parametrize("bits", [32, 64, 128, 256, 512])
+def test_masters_of_every_width(bits, make_project):
+    model = built(make_project("zcu102", vivado.MemoryIp, data_bits=bits))
+    assert "streamtrain.org:ip:streamtrain_unified:1.0" in model.catalogue
+
+
+@pytest.mark.parametrize("board", ["pynq_z2", "nexys_video"])
+def test_a_core_with_a_master_routes_out_of_context(board, make_project):
+    folder = make_project(board, vivado.MemoryIp)
+    model = Vivado()
+    model.run(folder / "vivado" / "out_of_context.tcl")
+    assert model.steps[-1] == "route_design"
+
+
+def test_readme_says_where_the_core_is(make_project):
+    text = (make_project("zcu102", vivado.MemoryIp) / "vivado" / "README.md").read_text()
+    assert "| registers of `streamtrain_unified` | 0xA0010000 |" in text
+    assert "| interrupts of the core | 121 at the GIC |" in text
+    assert "DMA" not in text
+
+
+WRONG_MEMORY_DESIGN = [
+    ("no space", "ip/package_ip.tcl", "set_property master_address_space_ref $name $master", "", "there is no address space trainer/m_axi"),
+    ("misspelt space", "ip/package_ip.tcl", "ipx::add_address_space", "ipx::add_space", 'invalid command name "ipx::add_space"'),
+    ("width", "ip/ip_settings.tcl", "{m_axi 64}", "{m_axi 128}", "m_axi has 64 bits, 32 of an address, not ('128', '128', '4G')"),
+    ("range", "ip/package_ip.tcl", "range 4G", "range 2G", "m_axi has 64 bits, 32 of an address, not ('64', '64', '2G')"),
+    ("port in no bus", "ip/package_ip.tcl", "ARCACHE ", "", "no bus has the ports m_axi_arcache"),
+    ("not a signal", "ip/package_ip.tcl", "ARCACHE ", "ARCACHE ARQOS ", "ARQOS = m_axi_arqos, but the core has no such port"),
+    ("clock left out", "vivado/block_design.tcl", "memory/aclk trainer/aclk", "trainer/aclk", "nothing drives memory/aclk"),
+    ("memory left out", "vivado/block_design.tcl", "link memory/M00_AXI $ps_slave", "", "/trainer/m_axi does not see /ps/S_AXI_HP0/HP0_DDR_LOWOCM"),
+    ("interrupt left out", "vivado/block_design.tcl", "wire trainer/irq $ps_irq", "", "nothing drives ps/IRQ_F2P"),
+    ("no address", "vivado/block_design.tcl", "give_memory trainer/m_axi", "", "has no address in /trainer/m_axi"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file, right, wrong, said",
+    [row[1:] for row in WRONG_MEMORY_DESIGN],
+    ids=[row[0] for row in WRONG_MEMORY_DESIGN],
+)
+def test_wrong_memory_design(file, right, wrong, said, make_project):
+    folder = make_project("pynq_z2", vivado.MemoryIp)
+    change(folder / file, right, wrong)
+    with pytest.raises(ModelError, match=re.escape(said)):
+        built(folder)
+
+
+def test_the_real_unified_core_is_packaged_and_wired_up(tmp_path):
+    net = st.Network((1, 4, 4), [st.Flatten(), st.Linear(2)])
+    plan = st.plan(net, core="unified", lanes=4, numbers="fixed<16,6>", data_bits=128).plan
+    info = vivado.MemoryIp(data_bits=128)
+    verilog = verilog_of(plan.hardware(), info.name)
+    vivado.write_project(tmp_path, verilog, info, st.load_board("pynq_z2"))
+    assert built(tmp_path).validated
+    stub = tmp_path / "stub.v"
+    stub.write_text(memory_stub(data_bits=128))
+    ports = module_ports(tmp_path / "ip" / f"{info.name}.v", info.name)
+    assert ports == module_ports(stub, info.name)
 
 
 # -- what is refused -----------------------------------------------------------------------------------
@@ -290,9 +369,24 @@ def test_ip_refuses(fields, said):
         vivado.Ip(**fields)
 
 
-def test_ip_travels_as_json():
-    info = vivado.Ip(version="3.1", bytes=8)
-    assert vivado.Ip.from_json(info.to_json()) == info
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"name": "a-b"}, r"^name must be a Verilog name, not 'a-b'$"),
+        ({"data_bits": 48}, r"^data_bits must be 32, 64, 128, 256 or 512, not 48$"),
+        ({"clock_mhz": 0}, r"^clock_mhz must be positive, not 0$"),
+    ],
+)
+def test_memory_ip_refuses(fields, said):
+    with pytest.raises(ValueError, match=said):
+        vivado.MemoryIp(**fields)
+
+
+@pytest.mark.parametrize(
+    "info", [vivado.Ip(version="3.1", bytes=8), vivado.MemoryIp(version="3.1", data_bits=128)]
+)
+def test_ip_travels_as_json(info):
+    assert type(info).from_json(info.to_json()) == info
 
 
 def test_returns_what_it_wrote(tmp_path):

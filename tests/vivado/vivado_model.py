@@ -259,6 +259,7 @@ class Vivado:
         self.core = self._make(
             "ipx core", vendor=options["-vendor"], library=options["-library"], name=top,
             root=Path(options["-root_dir"]), ports=module_ports(source, top), buses=[], maps=[],
+            spaces=[],
         )  # fmt: skip
         inferred = self._make("ipx bus", name="inferred", ports=[], parameters=[])
         self.objects[self.core][1]["buses"].append(inferred)
@@ -298,6 +299,10 @@ class Vivado:
         block = self._make("ipx address block", name=name)
         self._object(memory_map)[1]["blocks"].append(block)
         return block
+
+    def ipx_add_address_space(self, options, name, core):
+        self._object(core)[1]["spaces"].append(self._make("ipx address space", name=name))
+        return self._object(core)[1]["spaces"][-1]
 
     def ipx_check_integrity(self, options, core):
         """Every port of the core is in one bus, with the direction that the bus gives it."""
@@ -350,6 +355,7 @@ class Vivado:
             "parameters": {}, "interfaces": {}, "pins": {}, "spaces": {}, "segments": {},
         }  # fmt: skip
         maps = {self._object(m)[1]["name"]: self._object(m)[1] for m in core["maps"]}
+        spaces = {self._object(s)[1]["name"]: self._object(s)[1] for s in core["spaces"]}
         for bus in self._buses(core):
             if bus["kind"] in {"clock", "reset", "interrupt"}:
                 (port,) = bus["map"].values()
@@ -359,6 +365,9 @@ class Vivado:
             if "TDATA" in bus["map"]:
                 fields["bits"] = core["ports"][bus["map"]["TDATA"]][1]
             ip["interfaces"][bus["name"]] = fields
+            if reference := bus.get("master_address_space_ref"):
+                self._check_master(core, bus, spaces[reference])
+                ip["spaces"][reference] = bus["name"]
             if reference := bus.get("slave_memory_map_ref"):
                 for block in maps[reference]["blocks"]:
                     block = self._object(block)[1]
@@ -371,6 +380,15 @@ class Vivado:
                         )
         (core["root"] / "component.xml").write_text("a model's\n")
         self.packaged = {core["root"].resolve(): ip}
+
+    def _check_master(self, core, bus, space):
+        """Widths of a master are said as its ports have them."""
+        bits, address_bits = (core["ports"][bus["map"][name]][1] for name in ("WDATA", "AWADDR"))
+        said = (bus["parameters"].get("DATA_WIDTH"), space["width"], space["range"])
+        if said != (str(bits), str(bits), f"{2 ** (address_bits - 30)}G"):
+            raise ModelError(
+                f"{bus['name']} has {bits} bits, {address_bits} of an address, not {said}"
+            )
 
     def update_ip_catalog(self, options):
         for folder in self._list(self.project["ip_repo_paths"]):
@@ -627,8 +645,9 @@ def _signals(master, slave=""):
 BUSES = {
     "axis": _signals("TDATA TKEEP TLAST TVALID", "TREADY"),
     "aximm": _signals(
-        "AWADDR AWPROT AWVALID WDATA WSTRB WVALID BREADY ARADDR ARPROT ARVALID RREADY",
-        "AWREADY WREADY BRESP BVALID ARREADY RDATA RRESP RVALID",
+        "AWID AWADDR AWLEN AWSIZE AWBURST AWCACHE AWPROT AWVALID WDATA WSTRB WLAST WVALID BREADY "
+        "ARID ARADDR ARLEN ARSIZE ARBURST ARCACHE ARPROT ARVALID RREADY",
+        "AWREADY WREADY BID BRESP BVALID ARREADY RID RDATA RRESP RLAST RVALID",
     ),
     "clock": _signals("CLK"),
     "reset": _signals("RST"),

@@ -6,7 +6,7 @@ import warnings
 from contextlib import redirect_stdout
 
 from streamtrain.description import load_description
-from streamtrain.design import Design
+from streamtrain.design import Design, UnifiedDesign, plan
 from streamtrain.explore import load_board
 from streamtrain.explore.search import shortfall
 from streamtrain.network import ModelError, Problem
@@ -15,7 +15,7 @@ from streamtrain.tables import text_table
 __all__ = ["check"]
 
 
-def check(description, board, *, as_json=False):
+def check(description, board, *, as_json=False, planned=None):
     """Check a model, and print the verdict.
 
     Parameters
@@ -25,6 +25,8 @@ def check(description, board, *, as_json=False):
     board : :class:`str`
     as_json : :class:`bool`
         Print JSON: ``source``, ``supported``, ``problems``, ``notes``.
+    planned : dict, optional
+        What :func:`~streamtrain.plan` is asked for, if it is one design and not any.
 
     Returns whether the model can be trained there.
 
@@ -38,8 +40,8 @@ def check(description, board, *, as_json=False):
         try:
             with redirect_stdout(sys.stderr):  # whatever a description prints
                 network = load_description(description)
-            network = network.network if isinstance(network, Design) else network
-            found, instead = _obstacle(network, board)
+            network = network.network if isinstance(network, (Design, UnifiedDesign)) else network
+            found, instead = _obstacle(network, board, planned)
             if found:
                 problem = Problem("", "", f"board {board}", found, instead)
                 raise ModelError(str(description), [problem])
@@ -58,9 +60,15 @@ def check(description, board, *, as_json=False):
     return True
 
 
-def _obstacle(network, board):
-    """What is in the way of every plan, and what would help; empty if nothing."""
+def _obstacle(network, board, planned):
+    """What is in the way of every plan, or of one, and what would help; empty if nothing."""
     load_board(board)  # an unknown board is no verdict on the model
+    if planned:
+        try:
+            plan(network, board, **planned)
+        except ValueError as error:
+            return str(error), "see docs/unified.md"
+        return "", ""
     try:
         return shortfall(network, board), "a larger board, or a smaller network"
     except ValueError as error:  # an order of layers, or formats

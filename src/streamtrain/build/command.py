@@ -10,11 +10,17 @@ from streamtrain.build.errors import BuildError
 from streamtrain.build.flow import SEARCH_STEP, STEPS, build_planned
 from streamtrain.build.search import Search
 from streamtrain.description import default_network, load_description
-from streamtrain.design import Design, plan
+from streamtrain.design import Design, UnifiedDesign, plan
 from streamtrain.explore.command import DEFAULT_BOARD, LIMIT_OPTIONS, add_limits, given_limits
 from streamtrain.explore.front import OBJECTIVES
 
 __all__ = ["main"]
+
+_PLANNED = {
+    "board": "board", "core": "core", "multipliers": "multipliers", "numbers": "numbers", "lanes": "lanes",
+    "batch": "max_batch",
+}  # fmt: skip
+_OPTIONS = {name: option for option, name in _PLANNED.items()}
 
 _EPILOG = f"""\
 steps: {", ".join(STEPS)}; with a search, {SEARCH_STEP} comes first
@@ -24,6 +30,7 @@ in the objective and keeps the limits is built. OUT/report/pareto.html shows the
 
 Without a description, a CNN for the 8x8 digits that come with scikit-learn is built for a PYNQ-Z2.
 A Python description defines `network` (or `design`, which says its board and multipliers itself);
+`st.plan` has what the command cannot say, such as buffers of the unified core;
 a JSON one is what `network.to_json()` or `design.to_json()` wrote, such as OUT/design.json. An ONNX
 model brings its weights. --check says what of a model is not supported, and what would be instead.
 
@@ -43,7 +50,9 @@ def main(arguments=None):
             if options.description is not None:
                 raise ValueError("--check takes the model itself: leave out the description")
             board = options.board or DEFAULT_BOARD
-            return 0 if check(options.check, board, as_json=options.json) else 1
+            planned = _given(options) if options.core not in {None, "streaming"} else {}
+            planned.pop("board", None)
+            return 0 if check(options.check, board, as_json=options.json, planned=planned) else 1
         with redirect_stdout(sys.stderr):  # whatever a description or a tool prints
             result = _build(options)
     except BuildError as error:
@@ -74,7 +83,9 @@ def _parser():
         formatter_class=RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "description", nargs="?", help="Python, JSON or ONNX file that describes a network or design"
+        "description",
+        nargs="?",
+        help="Python, JSON or ONNX file that describes a network or design",
     )
     parser.add_argument(
         "--check", metavar="MODEL", help="only say whether a model can be trained on the board"
@@ -89,6 +100,18 @@ def _parser():
         metavar="N",
         help="at most this many (default: what leaves a quarter of the board's LUTs free)",
     )
+    parser.add_argument(
+        "--core",
+        help="streaming (the default), or unified: one array for all layers, with DRAM behind it",
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="samples of a mini-batch, at most (default: 1)"
+    )
+    unified = parser.add_argument_group("the unified core, instead of --multipliers")
+    unified.add_argument(
+        "--numbers", metavar="FORMAT", help="fp32, bf16, fp16 or fixed<16,8> (default: fp32)"
+    )
+    unified.add_argument("--lanes", type=int, metavar="N", help="N x N multipliers; a power of two")
     search = parser.add_argument_group("search, instead of --multipliers")
     add_limits(search)
     search.add_argument(
@@ -108,16 +131,14 @@ def _parser():
     parser.add_argument(
         "--samples",
         type=int,
-        default=4096,
         metavar="N",
-        help="images to train on in simulation (default: %(default)s)",
+        help="images to train on in simulation (default: 4096; with the unified core 8 mini-batches)",
     )
     parser.add_argument(
         "--steps",
         type=int,
-        default=200,
         metavar="N",
-        help="steps that are compared with the golden model (default: %(default)s)",
+        help="steps that are compared with the golden model (default: 200; with the unified core 3)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the order of the images (default: %(default)s)"
@@ -125,9 +146,8 @@ def _parser():
     parser.add_argument(
         "--stream-bytes",
         type=int,
-        default=4,
         metavar="N",
-        help="width of the AXI streams (default: %(default)s)",
+        help="width of the AXI streams (default: 4); the unified core has none",
     )
     parser.add_argument(
         "--start",
@@ -145,26 +165,34 @@ def _parser():
     return parser
 
 
+def _given(options):
+    """What :func:`~streamtrain.plan` is asked for, by its names."""
+    return {
+        name: value
+        for option, name in _PLANNED.items()
+        if (value := getattr(options, option)) is not None
+    }
+
+
 def _build(options):
     described = load_description(options.description) if options.description else default_network()
     limits = given_limits(options)
     searches = [LIMIT_OPTIONS[name][0] for name in limits]
     searches += [f"--{name}" for name in ("objective", "pareto") if getattr(options, name)]
-    given = {
-        name: value
-        for name in ("board", "multipliers")
-        if (value := getattr(options, name)) is not None
-    }
-    if isinstance(described, Design) and (given or searches):
+    given = _given(options)
+    is_design = isinstance(described, Design | UnifiedDesign)
+    if is_design and (given or searches):
         name = next(iter(given), "foldings")
-        option = f"--{name}" if given else searches[0]
+        option = f"--{_OPTIONS[name]}" if given else searches[0]
         raise ValueError(
             f"{options.description} describes a design, which has its own {name}: "
             f"leave out {option}, or describe a network"
         )
-    if "multipliers" in given and searches:
+    planned = [option for option, name in _PLANNED.items() if name in given and name != "board"]
+    if planned and searches:
         raise ValueError(
-            f"--multipliers plans one design, and {searches[0]} searches many: leave out one of them"
+            f"--{planned[0]} plans one design, and {searches[0]} searches many, of the streaming core: leave out "
+            f"one of them"
         )
     search = None
     if searches:
@@ -174,7 +202,7 @@ def _build(options):
     def design(front):
         if search:
             return search.choose(front)
-        return described if isinstance(described, Design) else plan(described, **given)
+        return described if is_design else plan(described, **given)
 
     return build_planned(
         design,

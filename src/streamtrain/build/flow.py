@@ -84,10 +84,10 @@ def build(
     out,
     *,
     data="digits",
-    samples=4096,
-    steps=200,
+    samples=None,
+    steps=None,
     seed=0,
-    stream_bytes=4,
+    stream_bytes=None,
     start=None,
     stop=None,
     progress=True,
@@ -104,21 +104,21 @@ def build(
 
     Parameters
     ----------
-    design : :class:`streamtrain.design.Design`
+    design : :class:`~streamtrain.design.Design` or :class:`~streamtrain.design.UnifiedDesign`
     out : path
         Folder to make. An earlier build there is replaced at the end; a folder with other files is
         refused.
     data : :class:`str` or :class:`streamtrain.data.Dataset`
         Images, or what :func:`streamtrain.data.load` takes.
-    samples : :class:`int`
-        Images to train on, one at a time: passes through the training images, each in a new
-        random order.
-    steps : :class:`int`
-        Training steps that are compared with the golden model bit for bit.
+    samples : :class:`int`, optional
+        Images to train on, one at a time, or with the unified core in mini-batches of ``max_batch``: passes
+        through the training images, each in a new random order. Without, 4,096, or eight mini-batches.
+    steps : :class:`int`, optional
+        Training steps that are compared with the golden model bit for bit: 200 without, or three mini-batches.
     seed : :class:`int`
         Of the order of the images. The first weights come from the network's own seed.
-    stream_bytes : :class:`int`
-        Bytes of TDATA of the streams.
+    stream_bytes : :class:`int`, optional
+        Bytes of TDATA of the streaming core's streams; 4 without.
     start : :class:`str`, optional
         Do this step and those after it anew, and take those before from the build that is at ``out``, or
         was interrupted. ``"plan"`` is all of them.
@@ -164,7 +164,7 @@ def build_planned(
     """
     # Cycles per step are the time from one result to the next, so there must be two.
     for what, value, low in (("samples", samples, 2), ("steps", steps, 1), ("seed", seed, 0)):
-        if value < low:
+        if value is not None and value < low:
             raise ValueError(f"{what} must be at least {low}, not {value!r}")
     asked = (SEARCH_STEP, *STEPS) if search else STEPS
     for what, name in (("start", start), ("stop", stop)):

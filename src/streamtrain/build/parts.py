@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import version
 from json import loads
 from pathlib import Path
 from shutil import copyfile
@@ -11,17 +10,16 @@ from streamtrain.build.ecp5 import Part, nextpnr_version, pack, place_and_route,
 from streamtrain.build.report import RESOURCES
 from streamtrain.build.serial_board import SerialBoard, SerialClocks, board_pins, constraints
 from streamtrain.build.synth import SYNTHESISED, synthesise, yosys_version
-from streamtrain.bus.table import release
 from streamtrain.host.uio import uio_overlay
 from streamtrain.pipeline.generate import verilog_of
-from streamtrain.vivado import Ip, write_project
 from streamtrain.vivado import run as run_vivado
-from streamtrain.vivado.project import ADDRESSES, DMA_BYTES, INTERRUPTS, REGISTER_BYTES
+from streamtrain.vivado import write_project
+from streamtrain.vivado.project import DMA_BYTES, INTERRUPTS, REGISTER_BYTES
 
 __all__ = ["TOP", "AmdBuild", "Ecp5Build", "ecp5_resources", "part_build"]
 
 TOP = "streamtrain"
-"""Name of the IP's module."""
+"""Name of the files that boards load."""
 
 _BOARD_TOP = "board"
 _SEEDS = 3  # placements that are tried until one meets the clock
@@ -44,16 +42,22 @@ class Implemented:
     summary: dict
 
 
-def part_build(board):
-    """The class that builds for a board: :class:`AmdBuild` or :class:`Ecp5Build`.
+def part_build(board, core="streaming"):
+    """The class that builds a core for a board: :class:`AmdBuild` or :class:`Ecp5Build`.
 
     Raises
     ------
     ValueError
-        If nothing builds for its part.
+        If nothing builds for its part, or not this core.
     """
     family = board.device.family
     for kind in (AmdBuild, Ecp5Build):
+        if family in kind.families and core not in kind.cores:
+            raise ValueError(
+                f"Builds of the {core} core are for parts of the families {', '.join(AmdBuild.families)}, whose "
+                f"boards give it memory behind AXI; {board.name} has a part of {family} ({board.device.name}), and "
+                f"a serial line"
+            )
         if family in kind.families:
             return kind
     known = ", ".join((*AmdBuild.families, *Ecp5Build.families))
@@ -69,14 +73,15 @@ class AmdBuild:
     Parameters
     ----------
     board : :class:`~streamtrain.explore.devices.Board`
-    fmt : :class:`~streamtrain.bus.PacketFormat`
+    core : :class:`~streamtrain.build.core.CoreBuild`
     clock_mhz : :class:`float`
     """
 
     families = SYNTHESISED
+    cores = ("streaming", "unified")
 
-    def __init__(self, board, fmt, clock_mhz):
-        self.board, self.fmt, self.clock_mhz = board, fmt, clock_mhz
+    def __init__(self, board, core, clock_mhz):
+        self.board, self.core, self.clock_mhz = board, core, clock_mhz
 
     @staticmethod
     def check():
@@ -85,14 +90,13 @@ class AmdBuild:
 
     def package(self, folder, verilog):
         """Write what tools for the part need besides the IP."""
-        major, minor, _ = release(version("streamtrain"))
-        info = Ip(TOP, f"{major}.{minor}", self.fmt.size, self.clock_mhz)
-        write_project(folder, verilog, info, self.board)
+        write_project(folder, verilog, self.core.ip(), self.board)
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
+        top = self.core.top
         resources, _ = synthesise(
-            folder / "ip" / f"{TOP}.v", TOP, family=self.board.device.family, progress=progress
+            folder / "ip" / f"{top}.v", top, family=self.board.device.family, progress=progress
         )
         return {name: getattr(resources, name) for name in RESOURCES}
 
@@ -101,7 +105,9 @@ class AmdBuild:
         if self.board.ps is not None:
             deploy = folder / "deploy"
             deploy.mkdir(exist_ok=True)
-            (deploy / f"{TOP}.dtso").write_text(_overlay(self.board.ps.type), encoding="utf-8")
+            (deploy / f"{TOP}.dtso").write_text(
+                _overlay(self.core, self.board.ps), encoding="utf-8"
+            )
         done = run_vivado(folder)
         if not done.ran:
             return Implemented(done.note, {})
@@ -120,7 +126,7 @@ class Ecp5Build:
     Parameters
     ----------
     board : :class:`~streamtrain.explore.devices.Board`
-    fmt : :class:`~streamtrain.bus.PacketFormat`
+    core : :class:`~streamtrain.build.streaming.StreamingBuild`
     clock_mhz : :class:`float`
 
     Raises
@@ -130,14 +136,15 @@ class Ecp5Build:
     """
 
     families = ("ecp5",)
+    cores = ("streaming",)
 
-    def __init__(self, board, fmt, clock_mhz):
+    def __init__(self, board, core, clock_mhz):
         if not board.platform:
             raise ValueError(
                 f"{board.name} names no platform of amaranth-boards, so its pins are not known: builds "
                 f"are for boards such as ulx3s_85f"
             )
-        self.board, self.fmt, self.clock_mhz = board, fmt, clock_mhz
+        self.board, self.core, self.clock_mhz = board, core, clock_mhz
         self.part = Part.from_name(board.part)
         input_mhz, self.pins = board_pins(board.platform)
         self.clocks = SerialClocks(input_mhz, clock_mhz)
@@ -152,14 +159,16 @@ class Ecp5Build:
         """Write the board's top module, around the same trainer, and its constraints."""
         out = folder / "ecp5"
         out.mkdir(exist_ok=True)
-        top = SerialBoard(self.fmt, self.clocks.input_mhz, self.clocks.clock_mhz)
+        top = SerialBoard(self.core.format, self.clocks.input_mhz, self.clocks.clock_mhz)
         text = verilog_of(top, _BOARD_TOP)
         (out / f"{_BOARD_TOP}.v").write_text(text, encoding="utf-8")
         lpf = constraints(self.pins, self.clocks.input_mhz)
         (out / f"{_BOARD_TOP}.lpf").write_text(lpf, encoding="utf-8")
 
     def _netlist(self, folder, progress=None):
-        return synthesise_ecp5(folder / "ecp5" / f"{_BOARD_TOP}.v", _BOARD_TOP, progress=progress)[0]
+        return synthesise_ecp5(folder / "ecp5" / f"{_BOARD_TOP}.v", _BOARD_TOP, progress=progress)[
+            0
+        ]
 
     def synthesise(self, folder, progress):
         """Resources by the names of :data:`~streamtrain.build.report.RESOURCES`."""
@@ -201,17 +210,19 @@ class Ecp5Build:
         )
 
 
-def _overlay(kind):
+def _overlay(core, ps):
     """Device tree overlay for Linux on a processor system of this kind."""
-    addresses, (*_, interrupt) = ADDRESSES[kind], INTERRUPTS[kind]
+    info = core.ip()
+    addresses = info.registers(ps)
     return uio_overlay(
-        addresses["core"],
-        addresses["axi_dma"],
+        addresses[info.name],
+        addresses.get("axi_dma"),
         firmware=f"{TOP}.bit.bin",
         control_bytes=REGISTER_BYTES,
         dma_bytes=DMA_BYTES,
-        interrupt=interrupt,
-        **{"PS7": {}, "PS8": {"address_cells": 2, "controller": "gic"}}[kind],
+        buffer_bytes=core.buffer_bytes,
+        interrupt=INTERRUPTS[ps.type][len(info.interrupts) - 1],  # the core's own is the last one
+        **{"PS7": {}, "PS8": {"address_cells": 2, "controller": "gic"}}[ps.type],
     )
 
 

@@ -34,25 +34,33 @@ def render(summary, *, network, loss, manifest):
     sections = [
         f"<h1>{escape(s['network'])}</h1>",
         f'<p class="dim">Trained by hardware for {escape(s["board"])} ({escape(s["device"])}): '
-        f"{escape(s['core'])} core, {s['clock_mhz']:g} MHz, {s['multipliers']:,} multipliers.</p>",
+        f"{escape(s['core'])} core, {s['clock_mhz']:g} MHz, {s['multipliers']:,} multipliers{_numbers(s)}.</p>",
         _tiles(s),
         "<h2>Training</h2>",
         _training(s, loss, network.loss.title),
         "<h2>Where the cycles go</h2>",
-        _layers(s),
+        _LAYERS[s["core"]](s),
+        *(("<h2>Buffers and DRAM</h2>", _memory(s)) if "buffers" in s else ()),
         f"<h2>Resources of the {escape(s['device'])}</h2>",
         _resources(s),
         *(("<h2>Search</h2>", _search(s)) if "search" in s else ()),
         "<h2>Hardware against golden model</h2>",
         _verify(s["verify"]),
-        "<h2>Saturated numbers</h2>",
-        _saturations(s),
+        *(("<h2>Saturated numbers</h2>", _saturations(s)) if "saturations" in s else ()),
         "<h2>Network</h2>",
         f'<div class="scroll">{html_table(*network.table())}</div>',
         "<h2>How this was made</h2>",
         _provenance(s, manifest),
     ]
     return page(f"{s['network']} on {s['board']}", sections)
+
+
+def _numbers(s):
+    return f" of {escape(s['numbers'])}" if "numbers" in s else ""
+
+
+def _batches(s):
+    return "one sample a step" if s["batch"] == 1 else f"mini-batches of {s['batch']:,}"
 
 
 def _tiles(s):
@@ -67,7 +75,7 @@ def _tiles(s):
         ),
         (
             f"<b>{s['cycles_per_step']['simulated']:,.0f}</b>",
-            "cycles per training step<br>simulated, one sample a step",
+            f"cycles per training sample<br>simulated, {_batches(s)}",
         ),
         (
             f"<b>{s['utilisation']:.0%}</b>",
@@ -102,7 +110,7 @@ def _training(s, loss, title):
             "simulated RTL",
         ),
         (
-            "test, fixed point",
+            f"test, {s.get('numbers', 'fixed point')}",
             accuracy["test"],
             accuracy["test_images"],
             "weights of the simulated RTL",
@@ -125,7 +133,7 @@ def _training(s, loss, title):
     )
 
 
-def _layers(s):
+def _folded_layers(s):
     rows = []
     totals = [sum(layer["share_of_bound"].values()) for layer in s["layers"]]
     for layer, total in zip(s["layers"], totals, strict=True):
@@ -157,6 +165,72 @@ def _layers(s):
     )
 
 
+def _array_layers(s):
+    """Cycles of phases on the unified core's array."""
+    rows = []
+    longest = max(sum(layer["cycles"].values()) for layer in s["layers"])
+    for layer in s["layers"]:
+        cells = "".join(
+            (_number(layer["cycles"][phase]) if phase in layer["cycles"] else "<td></td>")
+            + (
+                _number(layer["utilisation"][phase], ".0%", "n dim")
+                if phase in layer["utilisation"]
+                else "<td></td>"
+            )
+            for phase in _PHASES
+        )
+        (n, m), (rows_, columns), kernel = layer["channels"], layer["map"], layer["kernel"]
+        total = sum(layer["cycles"].values())
+        rows.append(
+            f"<td>{escape(layer['name'])}</td><td>{n:,} → {m:,}</td><td>{rows_} × {columns}</td>"
+            f"<td>{kernel} × {kernel}</td>{cells}<td>{_bar(total / longest)} {total:,}</td>"
+        )
+    head = (
+        "<th>layer</th><th>channels</th><th>map</th><th>kernel</th>"
+        + "".join(
+            f'<th class="n" colspan="2">{name}, {text}</th>' for name, text in _PHASES.items()
+        )
+        + "<th>all</th>"
+    )
+    step, cycles = s["step"], s["cycles_per_step"]
+    return (
+        f"{_table(head, rows)}<p>Cycles of each phase alone on a mini-batch of {s['batch']:,}, by the model of "
+        f"cycles, and the part of them in which all {s['multipliers']:,} multipliers of an array that has nothing "
+        f"else to do would work. One after the other they overlap: the whole step is estimated to take "
+        f"{step['estimated']:,} cycles, of which its {escape(step['busiest'])} is the busiest part, and scores alone "
+        f"{step['prediction']:,}. That is {cycles['estimated']:,.0f} for a sample; "
+        f"{cycles['simulated']:,.0f} in simulation.</p>"
+    )
+
+
+_LAYERS = {"streaming": _folded_layers, "unified": _array_layers}
+
+
+def _memory(s):
+    """Double buffers on the chip, and what is in DRAM."""
+    buffers = [
+        f"<td>{escape(name)}</td>{_number(one['words'])}{_number(one['bits'])}{_number(one['bram36'])}"
+        for name, one in s["buffers"].items()
+    ]
+    brams = sum(one["bram36"] for one in s["buffers"].values())
+    head = (
+        '<th>buffer</th><th class="n">words of a half</th><th class="n">bits of a word</th>'
+        '<th class="n">BRAM36 of both</th>'
+    )
+    parts = s["memory_bytes"]
+    places = [
+        f"<td>{escape(name)}</td>{_number(count / 2**20, ',.2f')}" for name, count in parts.items()
+    ]
+    in_dram = '<th>in DRAM</th><th class="n">MB</th>'
+    places.append(f"<td>all</td>{_number(sum(parts.values()) / 2**20, ',.2f')}")
+    return (
+        f"{_table(head, buffers)}<p>Calculated: {brams:,g} BRAM36. A half is filled while the array works on "
+        f"the other.</p>"
+        f"{_table(in_dram, places)}"
+        f"<p>Read and written through an AXI4 port of {s['data_bits']} bits.</p>"
+    )
+
+
 def _resources(s):
     used, available = s["resources"]["synthesised"], s["resources"]["available"]
     routed = s["resources"].get("routed")
@@ -169,10 +243,11 @@ def _resources(s):
             f"{_number(routed[key]) if routed else ''}{_number(available[key])}"
             f"<td>{_bar(share)} {share:.0%}{verdict}</td>"
         )
-    announced = s["resources"]["announced_dsp"]
-    planned = f"The plan announced {announced:,} DSP slices."
-    if announced != used["dsp"]:
-        planned = f'<span class="bad">{planned}</span>'
+    planned = ""
+    if (announced := s["resources"].get("announced_dsp")) is not None:
+        planned = f"The plan announced {announced:,} DSP slices."
+        if announced != used["dsp"]:
+            planned = f'<span class="bad">{planned}</span>'
     head = '<th></th><th class="n">synthesised</th>'
     head += '<th class="n">routed</th>' if routed else ""
     head += '<th class="n">on the part</th><th>share</th>'

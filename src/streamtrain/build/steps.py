@@ -1,6 +1,5 @@
 """The steps of a build."""
 
-from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from json import dumps
@@ -12,21 +11,17 @@ import numpy as np
 import streamtrain
 from streamtrain import data as datasets
 from streamtrain.build.errors import BuildError
-from streamtrain.build.handover import hand_over
 from streamtrain.build.manifest import made_now
-from streamtrain.build.parts import TOP, part_build
+from streamtrain.build.parts import part_build
 from streamtrain.build.report import RESOURCES, render
-from streamtrain.bus import PacketFormat, register_map
+from streamtrain.build.streaming import StreamingBuild
+from streamtrain.build.unified import UnifiedBuild
 from streamtrain.bus.exports import write_registers
-from streamtrain.bus.generate import generate_ip
 from streamtrain.cache import content_key
 from streamtrain.design import Design
 from streamtrain.explore.devices import load_board
-from streamtrain.host.c_driver import write_c_driver, write_c_weights
-from streamtrain.host.connect import PLAN_FILE, ConnectedTrainer
-from streamtrain.host.trainer import encode_samples
+from streamtrain.host.connect import PLAN_FILE
 from streamtrain.network import network_text
-from streamtrain.simulate import SimulatedBus
 
 __all__ = ["SEARCH_STEP", "STEPS", "Steps"]
 
@@ -36,14 +31,15 @@ _DEPLOYED = 1_000  # images that go to the board, with the losses that it should
 
 _HANDED_OVER = 18  # to benches in sim/
 
+_CORES = {"streaming": StreamingBuild, "unified": UnifiedBuild}
+
 SEARCH_STEP = "explore"
 """The step before them, if a search finds the design."""
 
 _BASIS = {
     "bound_cycles": "calculated: multiply-accumulates of a step / multipliers",
-    "layers": "calculated: cycles in which a layer's multipliers work",
     "cycles_per_step.estimated": "estimated from the plan",
-    "cycles_per_step.simulated": "simulated: mean over the training samples, batch 1",
+    "cycles_per_step.simulated": "simulated: mean over the training samples, in mini-batches of `batch`",
     "utilisation": "bound_cycles / cycles_per_step.simulated",
     "samples_per_second": "simulated cycles at the planned clock, which was not placed and routed",
     "resources.synthesised": "synthesised by Yosys, before place and route",
@@ -54,7 +50,6 @@ _BASIS = {
     "verify": "simulated RTL against the golden model",
     "accuracy.online_train": "simulated RTL: each training image before it is learnt",
     "accuracy.test": "golden model with the weights that the simulated RTL learnt",
-    "accuracy.test_float": "float twin of the golden model: same images, order and first weights",
     "saturations": "simulated RTL, over all training samples",
     "search.chosen": "estimated, as all designs that the search compared",
 }
@@ -69,10 +64,16 @@ class Steps:
 
     def __init__(self, make_design, search, data, samples, steps, seed, stream_bytes, console):
         self.make_design, self.search, self.data = make_design, search, data
-        self.samples, self.steps, self.seed = samples, steps, seed
-        self.stream_bytes, self.console = stream_bytes, console
-        if search is None:
-            self.design = make_design(None)
+        self.seed, self.console = seed, console
+        self.design = None if search else make_design(None)
+        self._core_name = "streaming" if search else self.design.plan.core
+        self._core_build = _CORES[self._core_name]
+        self.settings = self._core_build.settings(stream_bytes)
+        usual = self._core_build.amounts(self.design)
+        self.samples, self.steps = (
+            number if given is None else given
+            for given, number in zip((samples, steps), usual, strict=True)
+        )
         if isinstance(self.data, str):
             self.data = datasets.load(self.data)
 
@@ -95,7 +96,7 @@ class Steps:
             "samples": self.samples,
             "steps": self.steps,
             "seed": self.seed,
-            "stream_bytes": self.stream_bytes,
+            **self.settings,
             "code": _code(),
         }
 
@@ -125,37 +126,27 @@ class Steps:
             text = (self.folder / "design.json").read_text(encoding="utf-8")
             self.design = Design.from_json(text)
         self.board = self._check(self.design.network, self.design.board)
-        self.format = PacketFormat(self.design.plan, self.stream_bytes)
-        self.tools = part_build(self.board)(self.board, self.format, self.design.clock_mhz)
+        self.core = self._core_build(self.design, self.settings)
+        tools = part_build(self.board, self._core_name)
+        self.tools = tools(self.board, self.core, self.design.clock_mhz)
         estimate = self.design.estimate()
         (self.folder / "design.json").write_text(self.design.to_json() + "\n", encoding="utf-8")
-        bound = self.design.bound_cycles
         self.summary |= {
             "network": network_text(self.design.network),
             "board": self.board.name,
             "device": self.board.device.name,
-            "core": "streaming",
+            "core": self._core_name,
+            "batch": self.core.batch,
             "clock_mhz": self.design.clock_mhz,
             "multipliers": self.design.multipliers,
             "training_macs_per_step": self.design.network.training_macs,
-            "bound_cycles": bound,
-            "layers": [
-                {
-                    "name": stage.name,
-                    "folding": list(stage.folding),
-                    "multipliers": stage.multipliers,
-                    "cycles": stage.phase_cycles(),
-                    "share_of_bound": {
-                        phase: cycles / bound for phase, cycles in stage.phase_cycles().items()
-                    },
-                }
-                for stage in self.design.plan.stages
-            ],
+            "bound_cycles": self.design.bound_cycles,
+            **self.core.summary(),
         }
         self.summary.setdefault("cycles_per_step", {})["estimated"] = estimate.cycles
         return (
             f"{self.summary['network']}, {self.board.title}: {self.design.multipliers:,} "
-            f"multipliers, {estimate.cycles:,} cycles a step estimated"
+            f"multipliers, {estimate.cycles:,.0f} cycles a sample estimated"
         )
 
     @cached_property
@@ -170,7 +161,11 @@ class Steps:
     @property
     def verilog(self):
         """What was generated."""
-        return (self.folder / "ip" / f"{TOP}.v").read_text(encoding="utf-8")
+        return self._ip_file.read_text(encoding="utf-8")
+
+    @property
+    def _ip_file(self):
+        return self.folder / "ip" / f"{self.core.top}.v"
 
     def _folder(self, *parts):
         folder = self.folder.joinpath(*parts)
@@ -180,7 +175,7 @@ class Steps:
     def _check(self, network, board):
         """What is better known before the long steps than after them. Returns the board."""
         board = load_board(board)
-        part_build(board).check()
+        part_build(board, self._core_name).check()
         if self.data.shape != network.input_shape:
             raise ValueError(
                 f"The network takes images of {network.input_shape}, but {self.data.source} has "
@@ -196,15 +191,13 @@ class Steps:
 
     def generate(self):
         with self.console.status("generate"):
-            verilog = generate_ip(self.format, TOP)
-        (self._folder("ip") / f"{TOP}.v").write_text(verilog, encoding="utf-8")
+            verilog = self.core.verilog()
+        self._folder("ip")
+        self._ip_file.write_text(verilog, encoding="utf-8")
         return f"{verilog.count(chr(10)):,} lines of Verilog"
 
     def verify(self):
-        show = not self.console.quiet
-        x, y = self.images
-        device = self.design.simulate(progress=show).device
-        report = self.design.verify(self.steps, x=x, y=y, device=device, progress=show)
+        report = self.core.verify(self.steps, *self.images, self.console)
         self.summary["verify"] = {
             "steps": int(report.steps),
             "bit_exact": bool(report.bit_exact),
@@ -212,46 +205,21 @@ class Steps:
         }
         if not report.bit_exact:
             raise BuildError(str(report), step="verify")
-        self._verify_buses(x[: self.steps], y[: self.steps])
         return f"equal to the golden model in {report.steps:,} steps, and through its buses"
-
-    def _verify_buses(self, x, y):
-        """The same steps over packets and registers: every loss, and the weights at the end."""
-        golden = self.design.golden()
-        with self.console.status("verify: the IP") as status:
-            bus = SimulatedBus(
-                self.design.plan,
-                self.stream_bytes,
-                report=lambda text: status.update(f"verify: the IP: {text}"),
-            )
-            with closing(bus):
-                trainer = ConnectedTrainer(self.design.plan, bus)
-                losses = trainer.fit(x, y, progress=False).losses
-                weights = trainer.state_dict()
-        expected = golden.fit(x, y, progress=False).losses
-        wrong = np.flatnonzero(losses != expected)
-        if len(wrong):
-            raise BuildError(
-                f"The IP's loss of sample {wrong[0]} is {losses[wrong[0]]:g}, not "
-                f"{expected[wrong[0]]:g}",
-                step="verify",
-            )
-        for name, codes in golden.state_dict().items():
-            if not np.array_equal(weights[name], codes):
-                raise BuildError(f"The IP's {name} differ after {len(x)} samples", step="verify")
 
     def train(self):
         show = not self.console.quiet
         test = self.data.test_x, self.data.test_y
         trainer = self.design.simulate(progress=show)
-        history = trainer.fit(*self.images, progress=show)
+        history = trainer.fit(*self.images, batch_size=self.core.batch, progress=show)
         golden = self.design.golden()
         golden.load_state_dict(trainer.state_dict())
-        float_twin = self.design.golden(exact=False)
-        float_twin.fit(*self.images, progress=False)
+        float_twin = self.core.float_twin()
+        float_twin.fit(*self.images, batch_size=self.core.batch, progress=False)
 
         np.save(self.state.own / "loss.npy", history.losses)
-        self.summary["saturations"] = trainer.saturations()
+        if saturations := trainer.saturations():
+            self.summary["saturations"] = saturations
         cycles = history.cycles_per_sample
         self.summary["cycles_per_step"]["simulated"] = cycles
         self.summary["utilisation"] = self.design.bound_cycles / cycles
@@ -265,20 +233,17 @@ class Steps:
             "test_images": len(test[0]),
         }
         return (
-            f"{self.samples:,} images, {cycles:,.0f} cycles a step; {accuracy['test']:.1%} of "
+            f"{self.samples:,} images, {cycles:,.0f} cycles each; {accuracy['test']:.1%} of "
             f"{accuracy['test_images']:,} test images right (float {accuracy['test_float']:.1%})"
         )
 
     def package(self):
         for name in ("regs", "driver", "deploy", "vivado", "ecp5"):
             rmtree(self.folder / name, ignore_errors=True)
-        write_registers(self.folder, register_map(self.format))
+        write_registers(self.folder, self.core.registers())
         x, y = (part[:_HANDED_OVER] for part in self.images)
-        cycles = self.summary["cycles_per_step"]["simulated"]
-        hand_over(self.format, self.folder / "ip", encode_samples(self.design.plan, x), y, cycles)
+        self.core.hand_over(self.folder, x, y, self.summary["cycles_per_step"]["simulated"])
         self._write_plan("driver")
-        write_c_driver(self._folder("driver"))
-        write_c_weights(self._folder("driver"), self.design.plan)
         self.tools.package(self.folder, self.verilog)
         parts = ("ip", "regs", "driver", "vivado", "ecp5")
         return ", ".join(f"{part}/" for part in parts if (self.folder / part).exists())
@@ -295,7 +260,7 @@ class Steps:
         self.summary["resources"] = {
             "synthesised": used,
             "available": {name: getattr(self.board.device, name) for name in RESOURCES},
-            "announced_dsp": self.design.dsp,
+            **self.core.planned_resources(),
         }
         return ", ".join(f"{used[key]:,} {name}" for key, name in RESOURCES.items())
 
@@ -311,12 +276,14 @@ class Steps:
             )
         if (self.folder / "deploy").exists():
             self._write_plan("deploy")  # beside the bitstream, where PYNQ's driver looks for it
-            x, y = self.images
+            batch, (x, y) = self.core.batch, self.images
+            count = max(1, _DEPLOYED // batch) * batch  # whole mini-batches
             np.savez_compressed(
                 self.folder / "deploy" / "training.npz",
-                x=x[:_DEPLOYED],
-                y=y[:_DEPLOYED],
-                losses=np.load(self.state.own / "loss.npy")[:_DEPLOYED],
+                x=x[:count],
+                y=y[:count],
+                losses=np.load(self.state.own / "loss.npy")[:count],
+                batch_size=batch,
             )
         found = dict(done.summary)
         if "routed" in found:
@@ -338,7 +305,9 @@ class Steps:
         seconds = self.state.seconds
         self.summary["seconds"] = {step: round(time, 3) for step, time in seconds.items()}
         self.summary["basis"] = {
-            name: text for name, text in _BASIS.items() if name.partition(".")[0] in self.summary
+            name: text
+            for name, text in (_BASIS | self.core.basis).items()
+            if name.partition(".")[0] in self.summary
         }
         folder = self._folder("report")
         (folder / "summary.json").write_text(dumps(self.summary, indent=2) + "\n", encoding="utf-8")
@@ -354,5 +323,7 @@ _MANIFESTED = ("search", "data", "data_sha256", "samples", "steps", "seed", "str
 def _code():
     """Hash of streamtrain's own code: a build does not go on with another one."""
     root = Path(streamtrain.__file__).parent
-    files = sorted(path for path in root.rglob("*") if path.suffix in {".py", ".c", ".cpp", ".h", ".tcl"})
+    files = sorted(
+        path for path in root.rglob("*") if path.suffix in {".py", ".c", ".cpp", ".h", ".tcl"}
+    )
     return content_key(*(part for path in files for part in (path.name, path.read_bytes())))

@@ -173,7 +173,7 @@ def explore(
         own = [one for one in numbers if one is None or isinstance(one, Numbers)]
         if not own:
             raise ValueError(_NO_FORMAT.format(core="streaming", kind="Numbers", numbers=numbers))
-        variants = _variants(network, own, clocks, in_flight, lutram_depth, max_batch or batch)
+        variants = _variants(network, target, own, clocks, in_flight, lutram_depth, max_batch or batch)
         return _streaming_front(
             variants=variants, batch=batch, search=search, evaluations=evaluations, seed=seed, **searched
         )
@@ -285,7 +285,7 @@ def shortfall(network, board="pynq_z2"):
         If the board is unknown, or the pipeline cannot run the network.
     """
     target = load_board(board)
-    (variant,) = _variants(network, [None], [target.clock_mhz], None, None, 1)
+    (variant,) = _variants(network, target, [None], [target.clock_mhz], None, None, 1)
     return _too_small(Space(variant.plan), _limits({}, target.device, variant)) or ""
 
 
@@ -300,7 +300,7 @@ def _several(value, kinds, name):
     return values
 
 
-def _variants(network, numbers, clocks, in_flight, lutram_depth, max_batch):
+def _variants(network, target, numbers, clocks, in_flight, lutram_depth, max_batch):
     choices = product(
         numbers,
         _several(2 if in_flight is None else in_flight, int, "in_flight"),
@@ -311,7 +311,7 @@ def _variants(network, numbers, clocks, in_flight, lutram_depth, max_batch):
     for formats, slots, depth, clock in choices:
         plan = lower(
             network, lambda *layer: (1, 1, 1), formats, in_flight=slots, max_batch=max_batch,
-            lutram_depth=depth,
+            lutram_depth=depth, operand_bits=target.device.dsp_widths[0],
         )  # fmt: skip
         variants.append(Variant(plan, float(clock)))
     return variants

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from streamtrain.design import Design
+from streamtrain.design import Design, UnifiedDesign
 from streamtrain.host.bus_device import BusDevice
+from streamtrain.host.kernel_device import MemoryKernel
 from streamtrain.host.trainer import Trainer
 from streamtrain.pipeline.plan import Plan
 from streamtrain.records import Record
+from streamtrain.unified.kernel import KernelPlan
 
-__all__ = ["PLAN_FILE", "ConnectedTrainer", "connect", "load_plan"]
+__all__ = ["PLAN_FILE", "ConnectedKernelTrainer", "ConnectedTrainer", "connect", "load_plan"]
 
 PLAN_FILE = "plan.json"
 """What a build calls the plan of its hardware."""
@@ -97,23 +99,57 @@ class ConnectedTrainer(Trainer):
         self.close()
 
 
+class ConnectedKernelTrainer(Trainer):
+    """The front door's verbs over a :class:`~streamtrain.host.kernel_device.MemoryBus`: the unified core.
+
+    Programs are compiled for the memory that is there, wherever it is.
+
+    Parameters
+    ----------
+    plan : :class:`~streamtrain.unified.kernel.KernelPlan`
+        What the hardware was made from.
+    bus : :class:`~streamtrain.host.kernel_device.MemoryBus`
+
+    Raises
+    ------
+    BusError
+        If there is no unified core at the bus, or one that was made from another plan, or there is too little memory.
+    """
+
+    def __init__(self, plan, bus):
+        if plan.base != bus.base:
+            plan = replace(plan, base=bus.base)
+        super().__init__(plan, MemoryKernel(plan, bus))
+
+    def close(self):
+        """Give back the way to the hardware, and the memory with its weights."""
+        self.device.bus.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
 def connect(design, to, *, weights="initial"):
     """Train with hardware as it is built, with its registers and packets.
 
     Parameters
     ----------
-    design : :class:`~streamtrain.Design`, :class:`~streamtrain.pipeline.plan.Plan`, or path
+    design : :class:`~streamtrain.Design`, :class:`~streamtrain.UnifiedDesign`, the plan of one, or path
         What the hardware was made from; a path is that of a build's folder, or of a plan or design in JSON.
-    to : :class:`str` or :class:`~streamtrain.host.bus_device.Bus`
+    to : :class:`str`, :class:`~streamtrain.host.bus_device.Bus` or :class:`~streamtrain.host.kernel_device.MemoryBus`
         ``"simulation"``: the compiled model of the whole IP.
         ``"pynq:FILE.bit"``: load a bitstream on a board with PYNQ.
         ``"uio"`` or ``"uio:NAME"``: on a board with Linux, through UIO and u-dma-buf.
-        ``"uart:PORT"`` or ``"uart:PORT:BAUD"``: over a serial line, such as ``"uart:/dev/ttyUSB0"``.
+        ``"uart:PORT"`` or ``"uart:PORT:BAUD"``: over a serial line, such as ``"uart:/dev/ttyUSB0"``; the
+        streaming core only.
     weights : :class:`str`
         ``"initial"``: begin with the network's first weights, as any new trainer does. ``"keep"``: go on with
-        those that the hardware holds.
+        those that the hardware holds; the streaming core only.
 
-    Returns a :class:`ConnectedTrainer`.
+    Returns a :class:`ConnectedTrainer`, or for the unified core a :class:`ConnectedKernelTrainer`.
 
     Raises
     ------
@@ -129,10 +165,19 @@ def connect(design, to, *, weights="initial"):
         If the simulation cannot be compiled.
     """
     plan = load_plan(design)
+    unified = isinstance(plan, KernelPlan)
+    if unified and weights == "keep":
+        raise ValueError(
+            'The unified core cannot go on with what memory holds (weights="keep"): which of its sets of weights '
+            "counts, only the host knows that trained them; let that one save() a checkpoint, and load() it"
+        )
     bus = _open(plan, to) if isinstance(to, str) else to
-    if not callable(getattr(bus, "exchange", None)):
-        raise TypeError(f"to must be {_WAYS_TEXT}, or a Bus, not {to!r}")
+    kind, verb = ("MemoryBus", "load") if unified else ("Bus", "exchange")
+    if not callable(getattr(bus, verb, None)):
+        raise TypeError(f"to must be {_WAYS_TEXT}, or a {kind}, not {to!r}")
     try:
+        if unified:
+            return ConnectedKernelTrainer(plan, bus)
         return ConnectedTrainer(plan, bus, weights=weights)
     except BaseException:
         if isinstance(to, str):
@@ -154,11 +199,11 @@ def load_plan(design):
                 f"There is no {path}: name the folder that a build wrote, its deploy/, or a plan.json"
             )
         design = Record.from_json(path.read_text(encoding="utf-8"))
-        if not isinstance(design, Plan | Design):
+        if not isinstance(design, Plan | KernelPlan | Design | UnifiedDesign):
             raise ValueError(f"{path} holds a {type(design).__name__}, not a Plan or a Design")
-    if isinstance(design, Design):
+    if isinstance(design, Design | UnifiedDesign):
         return design.plan
-    if not isinstance(design, Plan):
+    if not isinstance(design, Plan | KernelPlan):
         raise TypeError(f"design must be a Design, a Plan or a path, not {design!r}")
     return design
 
@@ -172,18 +217,31 @@ def _open(plan, to):
 
 
 def _simulation(plan, where):
-    from streamtrain.simulate.bus import SimulatedBus  # late: it brings a compiler
-
     if where:
         raise ValueError(f'to must be "simulation", not "simulation:{where}"')
     console = Console(file=sys.stderr, force_jupyter=False)
     with console.status("simulation: generating Verilog") as status:
-        return SimulatedBus(plan, report=lambda text: status.update(f"simulation: {text}"))
+
+        def report(text):
+            status.update(f"simulation: {text}")
+
+        if isinstance(plan, KernelPlan):
+            from streamtrain.simulate.kernel import SimulatedMemoryBus, simulated_memory  # late
+
+            return SimulatedMemoryBus(simulated_memory(plan, report=report))
+        from streamtrain.simulate.bus import SimulatedBus  # late: it brings a compiler
+
+        return SimulatedBus(plan, report=report)
 
 
 def _uart(plan, where):
     from streamtrain.host.uart import BAUD, UartBus
 
+    if isinstance(plan, KernelPlan):
+        raise ValueError(
+            "The unified core keeps weights and maps in a memory that it shares with its host, which a serial "
+            'line does not reach: use "pynq:FILE.bit" or "uio", or plan with core="streaming"'
+        )
     if not where:
         raise ValueError('to must name the port, such as "uart:/dev/ttyUSB0", not "uart"')
     port, _, baud = where.rpartition(":")
@@ -193,17 +251,17 @@ def _uart(plan, where):
 
 
 def _uio(plan, where):
-    from streamtrain.host.uio import NAME, open_uio
+    from streamtrain.host.uio import NAME, open_uio, open_uio_memory
 
-    return open_uio(where or NAME)
+    return (open_uio_memory if isinstance(plan, KernelPlan) else open_uio)(where or NAME)
 
 
 def _pynq(plan, where):
-    from streamtrain.host.pynq import load_bus
+    from streamtrain.host.pynq import load_bus, load_memory_bus
 
     if not where:
         raise ValueError('to must name the bitstream, such as "pynq:trainer.bit", not "pynq"')
-    return load_bus(where)
+    return load_memory_bus(where, plan) if isinstance(plan, KernelPlan) else load_bus(where)
 
 
 _WAYS = {"simulation": _simulation, "pynq": _pynq, "uio": _uio, "uart": _uart}

@@ -43,11 +43,11 @@ class DmaBuffer(Protocol):
     array: np.ndarray
     address: int
 
-    def give(self, size: int) -> None:
-        """Make the DMA see the first ``size`` bytes as they are now."""
+    def give(self, size: int, start: int = 0) -> None:
+        """Make the DMA see ``size`` bytes from ``start`` on as they are now."""
         ...
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, start: int = 0) -> None:
         """Make the processor see them as the DMA has left them."""
         ...
 

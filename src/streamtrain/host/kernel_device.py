@@ -49,6 +49,10 @@ class MemoryBus(Protocol):
         """Let time pass until the interrupt. Raises :exc:`BusError` if it does not come."""
         ...
 
+    def close(self) -> None:
+        """Give the way back. What runs has ended then."""
+        ...
+
 
 class KernelDevice:
     """What the unified core's golden model and its hardware have in common as devices.
@@ -227,7 +231,8 @@ def unpack_tiles(region, content, count, width, *, signed):
 class MemoryKernel(KernelDevice):
     """The unified core's hardware, with memory behind it that the host reads and writes.
 
-    A program for a smaller mini-batch is compiled when the first one comes.
+    A program for a smaller mini-batch is compiled when the first one comes. If there is no place for it, those of before
+    are forgotten, and compiled again when they are needed.
 
     Parameters
     ----------
@@ -362,6 +367,9 @@ class MemoryKernel(KernelDevice):
             compiler = self.plan.compiler.variant(images, self._set)
             program = getattr(compiler, what)()
             image = np.frombuffer(program.image(), np.uint8)
+            if self._end + len(image) > self.bus.base + self.bus.size:
+                self._programs.clear()
+                self._end = self.plan.compiler.programs
             self._check_place(self._end + len(image))
             self.bus.store(self._end, image)
             self._programs[key] = program, self._end

@@ -19,13 +19,19 @@ import numpy as np
 
 from streamtrain.bus.table import release
 from streamtrain.host.bus_device import BusError
-from streamtrain.host.connect import ConnectedTrainer, load_plan
+from streamtrain.host.connect import ConnectedKernelTrainer, ConnectedTrainer, load_plan
 from streamtrain.host.dma import DmaBus
+from streamtrain.host.shared_memory import SharedMemoryBus, shared_bytes
 
-__all__ = ["IP_NAME", "VLNV", "driver", "load_bus"]
+__all__ = ["IP_NAME", "UNIFIED_VLNV", "VLNV", "driver", "load_bus", "load_memory_bus"]
 
-VLNV = "streamtrain.org:ip:streamtrain:{}.{}".format(*release(version("streamtrain")))
+_VERSION = "{}.{}".format(*release(version("streamtrain")))
+
+VLNV = f"streamtrain.org:ip:streamtrain:{_VERSION}"
 """Vendor, library, name and version of the IP."""
+
+UNIFIED_VLNV = f"streamtrain.org:ip:streamtrain_unified:{_VERSION}"
+"""That of the unified core."""
 
 IP_NAME = "trainer"
 """What it is called in a block design of ours."""
@@ -37,16 +43,16 @@ _BUFFER_BYTES = 1 << 22
 class _Buffer:
     """Memory of :func:`pynq.allocate` as a :class:`~streamtrain.host.dma.DmaBuffer`."""
 
-    def __init__(self, pynq, device):
-        self._memory = pynq.allocate((_BUFFER_BYTES,), np.uint8, target=device)
+    def __init__(self, pynq, device, size=_BUFFER_BYTES):
+        self._memory = pynq.allocate((size,), np.uint8, target=device)
         self.array = self._memory.view(np.ndarray)
         self.address = self._memory.device_address
 
-    def give(self, size):
-        self._memory[:size].flush()
+    def give(self, size, start=0):
+        self._memory[start : start + size].flush()
 
-    def take(self, size):
-        self._memory[:size].invalidate()
+    def take(self, size, start=0):
+        self._memory[start : start + size].invalidate()
 
     def close(self):
         self._memory.freebuffer()
@@ -76,6 +82,47 @@ def _bus(pynq, control, ip_dict, device):
     return DmaBus(control, dma.array, _Buffer(pynq, device))
 
 
+def _memory_bus(pynq, plan, control, device):
+    """The bus to a unified core whose registers are ``control``."""
+    return SharedMemoryBus(control, _Buffer(pynq, device, shared_bytes(plan)))
+
+
+def _load(pynq, path, vlnv):
+    """Load a bitstream. Returns the overlay and the registers of its only IP of this kind, of any version."""
+    overlay = pynq.Overlay(str(path))
+    kind = vlnv.rpartition(":")[0]
+    names = [name for name, ip in overlay.ip_dict.items() if ip["type"].rpartition(":")[0] == kind]
+    if len(names) != 1:
+        raise BusError(f"{path} should have one trainer ({kind}), but it has {len(names)}")
+    found = overlay.ip_dict[names[0]]
+    control = pynq.MMIO(found["phys_addr"], found["addr_range"], device=overlay.device)
+    return overlay, control.array
+
+
+def load_memory_bus(path, plan):
+    """Load a bitstream with a unified core, and allocate its memory.
+
+    Parameters
+    ----------
+    path : path
+        Of the .bit file; the .hwh file has to be beside it.
+    plan : :class:`~streamtrain.unified.kernel.KernelPlan`
+        Which says how much memory.
+
+    Returns a :class:`~streamtrain.host.shared_memory.SharedMemoryBus`.
+
+    Raises
+    ------
+    ImportError
+        If PYNQ is not installed.
+    BusError
+        If the bitstream has no unified core, or its memory is where the core does not reach it.
+    """
+    pynq = _pynq()
+    overlay, control = _load(pynq, path, UNIFIED_VLNV)
+    return _memory_bus(pynq, plan, control, overlay.device)
+
+
 def load_bus(path):
     """Load a bitstream.
 
@@ -94,14 +141,8 @@ def load_bus(path):
         If the bitstream has no trainer, or none with a DMA.
     """
     pynq = _pynq()
-    overlay = pynq.Overlay(str(path))
-    kind = VLNV.rpartition(":")[0]
-    names = [name for name, ip in overlay.ip_dict.items() if ip["type"].startswith(kind)]
-    if len(names) != 1:
-        raise BusError(f"{path} should have one trainer ({kind}), but it has {len(names)}")
-    found = overlay.ip_dict[names[0]]
-    control = pynq.MMIO(found["phys_addr"], found["addr_range"], device=overlay.device)
-    return _bus(pynq, control.array, overlay.ip_dict, overlay.device)
+    overlay, control = _load(pynq, path, VLNV)
+    return _bus(pynq, control, overlay.ip_dict, overlay.device)
 
 
 @cache
@@ -116,16 +157,20 @@ def driver():
 
         Attributes
         ----------
-        trainer : :class:`~streamtrain.host.connect.ConnectedTrainer`
+        trainer : :class:`~streamtrain.host.connect.ConnectedTrainer` or :class:`~streamtrain.host.connect.ConnectedKernelTrainer`
         """
 
-        bindto = (VLNV,)
+        bindto = (VLNV, UNIFIED_VLNV)
 
         def __init__(self, description):
             super().__init__(description)
-            plan = load_plan(Path(self.device.bitfile_name).parent)
-            bus = _bus(pynq, self.mmio.array, self.device.ip_dict, self.device)
-            self.trainer = ConnectedTrainer(plan, bus)
+            plan, control = load_plan(Path(self.device.bitfile_name).parent), self.mmio.array
+            if description["type"] == UNIFIED_VLNV:
+                bus = _memory_bus(pynq, plan, control, self.device)
+                self.trainer = ConnectedKernelTrainer(plan, bus)
+            else:
+                bus = _bus(pynq, control, self.device.ip_dict, self.device)
+                self.trainer = ConnectedTrainer(plan, bus)
 
         def __getattr__(self, name):
             if name == "trainer":  # it could not be made

@@ -9,14 +9,22 @@ import numpy as np
 
 from streamtrain.host.bus_device import BusError
 from streamtrain.host.dma import DmaBus
+from streamtrain.host.shared_memory import SharedMemoryBus
 
-__all__ = ["NAME", "UioBuffer", "open_uio", "uio_overlay"]
+__all__ = ["BUFFER_BYTES", "NAME", "UioBuffer", "open_uio", "open_uio_memory", "uio_overlay"]
 
 NAME = "streamtrain"
 """What the device tree calls the trainer; the DMA is NAME-dma, and the buffer NAME-buffer."""
 
+BUFFER_BYTES = 1 << 22
+"""Memory for samples and results, if nobody says."""
+
 _SYNC_BOTH_WAYS = 0
-_SHARED, _FIRST_SHARED, _LEVEL_HIGH = 0, 32, 4  # as the GIC's device tree binding numbers interrupts
+_SHARED, _FIRST_SHARED, _LEVEL_HIGH = (
+    0,
+    32,
+    4,
+)  # as the GIC's device tree binding numbers interrupts
 
 
 class UioBuffer:
@@ -48,20 +56,27 @@ class UioBuffer:
             (folder / "sync_direction").write_text(str(_SYNC_BOTH_WAYS))
             self._files = {
                 what: os.open(folder / what, os.O_WRONLY)
-                for what in ("sync_size", "sync_for_device", "sync_for_cpu")
+                for what in ("sync_offset", "sync_size", "sync_for_device", "sync_for_cpu")
             }
+            self._start = 0
         # Cached; the calls below keep processor and DMA in step.
         self.array = _mapped(Path(root, "dev", name), size, os.O_RDWR).view(np.uint8)
 
-    def give(self, size):
+    def give(self, size, start=0):
         """See :class:`~streamtrain.host.dma.DmaBuffer`."""
-        self._write("sync_size", size)
+        self._range(size, start)
         self._write("sync_for_device", 1)
 
-    def take(self, size):
+    def take(self, size, start=0):
         """See :class:`~streamtrain.host.dma.DmaBuffer`."""
-        self._write("sync_size", size)
+        self._range(size, start)
         self._write("sync_for_cpu", 1)
+
+    def _range(self, size, start):
+        if start != self._start:
+            self._write("sync_offset", start)
+            self._start = start
+        self._write("sync_size", size)
 
     def _write(self, what, number):
         os.pwrite(self._files[what], f"{number}\n".encode(), 0)
@@ -91,6 +106,26 @@ def open_uio(name=NAME, root="/"):
     """
     control, dma = _registers(name, root), _registers(f"{name}-dma", root)
     return DmaBus(control, dma, UioBuffer(f"{name}-buffer", root))
+
+
+def open_uio_memory(name=NAME, root="/"):
+    """The bus to a unified core, by the names of the device tree.
+
+    Parameters
+    ----------
+    name : :class:`str`
+        Of the core's node.
+    root : path
+        Where ``sys`` and ``dev`` are.
+
+    Returns a :class:`~streamtrain.host.shared_memory.SharedMemoryBus`.
+
+    Raises
+    ------
+    BusError
+        If a device is not there, or may not be used.
+    """
+    return SharedMemoryBus(_registers(name, root), UioBuffer(f"{name}-buffer", root))
 
 
 def _registers(name, root):
@@ -131,13 +166,13 @@ def _explained(path):
 
 def uio_overlay(
     control_address,
-    dma_address,
+    dma_address=None,
     *,
     firmware="streamtrain.bit.bin",
     name=NAME,
     control_bytes=0x1000,
     dma_bytes=0x1_0000,
-    buffer_bytes=1 << 22,
+    buffer_bytes=BUFFER_BYTES,
     region="/fpga-full",
     address_cells=1,
     interrupt=None,
@@ -155,8 +190,10 @@ def uio_overlay(
 
     Parameters
     ----------
-    control_address, dma_address : :class:`int`
-        Of the trainer's registers and of the DMA's, as in the block design.
+    control_address : :class:`int`
+        Of the trainer's registers, as in the block design.
+    dma_address : :class:`int`, optional
+        Of the DMA's registers; the unified core has no DMA.
     firmware : :class:`str`
         Name of the bitstream in ``/lib/firmware``.
     name : :class:`str`
@@ -164,7 +201,8 @@ def uio_overlay(
     control_bytes, dma_bytes : :class:`int`
         Sizes of the two windows.
     buffer_bytes : :class:`int`
-        Memory for samples and results.
+        Memory for samples and results; of the unified core, what
+        :func:`~streamtrain.host.shared_memory.shared_bytes` says.
     region : :class:`str`
         Path of the FPGA's node.
     address_cells : :class:`int`
@@ -193,9 +231,14 @@ def uio_overlay(
             }};
 """
 
-    raised = "" if interrupt is None else f"""
+    dma = "" if dma_address is None else node(f"{name}-dma", dma_address, dma_bytes)
+    raised = (
+        ""
+        if interrupt is None
+        else f"""
                 interrupt-parent = <&{controller}>;
                 interrupts = <{_SHARED} {interrupt - _FIRST_SHARED} {_LEVEL_HIGH}>;"""
+    )
 
     return f"""/dts-v1/;
 /plugin/;
@@ -208,7 +251,7 @@ def uio_overlay(
             #size-cells = <{address_cells}>;
             ranges;
             firmware-name = "{firmware}";
-{node(name, control_address, control_bytes, raised)}{node(f"{name}-dma", dma_address, dma_bytes)}
+{node(name, control_address, control_bytes, raised)}{dma}
             {name}-buffer {{
                 compatible = "ikwzm,u-dma-buf";
                 device-name = "{name}-buffer";

@@ -5,9 +5,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from streamtrain.pipeline.gates import balanced_sum, delayed
+from streamtrain.pipeline.numbers import DSP_WIDTHS
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, ceil_log2
 
-__all__ = ["MultiplierArray", "operand_widths", "tree_latency"]
+__all__ = ["MultiplierArray", "operand_widths", "shifts_products", "tree_latency"]
 
 _LEVELS_PER_REGISTER = 2  # adders in a row between two registers of a tree
 
@@ -37,13 +38,24 @@ def _tree(m, terms, valid, name):
     return terms[0]
 
 
-def operand_widths(stage, shifts, terms=None):
+def shifts_products(stage, shifts, terms=None, operand_bits=DSP_WIDTHS[0]):
+    """Whether WU shifts products: shifted inputs are wider than ``operand_bits``.
+
+    With an optimiser's ``terms`` it shifts inputs whatever their width: coefficients are as wide.
+    """
+    if not (stage.trainable and shifts) or (terms is not None and terms.count):
+        return False
+    return stage.input.width + shifts > operand_bits
+
+
+def operand_widths(stage, shifts, terms=None, operand_bits=DSP_WIDTHS[0]):
     """Bits of a multiplier's two operands: x or errors, and weights or errors.
 
     With an optimiser's ``terms`` also its coefficients, and velocities.
     """
     if stage.trainable:
-        wide = max(stage.input.width + shifts, stage.errors.width)
+        shifted = 0 if shifts_products(stage, shifts, terms, operand_bits) else shifts
+        wide = max(stage.input.width + shifted, stage.errors.width)
         narrow = max(stage.weights.width, stage.errors.width)
         if terms is not None and terms.count:
             wide = max(wide, terms.coefficient + 1)
@@ -64,6 +76,8 @@ class MultiplierArray(wiring.Component):
     WU        ``dz[pm] * (x[pn,pk] << shift)``      over time, in each multiplier
     ========  ====================================  =======================
 
+    Where ``x << shift`` is wider than a multiplier's operand, it is ``(dz[pm] * x[pn,pk]) << shift``.
+
     What an optimiser adds to a gradient is a product more in the same sum: ``coefficient * v`` or
     ``coefficient * w``, in WU as well.
 
@@ -79,6 +93,8 @@ class MultiplierArray(wiring.Component):
         Largest ``shift``.
     terms : :class:`~streamtrain.pipeline.optimizer.UpdateTerms`, optional
         What the optimiser adds to a gradient, if anything.
+    operand_bits : :class:`int`
+        Of a multiplier's wide operand.
 
     Members
     -------
@@ -114,10 +130,11 @@ class MultiplierArray(wiring.Component):
 
     PRODUCT_LATENCY = 3
 
-    def __init__(self, stage, *, shifts, terms=None):
+    def __init__(self, stage, *, shifts, terms=None, operand_bits=DSP_WIDTHS[0]):
         self.stage = stage
         self.shifts = shifts if stage.trainable else 0
         self.terms = terms if terms is not None and terms.count else None
+        self.operand_bits = operand_bits
         pm, pn, pk = stage.folding
         self.product_width = stage.weights.width + (
             max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
@@ -171,15 +188,20 @@ class MultiplierArray(wiring.Component):
             m, self.valid & ~self.wu if learns else self.valid, latency, "summed"
         )
 
+        options = self.shifts, self.terms, self.operand_bits
+        late = shifts_products(stage, *options)
+        if late:
+            shift = delayed(m, self.shift, 2, "shift", reset_less=True)[-1]
+
         shifted = {}
         for n in range(pn):
             for k in range(pk):
                 shifted[n, k] = Signal(signed(stage.input.width + self.shifts), name=f"x{n}_{k}")
                 x = self.x[n][k]
-                m.d.comb += shifted[n, k].eq(x << self.shift if learns else x)
+                m.d.comb += shifted[n, k].eq(x << self.shift if learns and not late else x)
 
         products = {}
-        wide, narrow = operand_widths(stage, self.shifts, self.terms)
+        wide, narrow = operand_widths(stage, *options)
         from_pixel = self.wu if learns else None
         if self.terms:
             from_pixel = self.wu & ~self.term
@@ -211,7 +233,7 @@ class MultiplierArray(wiring.Component):
                         m.d.sync += product.eq(a * b)
                     with m.If(valid[2]):
                         before = Mux(load[2], 0, total) if learns else 0
-                        m.d.sync += total.eq(before + product)
+                        m.d.sync += total.eq(before + (product << shift if late else product))
                     if learns:
                         m.d.comb += self.gradient[lane].eq(total)
                     products[i, n, k] = total[: self.product_width].as_signed()

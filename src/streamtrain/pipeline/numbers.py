@@ -5,10 +5,18 @@ from dataclasses import dataclass
 from streamtrain.numeric import Fixed, Round
 from streamtrain.records import Record
 
-__all__ = ["DSP_WIDTHS", "Numbers"]
+__all__ = ["DSP_WIDTHS", "Numbers", "dsp_slices"]
 
 DSP_WIDTHS = (25, 18)
 """Operand widths of the multiplier that formats have to fit: a DSP48E1's."""
+
+
+def dsp_slices(width, operand_bits):
+    """DSP slices of a multiplier for operands of ``width`` bits, of slices for ``operand_bits``; both signed.
+
+    The parts of a wider operand have no sign but the highest one, which takes a bit of each slice.
+    """
+    return max(1, -((1 - width) // (operand_bits - 1)))
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,9 @@ class Plan(Record):
         ones in block RAM; 0 to :data:`MAX_LUTRAM_DEPTH`. Results and cycles do not depend on it. A
         single word is a register in any case, the squares of a pool are in LUT RAM (they are read in
         the cycle in which they are written), and so are short queues.
+    operand_bits : :class:`int`
+        Bits of a multiplier's wide operand on the device; at least 2. Where inputs do not fit it with the
+        learning rate's shift, products are shifted. Neither results nor cycles depend on it.
 
     Raises
     ------
@@ -243,16 +246,20 @@ class Plan(Record):
     max_batch: int = 1
     seed: int = 1
     lutram_depth: int = DISTRIBUTED_DEPTH
+    operand_bits: int = DSP_WIDTHS[0]
 
     def __post_init__(self):
-        try:
-            object.__setattr__(self, "lutram_depth", index(self.lutram_depth))
-        except TypeError:
-            raise TypeError(f"lutram_depth must be an integer, not {self.lutram_depth!r}") from None
+        for field in ("lutram_depth", "operand_bits"):
+            try:
+                object.__setattr__(self, field, index(getattr(self, field)))
+            except TypeError:
+                raise TypeError(f"{field} must be an integer, not {getattr(self, field)!r}") from None
         if not 0 <= self.lutram_depth <= MAX_LUTRAM_DEPTH:
             raise ValueError(
                 f"lutram_depth must be from 0 to {MAX_LUTRAM_DEPTH}, not {self.lutram_depth!r}"
             )
+        if self.operand_bits < 2:
+            raise ValueError(f"operand_bits must be at least 2, not {self.operand_bits!r}")
         for field in ("in_flight", "max_batch", "seed"):
             object.__setattr__(self, field, index(getattr(self, field)))
             if getattr(self, field) < 1:
@@ -389,7 +396,7 @@ class Plan(Record):
 
     @property
     def rate_shifts(self):
-        """Largest left shift of x in WU: what the multiplier's operand and accumulator leave."""
+        """Largest left shift of x, or of its products, in WU: what the multiplier's operand and accumulator leave."""
         trained = [stage for stage in self.stages if stage.trainable]
         room = [DSP_WIDTHS[0] - stage.input.width for stage in trained]
         room += [ACCUMULATOR_WIDTH - _gradient_bits(stage) for stage in trained]
@@ -507,6 +514,7 @@ def lower(
     max_batch=1,
     seed=1,
     lutram_depth=DISTRIBUTED_DEPTH,
+    operand_bits=DSP_WIDTHS[0],
 ):
     """Turn a network into a :class:`Plan`.
 
@@ -519,7 +527,7 @@ def lower(
         Formats of all layers.
     overrides : dict of :class:`Numbers` by layer name, optional
         Formats of single layers. A layer's activations or logits are what it puts out.
-    in_flight, max_batch, seed, lutram_depth : :class:`int`
+    in_flight, max_batch, seed, lutram_depth, operand_bits : :class:`int`
         As :class:`Plan` has them.
 
     Raises
@@ -631,6 +639,7 @@ def lower(
         max_batch=max_batch,
         seed=seed,
         lutram_depth=lutram_depth,
+        operand_bits=operand_bits,
     )
 
 

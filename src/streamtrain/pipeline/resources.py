@@ -1,6 +1,6 @@
 """What a plan takes of an FPGA: DSP slices, block RAM, LUTs and flip-flops, layer by layer.
 
-Multipliers and memories are known exactly: one DSP slice for each multiplier, and for each memory
+Multipliers and memories are known exactly: :func:`multiplier_dsp` and :func:`loss_dsp`, and for each memory
 what :mod:`streamtrain.pipeline.memories` says. Flip-flops are counted from the registers that the
 gateware declares. LUTs are counted by what they are for, and weighed with :data:`LUT_WEIGHTS`, which are
 fitted to synthesised designs.
@@ -20,9 +20,10 @@ from streamtrain.host.device import Op
 from streamtrain.host.packing import STATE_BITS
 from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
-from streamtrain.pipeline.array import MultiplierArray, operand_widths
+from streamtrain.pipeline.array import MultiplierArray, operand_widths, shifts_products
 from streamtrain.pipeline.layouts import scan_width, stored_width, update_fields
 from streamtrain.pipeline.memories import map_memory
+from streamtrain.pipeline.numbers import DSP_WIDTHS, dsp_slices
 from streamtrain.pipeline.optimizer import (
     CLIP_BITS,
     clip_frac,
@@ -46,7 +47,9 @@ __all__ = [
     "device_resources",
     "estimate_resources",
     "link_usage",
+    "loss_dsp",
     "lut_counts",
+    "multiplier_dsp",
     "shell_usage",
     "stage_usage",
 ]
@@ -601,7 +604,7 @@ def _stage(plan, stage):
         _weights(tally, plan, stage, shifts)
     else:
         _frozen_weights(tally, plan, stage)
-    latencies = _array(tally, stage, shifts, update_terms(plan, stage))
+    latencies = _array(tally, plan, stage, shifts, update_terms(plan, stage))
     _sequencers(tally, plan, stage, x, dz, shifts, latencies)
     pm, pn, _ = stage.folding
     # Goes with outputs if there is someone to ask.
@@ -640,19 +643,38 @@ def _tree(tally, count, terms, width):
     return width, levels
 
 
-def _array(tally, stage, shifts, terms):
+def multiplier_dsp(plan, stage):
+    """DSP slices of one of a stage's multipliers, unless it is tiny: a wide one takes several."""
+    wide, _ = operand_widths(stage, plan.rate_shifts, update_terms(plan, stage), plan.operand_bits)
+    return dsp_slices(wide, plan.operand_bits)
+
+
+def loss_dsp(plan):
+    """DSP slices of the loss, which multiplies errors by the learning rate."""
+    return dsp_slices(DSP_WIDTHS[0], plan.operand_bits)
+
+
+def _array(tally, plan, stage, shifts, terms):
     """The multiplier array. Returns the latencies of forward and backward sums."""
     pm, pn, pk = stage.folding
     lanes = stage.multipliers
-    wide, narrow = operand_widths(stage, shifts, terms)
+    options = shifts, terms, plan.operand_bits
+    wide, narrow = operand_widths(stage, *options)
+    late = shifts_products(stage, *options)
     if terms.count:
         tally.luts["operand"] += pn * pk * wide / 2
     if wide + narrow >= _LEAST_PRODUCT:
-        tally.dsp += lanes
+        tally.dsp += lanes * dsp_slices(wide, plan.operand_bits)
     else:  # its three registers, and its partial products
         tally.ff += lanes * 3 * (wide + narrow)
         tally.luts["operand"] += lanes * wide * narrow
-    if stage.trainable:
+    if late:  # between product and accumulator, which a slice then cannot have
+        product = wide + narrow
+        total = max(product, stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels))
+        tally.ff += 2 * ceil_log2(shifts + 1) + lanes * total
+        tally.luts["shift"] += lanes * _shifter(product, shifts)
+        tally.luts["sum"] += lanes * total
+    elif stage.trainable:
         tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
     tally.luts["operand"] += lanes * (narrow * stage.trainable + wide * stage.back)
     operand = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
@@ -911,7 +933,7 @@ def _shell(plan):
         tally.counters(ceil_log2(STATE_BITS * sites + 1))
         tally.ff += 1
         tally.luts["control"] += 8
-    tally.dsp += 1
+    tally.dsp += loss_dsp(plan)
     (_softmax if isinstance(plan.network.loss, CrossEntropy) else _squares)(tally, plan)
     if plan.stages[-1].round_errors is Round.STOCHASTIC:
         tally.random()

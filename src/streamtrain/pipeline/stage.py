@@ -212,7 +212,9 @@ class TrainingStage(wiring.Component):
         if takes_errors:
             m.submodules.errors = dz = WindowStore(stage.errors, dz_windows)
         terms, clips = self.terms, plan.network.optimizer.clip is not None
-        m.submodules.array = array = MultiplierArray(stage, shifts=plan.rate_shifts, terms=terms)
+        m.submodules.array = array = MultiplierArray(
+            stage, shifts=plan.rate_shifts, terms=terms, operand_bits=plan.operand_bits
+        )
         if learns:
             bias_gradient_width = stage.errors.width + plan.rate_shifts + ceil_log2(stage.pixels)
             if terms.count and not clips:

@@ -11,7 +11,7 @@ from streamtrain.host.trainer import Trainer
 from streamtrain.pipeline.generate import PACKAGES, text_key, verilog_of
 from streamtrain.simulate.memory import MemoryTiming, SimulatedMemory, compile_memory_design
 
-__all__ = ["SimulatedKernel", "SimulatedKernelTrainer", "SimulatedMemoryBus"]
+__all__ = ["SimulatedKernel", "SimulatedKernelTrainer", "SimulatedMemoryBus", "simulated_memory"]
 
 _PACKAGES = (*PACKAGES, "bus", "golden", "unified")
 _ROOM_BYTES = 1 << 24  # for programs; what nobody touches takes no memory of ours
@@ -56,6 +56,40 @@ class SimulatedMemoryBus:
             except TimeoutError:
                 continue
 
+    def close(self):
+        """End the simulation and finish its waveforms."""
+        self.memory.close()
+
+
+def simulated_memory(
+    plan,
+    *,
+    memory=MemoryTiming(),
+    size=None,
+    seed=1,
+    trace=None,
+    jobs=None,
+    report=lambda text: None,
+):
+    """The whole IP of a plan, compiled and running: a :class:`~streamtrain.simulate.SimulatedMemory`.
+
+    Parameters are those of :class:`SimulatedKernel`.
+    """  # fmt: skip
+
+    def verilog():
+        return verilog_of(plan.hardware(), "streamtrain")
+
+    library = compile_memory_design(
+        verilog, plan.data_bits, trace=trace is not None, jobs=jobs, report=report,
+        key=lambda generate=True: text_key(
+            verilog, "unified", plan.configuration, packages=_PACKAGES, generate=generate
+        ),
+    )  # fmt: skip
+    if size is None:
+        needed = plan.compiler.programs - plan.base + _ROOM_BYTES
+        size = -(-needed // PAGE_BYTES) * PAGE_BYTES
+    return SimulatedMemory(library, size, base=plan.base, timing=memory, seed=seed, trace=trace)
+
 
 class SimulatedKernel(MemoryKernel):
     """A unified core's RTL, compiled and running, with its memory.
@@ -82,25 +116,8 @@ class SimulatedKernel(MemoryKernel):
         If a tool is missing or fails.
     """
 
-    def __init__(
-        self, plan, *, memory=MemoryTiming(), size=None, seed=1, trace=None, jobs=None,
-        report=lambda text: None,
-    ):
-        def verilog():
-            return verilog_of(plan.hardware(), "streamtrain")
-
-        library = compile_memory_design(
-            verilog, plan.data_bits, trace=trace is not None, jobs=jobs, report=report,
-            key=lambda generate=True: text_key(
-                verilog, "unified", plan.configuration, packages=_PACKAGES, generate=generate
-            ),
-        )  # fmt: skip
-        if size is None:
-            needed = plan.compiler.programs - plan.base + _ROOM_BYTES
-            size = -(-needed // PAGE_BYTES) * PAGE_BYTES
-        self.memory = SimulatedMemory(
-            library, size, base=plan.base, timing=memory, seed=seed, trace=trace
-        )
+    def __init__(self, plan, **options):
+        self.memory = simulated_memory(plan, **options)
         super().__init__(plan, SimulatedMemoryBus(self.memory))
 
     def close(self):

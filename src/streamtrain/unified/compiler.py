@@ -114,11 +114,15 @@ class Program:
         self.owners = [self.owners[number] for number in order]
         return self
 
+    @property
+    def size(self):
+        """Bytes of its :meth:`image`: whole blocks, and behind the end one more, for it is fetched ahead."""
+        return (-(-len(self.records) // BLOCK) + 1) * BLOCK * RECORD_BITS // 8
+
     def image(self):
-        """The program as bytes, in whole blocks; behind the end is one more, for it is fetched ahead."""
-        size = BLOCK * RECORD_BITS // 8
+        """The program as bytes."""
         joined = b"".join(pack_record(self.layouts, *record) for record in self.records)
-        return joined.ljust((-(-len(joined) // size) + 1) * size, b"\0")
+        return joined.ljust(self.size, b"\0")
 
     def find(self, address, *, write, loads, writes):
         """Number of the record that a burst belongs to, after so many loads and writes; None if it is of none.

@@ -166,7 +166,7 @@ class KernelPlan(Record):
             for kinds in compiler.sets for regions in kinds for region in regions.values()
         )  # fmt: skip
         programs = self.weight_sets * sum(
-            len(program.image()) for program in (compiler.step(), compiler.evaluation())
+            program.size for program in (compiler.step(), compiler.evaluation())
         )
         maps = compiler.programs - self.base - weights
         return {"maps": maps, "weights": weights, "programs": programs}

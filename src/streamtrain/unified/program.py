@@ -1,6 +1,7 @@
 """The program of a training step: records in memory, and what fetches them."""
 
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from operator import index
 
@@ -68,23 +69,47 @@ def record_layouts(address_bits):
 
 
 def pack_record(layouts, kind, fields):
-    """A record as bytes; fields that are not given are zero."""
-    bits = layouts[kind].const(_complete(layouts[kind], fields)).as_bits()
-    return (bits << _KIND_BITS | kind).to_bytes(RECORD_BITS // 8, "little")
+    """A record as bytes; fields that are not given are zero.
+
+    Raises
+    ------
+    KeyError
+        If a field is not there.
+    ValueError
+        If a number does not fit its field.
+    """
+    bits = int(kind) | _packed(_places(layouts[kind]), fields) << _KIND_BITS
+    return bits.to_bytes(RECORD_BITS // 8, "little")
 
 
-def _complete(layout, fields):
-    """Fields with zeros for those that are missing. Raises :exc:`KeyError` for one that is not there."""
-    known = {name: field.shape for name, field in layout}
-    unknown = set(fields) - set(known)
-    if unknown:
-        raise KeyError(f"There is no field {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+@lru_cache(maxsize=64)
+def _places(layout):
+    """Of each field, where it begins, and how many bits it has; or the same of its own fields."""
     return {
-        name: _complete(shape, fields.get(name, {}))
-        if isinstance(shape, data.StructLayout)
-        else int(fields.get(name, 0))
-        for name, shape in known.items()
+        name: (
+            field.offset,
+            field.width,
+            _places(field.shape) if isinstance(field.shape, data.StructLayout) else None,
+        )
+        for name, field in layout
     }
+
+
+def _packed(places, fields):
+    bits = 0
+    for name, value in fields.items():
+        if name not in places:
+            raise KeyError(f"There is no field {name!r}; there are {', '.join(places)}")
+        offset, width, inside = places[name]
+        if inside is None:
+            # Differences of addresses may be negative; they wrap around.
+            if not -1 << width - 1 <= (value := int(value)) < 1 << width:
+                raise ValueError(f"{name} is {value:,}, which {width} bits do not hold")
+            value &= (1 << width) - 1
+        else:
+            value = _packed(inside, value)
+        bits |= value << offset
+    return bits
 
 
 class ReadShare(wiring.Component):

@@ -7,6 +7,7 @@ they read, ``ip/ip_settings.tcl`` and ``vivado/settings.tcl``.
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from streamtrain.records import Record
 
@@ -17,6 +18,7 @@ __all__ = [
     "INTERRUPTS",
     "REGISTER_BYTES",
     "Ip",
+    "MemoryIp",
     "block_design",
     "package_ip",
     "scripts",
@@ -41,15 +43,28 @@ DMA_BYTES = 65_536
 """Range of the DMA's registers."""
 
 INTERRUPTS = {"PS7": (61, 62, 63), "PS8": (121, 122, 123)}
-"""Their numbers at the GIC: DMA out, DMA in, core."""
+"""Their numbers at the GIC, in the order of an IP's ``interrupts``."""
 
 _TCL = Path(__file__).parent / "tcl"
 _AMD = ("xc7", "xcup")
 
 
+def _check_ip(info):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", info.name):
+        raise ValueError(f"name must be a Verilog name, not {info.name!r}")
+    if not re.fullmatch(r"\d+\.\d+", info.version):
+        raise ValueError(f"version must be MAJOR.MINOR, not {info.version!r}")
+    if not 0 < info.clock_mhz < float("inf"):
+        raise ValueError(f"clock_mhz must be positive, not {info.clock_mhz!r}")
+
+
+def _vlnv(info):
+    return f"{VENDOR}:{LIBRARY}:{info.name}:{info.version}"
+
+
 @dataclass(frozen=True)
 class Ip(Record):
-    """The core as an IP: what Vivado's scripts must know of it.
+    """A core with streams as an IP: what Vivado's scripts must know of it. A DMA feeds it.
 
     Parameters
     ----------
@@ -73,20 +88,90 @@ class Ip(Record):
     bytes: int = 4
     clock_mhz: float = 100.0
 
+    description: ClassVar[str] = "Trains a convolutional network, sample by sample"
+    streams: ClassVar[str] = "s_axis slave m_axis master"
+    masters: ClassVar[str] = ""
+    script: ClassVar[str] = "block_design_streams"
+    interrupts: ClassVar[tuple] = (
+        "the DMA (memory to core)",
+        "the DMA (core to memory)",
+        "the core",
+    )
+
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
-            raise ValueError(f"name must be a Verilog name, not {self.name!r}")
-        if not re.fullmatch(r"\d+\.\d+", self.version):
-            raise ValueError(f"version must be MAJOR.MINOR, not {self.version!r}")
+        _check_ip(self)
         if self.bytes not in (1, 2, 4, 8, 16, 32, 64, 128):
             raise ValueError(f"bytes must be a power of two up to 128, not {self.bytes!r}")
-        if not 0 < self.clock_mhz < float("inf"):
-            raise ValueError(f"clock_mhz must be positive, not {self.clock_mhz!r}")
 
     @property
     def vlnv(self):
         """Vendor, library, name and version, as Vivado writes them."""
-        return f"{VENDOR}:{LIBRARY}:{self.name}:{self.version}"
+        return _vlnv(self)
+
+    def settings(self, ps):
+        """What the block design must know besides."""
+        return {
+            "stream_bits": 8 * self.bytes,
+            "memory_bits": max(32, 8 * self.bytes),  # the DMA's least
+            "dma_address": f"0x{ADDRESSES[ps.type]['axi_dma']:08X}",
+            "dma_bytes": DMA_BYTES,
+        }
+
+    def registers(self, ps):
+        """Addresses by the cell of the block design whose registers are there."""
+        addresses = ADDRESSES[ps.type]
+        return {"axi_dma": addresses["axi_dma"], self.name: addresses["core"]}
+
+
+@dataclass(frozen=True)
+class MemoryIp(Record):
+    """A core with an AXI4 master as an IP: it reads and writes memory by itself.
+
+    Parameters
+    ----------
+    name, version, clock_mhz
+        As :class:`Ip` has them.
+    data_bits : :class:`int`
+        Of the master: 32, 64, 128, 256 or 512.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range.
+    """
+
+    name: str = "streamtrain_unified"
+    version: str = "1.0"
+    data_bits: int = 64
+    clock_mhz: float = 100.0
+
+    description: ClassVar[str] = "Trains a convolutional network that lies in memory"
+    streams: ClassVar[str] = ""
+    script: ClassVar[str] = "block_design_memory"
+    interrupts: ClassVar[tuple] = ("the core",)
+
+    def __post_init__(self):
+        _check_ip(self)
+        if self.data_bits not in (32, 64, 128, 256, 512):
+            raise ValueError(f"data_bits must be 32, 64, 128, 256 or 512, not {self.data_bits!r}")
+
+    @property
+    def vlnv(self):
+        """Vendor, library, name and version, as Vivado writes them."""
+        return _vlnv(self)
+
+    @property
+    def masters(self):
+        """Name and bits of the master, as the packaging reads them."""
+        return f"m_axi {self.data_bits}"
+
+    def settings(self, ps):
+        """What the block design must know besides: nothing."""
+        return {}
+
+    def registers(self, ps):
+        """Addresses by the cell of the block design whose registers are there."""
+        return {self.name: ADDRESSES[ps.type]["core"]}
 
 
 def write_project(folder, rtl, info, board):
@@ -98,7 +183,7 @@ def write_project(folder, rtl, info, board):
         Gets ``ip/`` and ``vivado/``; they may exist.
     rtl : :class:`str` or :class:`pathlib.Path`
         Verilog text of the core, or the file that holds it.
-    info : :class:`Ip`
+    info : :class:`Ip` or :class:`MemoryIp`
     board : :class:`~streamtrain.explore.devices.Board`
         Without a processor system, the core can be packaged and routed out of context, but there
         is no block design.
@@ -125,7 +210,10 @@ def package_ip(folder, info):
         "ip_library": LIBRARY,
         "ip_name": info.name,
         "ip_version": info.version,
+        "ip_description": info.description,
         "ip_register_bytes": REGISTER_BYTES,
+        "ip_streams": info.streams,
+        "ip_masters": info.masters,
     }
     ip = Path(folder) / "ip"
     return [
@@ -149,7 +237,8 @@ def block_design(folder, info, board):
     return [
         _write(vivado / "settings.tcl", _project_settings(info, board)),
         _write(vivado / "processor.tcl", _script(f"processor_{board.ps.type.lower()}")),
-        _write(vivado / "block_design.tcl", _script("block_design")),
+        _write(vivado / "cells.tcl", _script("cells")),
+        _write(vivado / "block_design.tcl", _script(info.script)),
     ]
 
 
@@ -207,17 +296,13 @@ def _project_settings(info, board):
     """Text of ``vivado/settings.tcl``, which reads the IP's settings, too."""
     values = {"part": board.part, "jobs": 4}
     if (ps := board.ps) is not None:
-        addresses = ADDRESSES[ps.type]
         values |= {
             "board_part": ps.board_part or "",
             "design": DESIGN,
             "clock_mhz": f"{info.clock_mhz:g}",
-            "stream_bits": 8 * info.bytes,
-            "memory_bits": max(32, 8 * info.bytes),  # the DMA's least
             "dma_port": ps.dma_port,
-            "dma_address": f"0x{addresses['axi_dma']:08X}",
-            "dma_bytes": DMA_BYTES,
-            "core_address": f"0x{addresses['core']:08X}",
+            "core_address": f"0x{ADDRESSES[ps.type]['core']:08X}",
+            **info.settings(ps),
             "ps_config": " ".join(f"{name} {{{value}}}" for name, value in _ps_config(ps)),
         }
     source = (
@@ -250,13 +335,17 @@ def _readme(info, board):
     parts = [_README_HEAD.format(title=board.title, part=board.part, vlnv=info.vlnv)]
     if ps is not None:
         board_part = ps.board_part
+        rows = [
+            (f"registers of `{cell}`", f"0x{at:08X}") for cell, at in info.registers(ps).items()
+        ]
+        numbers = [str(number) for number in INTERRUPTS[ps.type][: len(info.interrupts)]]
+        rows += [
+            (f"interrupts of {', '.join(info.interrupts)}", f"{', '.join(numbers)} at the GIC"),
+            ("clock", f"{info.clock_mhz:g} {_README_CLOCK}"),
+        ]
         parts.append(
             _README_BOARD.format(
-                clock=f"{info.clock_mhz:g}",
-                dma=f"0x{ADDRESSES[ps.type]['axi_dma']:08X}",
-                core=f"0x{ADDRESSES[ps.type]['core']:08X}",
-                name=info.name,
-                interrupts="{}, {} and {}".format(*INTERRUPTS[ps.type]),
+                rows="\n".join(f"| {what} | {where} |" for what, where in rows),
                 files=_WITH_FILES.format(board_part=board_part) if board_part else _NO_FILES,
             )
         )
@@ -281,15 +370,16 @@ packages the IP, makes the block design, synthesises, places and routes it, and 
 
 | what | where |
 |---|---|
-| registers of `axi_dma` | {dma} |
-| registers of `{name}` | {core} |
-| interrupts of the DMA (memory to core, core to memory) and of the core | {interrupts} at the GIC |
-| clock | {clock} MHz are asked for; what the processor system's dividers make of that is in the timing report |
+{rows}
 
 ## Board files
 
 {files}
 """
+
+_README_CLOCK = (
+    "MHz are asked for; what the processor system's dividers make of that is in the timing report"
+)
 
 _WITH_FILES = """\
 If Vivado has the files of `{board_part}`, they configure the processor system; the newest

@@ -47,7 +47,7 @@ set_property name $ip_name $core
 set_property version $ip_version $core
 set_property core_revision 1 $core
 set_property display_name $ip_name $core
-set_property description "Trains a convolutional network, sample by sample" $core
+set_property description $ip_description $core
 set_property supported_families [concat \
     zynq Production zynquplus Production artix7 Production kintex7 Production] $core
 
@@ -56,9 +56,30 @@ foreach map [ipx::get_memory_maps -of_objects $core] {
     ipx::remove_memory_map [get_property name $map] $core
 }
 
-set stream {TDATA TKEEP TLAST TVALID TREADY}
-add_bus $core s_axis xilinx.com:interface:axis slave [prefixed s_axis $stream]
-add_bus $core m_axis xilinx.com:interface:axis master [prefixed m_axis $stream]
+set buses s_axi_ctrl
+foreach {name mode} $ip_streams {
+    add_bus $core $name xilinx.com:interface:axis $mode \
+        [prefixed $name {TDATA TKEEP TLAST TVALID TREADY}]
+    lappend buses $name
+}
+
+foreach {name data_bits} $ip_masters {
+    set master [add_bus $core $name xilinx.com:interface:aximm master [prefixed $name {
+        AWID AWADDR AWLEN AWSIZE AWBURST AWCACHE AWPROT AWVALID AWREADY
+        WDATA WSTRB WLAST WVALID WREADY BID BRESP BVALID BREADY
+        ARID ARADDR ARLEN ARSIZE ARBURST ARCACHE ARPROT ARVALID ARREADY
+        RID RDATA RRESP RLAST RVALID RREADY
+    }]]
+    add_parameter $master PROTOCOL AXI4
+    add_parameter $master DATA_WIDTH $data_bits
+    add_parameter $master ADDR_WIDTH 32
+    add_parameter $master SUPPORTS_NARROW_BURST 0
+    set space [ipx::add_address_space $name $core]
+    set_property range 4G $space
+    set_property width $data_bits $space
+    set_property master_address_space_ref $name $master
+    lappend buses $name
+}
 
 set control [add_bus $core s_axi_ctrl xilinx.com:interface:aximm slave [prefixed s_axi_ctrl {
     AWADDR AWPROT AWVALID AWREADY WDATA WSTRB WVALID WREADY BRESP BVALID BREADY
@@ -74,7 +95,7 @@ set_property width 32 $registers
 set_property usage register $registers
 
 set clock [add_bus $core aclk xilinx.com:signal:clock slave {CLK aclk}]
-add_parameter $clock ASSOCIATED_BUSIF s_axis:m_axis:s_axi_ctrl
+add_parameter $clock ASSOCIATED_BUSIF [join $buses :]
 add_parameter $clock ASSOCIATED_RESET aresetn
 set reset [add_bus $core aresetn xilinx.com:signal:reset slave {RST aresetn}]
 add_parameter $reset POLARITY ACTIVE_LOW

@@ -5,35 +5,7 @@
 
 set here [file dirname [file normalize [info script]]]
 source [file join $here settings.tcl]
-
-# The newest version of an IP of AMD's: which one that is differs from release to release.
-proc newest {name} {
-    set found [lsort -dictionary [get_ipdefs -quiet xilinx.com:ip:$name:*]]
-    if {[llength $found] == 0} {
-        error "streamtrain: Vivado's catalogue has no IP $name"
-    }
-    return [lindex $found end]
-}
-
-proc add {cell vlnv args} {
-    set made [create_bd_cell -type ip -vlnv $vlnv $cell]
-    if {[llength $args]} {
-        set_property -dict $args $made
-    }
-    return $made
-}
-
-# Joins one output pin to inputs.
-proc wire {source args} {
-    foreach sink $args {
-        connect_bd_net [get_bd_pins $source] [get_bd_pins $sink]
-    }
-}
-
-# Joins two bus interfaces.
-proc link {master slave} {
-    connect_bd_intf_net [get_bd_intf_pins $master] [get_bd_intf_pins $slave]
-}
+source [file join $here cells.tcl]
 
 create_bd_design $design
 
@@ -84,17 +56,8 @@ assign_bd_address -offset $core_address -range $ip_register_bytes \
     -target_address_space [get_bd_addr_spaces ps/Data] \
     [get_bd_addr_segs trainer/s_axi_ctrl/reg0]
 
-# The DMA sees the memory at the processor's addresses, and nothing else.
-foreach space {axi_dma/Data_MM2S axi_dma/Data_S2MM} {
-    foreach segment [get_bd_addr_segs $ps_slave_segments] {
-        if {[string match */$ps_memory $segment]} {
-            assign_bd_address -offset 0x00000000 \
-                -target_address_space [get_bd_addr_spaces $space] $segment
-        } else {
-            exclude_bd_addr_seg -target_address_space [get_bd_addr_spaces $space] $segment
-        }
-    }
-}
+give_memory axi_dma/Data_MM2S
+give_memory axi_dma/Data_S2MM
 
 validate_bd_design
 save_bd_design
