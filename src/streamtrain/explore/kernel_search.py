@@ -19,7 +19,17 @@ __all__ = ["kernel_front"]
 
 
 def kernel_front(
-    network, target, board, objectives, constraints, batch, numbers, clocks, lanes, data_bits, progress
+    network,
+    target,
+    board,
+    objectives,
+    constraints,
+    batch,
+    numbers,
+    clocks,
+    lanes,
+    data_bits,
+    progress,
 ):
     """The front of the unified core: what :func:`~streamtrain.explore.search.explore` gives for it.
 

@@ -16,7 +16,9 @@ __all__ = ["choose_depths", "halvings", "least_depths", "misfit", "plan_kernel",
 _LEAST_LOSS = 0.002  # of a step's cycles, for which a buffer is not halved
 _FEW, _SEVERAL = 2, 4  # images of two programs: what one takes besides is how long each image takes
 _DEEP = 1024  # words of a buffer that takes no LUTs
-_SHARE = 0.75  # of a part's LUTs and BRAM36 that are taken without asking: a full part does not route
+_SHARE = (
+    0.75  # of a part's LUTs and BRAM36 that are taken without asking: a full part does not route
+)
 
 
 @lru_cache(maxsize=64)
