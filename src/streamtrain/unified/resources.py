@@ -164,9 +164,9 @@ class _Part:
     def gates(self, lut=0, ff=0):
         self.add(Usage(lut=lut, ff=ff))
 
-    def memory(self, name, width, depth, copies=1, *, block=None, held=True):
-        """``copies`` memories; registers hold what is read, unless it is read at once."""
-        found = map_memory(width, depth, block=block, held=held)
+    def memory(self, name, width, depth, copies=1, *, block=None, **options):
+        """``copies`` memories; ``options`` are those of :func:`map_memory`."""
+        found = map_memory(width, depth, block=block, **options)
         self.add(Usage(bram18=found.bram18, lut=found.lut, ff=found.ff), copies)
         self.gates(lut=copies * width * -(-(found.ways - 1) // 3))
         self.memories.append((name, width, depth, copies, found))
@@ -188,9 +188,7 @@ class _Part:
 class _Core:
     """Counts what a core is made of."""
 
-    def __init__(
-        self, arithmetic, lanes, depths, classes, fold, normalized, data_bits, family
-    ):
+    def __init__(self, arithmetic, lanes, depths, classes, fold, normalized, data_bits, family):
         self.arithmetic, self.lanes, self.depths = arithmetic, lanes, depths
         self.classes, self.normalized, self.data_bits = classes, normalized, data_bits
         self.groups = lanes // fold.group if fold else 1
@@ -277,8 +275,8 @@ class _Core:
         for name in ("powers", "slopes"):
             part.memory(name, PROBABILITY_BITS + 1, len(POWERS))
         for name, width in (("scores", SCORE.width), ("parts", PROBABILITY_BITS + 1)):
-            part.memory(name, width, self.classes, block=False, held=False)
-        part.gates(lut=700 + self.vector / 2, ff=330 + self.vector)
+            part.memory(name, width, self.classes, block=False, single_port=True)
+        part.gates(lut=800 + self.vector, ff=380 + self.vector)
 
     def _channels(self, part):
         """The processor of channels, and partial sums of the vectors that are stored."""
