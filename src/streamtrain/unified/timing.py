@@ -25,7 +25,7 @@ store of channels     a cycle for each word in and out, and   registers and sums
 """
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
@@ -175,38 +175,44 @@ class _Run:
         parts = {Kind.LOAD: self._load, Kind.COMPUTE: self._compute, Kind.STORE: self._store}
         for request in (_BEGIN, _BEGIN + 1):
             self._fetch(request)
-        records, total = program.records, 0
-        for first in range(0, len(records), BLOCK):
-            block = records[first : first + BLOCK]
-            times = self._dispatch(first, [kind for kind, _ in block])
-            if first + BLOCK < len(records):  # there is room for another one
-                self.waiting.append(times[-1] + 1)
-            for number, (at, (kind, fields)) in enumerate(zip(times, block, strict=True), first):
+        blocks = [program.records[n : n + BLOCK] for n in range(0, len(program.records), BLOCK)]
+        self.ahead = Counter()  # records of each kind that were dispatched, and are not worked off yet
+        times, total = self._dispatch(blocks, 0), 0
+        for number, block in enumerate(blocks):
+            following = self._dispatch(blocks, number + 1)
+            for place, (at, (kind, fields)) in enumerate(zip(times, block, strict=True)):
                 if kind is Kind.END:
                     total = max(at, self._done(fields["writes"]))
                 elif kind in parts:
-                    self.issued[kind].append(parts[kind](number, at, fields))
+                    record = number * BLOCK + place
+                    self.issued[kind].append(parts[kind](record, at, fields))
+                self.ahead[kind] -= 1
             while self.waiting:
-                load, request = self.loads[-1], self.waiting.pop()
+                load, request = self.loads[-1], self.waiting.pop(0)
                 # It comes in between the chunks of what is loaded.
                 self._fetch(request, min(load.end, max(load.begin, request) + 2 * load.beats))
+            times = following
         # What was fetched behind the end is dropped.
-        rest = len(records) % BLOCK
+        rest = len(program.records) % BLOCK
         total += 1 + BLOCK - rest + (BLOCK if rest else 0)
         self.result = ProgramCycles(ceil(total), **{k: ceil(v) for k, v in self.busy.items()})
 
-    def _dispatch(self, first, kinds):
-        """When the records of a block leave the fetch."""
-        times, counts = [], {kind: len(taken) for kind, taken in self.issued.items()}
-        there = self.blocks[first // BLOCK] - BLOCK * self.fetch_beats + 2
-        for number, kind in enumerate(kinds):
-            before = counts[kind] - COMMANDS
+    def _dispatch(self, blocks, number):
+        """When the records of a block leave the fetch. There is room for another one then."""
+        if number == len(blocks):
+            return []
+        times = []
+        there = self.blocks[number] - BLOCK * self.fetch_beats + 2
+        for place, (kind, _) in enumerate(blocks[number]):
+            before = len(self.issued[kind]) + self.ahead[kind] - COMMANDS
             self.dispatched = max(
-                there + (number + 1) * self.fetch_beats, self.dispatched + 1,
+                there + (place + 1) * self.fetch_beats, self.dispatched + 1,
                 self.issued[kind][before] if before >= 0 else 0,
             )  # fmt: skip
             times.append(self.dispatched)
-            counts[kind] += 1
+            self.ahead[kind] += 1
+        if number + 1 < len(blocks):
+            self.waiting.append(times[-1] + 1)
         return times
 
     def _fetch(self, request, behind=0):
@@ -368,7 +374,9 @@ class _Run:
         if "routes_address" in fields:
             routes = chunks * fields["routes_beats"]
             beats += routes
-            values += max(routes / rate, vectors)
+            each = fields["routes_beats"] / rate
+            slow = chunks * max(each, _bursts(fields["routes_beats"], self.memory.write_latency))
+            values += max(slow, vectors)
         return values, beats
 
 
