@@ -1,6 +1,6 @@
 """How much of its array the unified core uses, beside EF-Train's published figures.
 
-    python benchmarks/unified.py                    # all nets by the model; seconds
+    python benchmarks/unified.py                    # all nets by the model; minutes
     python benchmarks/unified.py --simulate         # and in RTL; minutes
     python benchmarks/unified.py --nets 1X --simulate --batch 32
     python benchmarks/unified.py --best             # the best arrays for two boards, by the model; minutes
@@ -47,6 +47,7 @@ LANES, DATA_BITS, CLOCK_MHZ = 16, 128, 100
 NUMBERS = HollowArithmetic(FP32)
 SMALL = Depths(x=1024, e=1024, sums=1024, weights=4096, gradients=512, tiles=4)
 LARGE = Depths(x=5376, e=4096, sums=2048, weights=8192, gradients=512, tiles=32)
+LARGEST = LARGE._replace(sums=4096, tiles=64)
 REGISTERS = unified_registers()
 
 
@@ -79,20 +80,24 @@ class Case:
     gflops: float | None
 
 
-def _alexnet():
+def _alexnet(*last):
     """Their AlexNet up to the last pool, with pools of 2x2, which leave maps of the same sizes."""
     relu, pool = st.ReLU(), st.MaxPool2d(2)
     return st.Network((3, 227, 227), [
         st.Conv2d(96, 11, "valid", stride=4), relu, pool, st.Conv2d(256, 5), relu, pool,
         st.Conv2d(384, 3), relu, st.Conv2d(384, 3), relu, st.Conv2d(256, 3), relu,
-        st.Flatten(), st.Linear(10),
+        *last,
     ])  # fmt: skip
 
 
 def cases():
     """The nets, by name."""
     vgg = "64-64P-128-128P-256-256-256P-512-512-512P-512-512-512P-FC10"
-    alexnet = tuple(f"conv{n}" for n in range(1, 6))
+    alexnet, vgg16 = (tuple(f"conv{n}" for n in range(1, 1 + many)) for many in (5, 13))
+    linear = "linear1", "linear2", "linear3"
+    classifier = [
+        st.MaxPool2d(2), st.Flatten(), st.Linear(4096), st.ReLU(), st.Linear(4096), st.ReLU(), st.Linear(1000),
+    ]  # fmt: skip
     return {
         "1X": Case(
             convolutional((3, 32, 32), "16-16P-32-32P-64-64P-FC10", lr=0.01),
@@ -103,11 +108,18 @@ def cases():
             SMALL, 128, 128, (), {"": "30 %"}, 15.47,
         ),
         "AlexNet": Case(
-            _alexnet(), LARGE, 128, 2, alexnet,
+            _alexnet(st.Flatten(), st.Linear(10)), LARGE, 128, 2, alexnet,
             dict.fromkeys(alexnet[1:], "91 %") | {"conv1": "14 to 18 %", "": "67 %"}, 34.52,
         ),
         "VGG-16": Case(
-            convolutional((3, 224, 224), vgg, lr=0.01), LARGE, 16, 0, tuple(f"conv{n}" for n in range(1, 14)), {"": "92 %"}, 46.99,
+            convolutional((3, 224, 224), vgg, lr=0.01), LARGE, 16, 0, vgg16, {"": "92 %"}, 46.99,
+        ),
+        "AlexNet-FC": Case(
+            _alexnet(*classifier), LARGEST, 128, 0, alexnet + linear, {"": "67 %"}, 34.52,
+        ),
+        "VGG-16-FC": Case(
+            convolutional((3, 224, 224), vgg.replace("FC10", "FC4096-FC4096-FC1000"), lr=0.01), LARGEST, 16, 0,
+            vgg16 + linear, {"": "92 %"}, 46.99,
         ),
     }  # fmt: skip
 

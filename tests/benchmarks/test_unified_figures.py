@@ -10,7 +10,7 @@ WANTED = {
 """Least part of the array, of a whole step or of each phase of a layer."""
 
 
-@pytest.mark.parametrize("name", unified.cases())
+@pytest.mark.parametrize("name", WANTED)
 def test_the_array_is_used_as_well_as_wanted(name):
     case, total = unified.cases()[name], unified.Figures()
     for phase, layer, figures in unified.measure(case, 0):
