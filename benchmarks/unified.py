@@ -3,6 +3,9 @@
     python benchmarks/unified.py                    # all nets by the model; minutes
     python benchmarks/unified.py --simulate         # and in RTL; minutes
     python benchmarks/unified.py --nets 1X --simulate --batch 32
+    python benchmarks/unified.py --nets 1X LeNet-10 --simulate --batch 2 --phases     # each by itself
+    python benchmarks/unified.py --best             # the best designs for two boards
+    python benchmarks/unified.py --verify cifar10:FOLDER    # 1X, real arithmetic; an hour
     python benchmarks/unified.py --best             # the best arrays for two boards, by the model; minutes
 
 The array is theirs: 16x16 multiply-accumulators in FP32, a memory of 4 words a cycle (128 bits; all reads
@@ -20,7 +23,7 @@ of a net's convolutions and a last layer of 10 classes.
 
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from columns import columns
@@ -247,6 +250,26 @@ def show_best(known, nets):
         print(columns(header, rows), flush=True)
 
 
+def verify(source):
+    """Train 1X in RTL and on the golden model: 3 mini-batches of 4 images, each format, awkward memory.
+
+    Returns whether all bits are the same.
+    """
+    data, same = st.data.load(source), True
+    for numbers in FORMATS:
+        design = st.plan(
+            cases()["1X"].network, "zcu102", core="unified", numbers=numbers, lanes=LANES, max_batch=4,
+            data_bits=DATA_BITS,
+        )  # fmt: skip
+        found = design.verify(
+            3, x=data.train_x[:12], y=data.train_y[:12],
+            memory=MemoryTiming(read_latency=40, stall=0.2), progress=False,
+        )  # fmt: skip
+        print(f"{numbers}: {found}", flush=True)
+        same &= found.difference is None
+    return same
+
+
 def main(arguments=None):
     """Run the command line. Returns the exit status."""
     known = cases()
@@ -255,13 +278,22 @@ def main(arguments=None):
     parser.add_argument("--simulate", action="store_true", help="run the RTL, too")
     parser.add_argument("--batch", type=int, metavar="N", help="mini-batch to simulate")
     parser.add_argument("--best", action="store_true", help="the best designs for boards instead")
+    parser.add_argument("--phases", action="store_true", help="take whole steps apart, too")
+    parser.add_argument(
+        "--verify", metavar="SOURCE", help="compare 1X in RTL with the golden model instead, on these images"
+    )
     options = parser.parse_args(arguments)
+    if options.verify:
+        return int(not verify(options.verify))
     if options.best:
         show_best(known, options.nets)
         return 0
     found, rates = [], []
     for name in options.nets:
         case = known[name]
+        if options.phases:
+            layers = tuple(layer.name for layer in lower(case.network, LANES).layers)
+            case = replace(case, layers=case.layers or layers)
         batch = (options.batch or case.simulated) if options.simulate and case.simulated else 0
         total = Figures()
         for phase, layer, figures in measure(case, batch):
