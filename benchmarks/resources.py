@@ -21,8 +21,9 @@ from nets import NETS, convolutional
 import streamtrain as st
 from streamtrain.build.synth import synthesise, yosys_version
 from streamtrain.description import default_network, load_description
-from streamtrain.design import LOSS_DSP, Design
+from streamtrain.design import Design
 from streamtrain.pipeline.generate import generate_verilog
+from streamtrain.pipeline.resources import loss_dsp
 
 TOP = "streamtrain"
 
@@ -71,7 +72,7 @@ def measure(name, design):
         "board": design.board,
         "yosys": yosys_version(),
         "multipliers": design.multipliers,
-        "loss_dsp": LOSS_DSP,
+        "loss_dsp": loss_dsp(design.plan),
         "dsp": used.dsp,
         "dsp_as_announced": used.dsp == design.dsp,
         "bram36": used.bram36,
