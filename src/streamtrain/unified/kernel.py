@@ -87,7 +87,7 @@ class KernelPlan(Record):
         if depths is not None and len(depths) != len(Depths._fields):
             raise ValueError(f"depths must be {', '.join(Depths._fields)}, not {depths!r}")
         object.__setattr__(self, "depths", Depths(*depths) if depths else self.compiler.depths)
-        self.compiler.step()  # which refuses layers that do not fit
+        self.compiler.variant(1).step()  # which refuses layers that do not fit
 
     def _check_sizes(self):
         lanes, width = self.array.lanes, self.arithmetic.operand.width
