@@ -3,7 +3,7 @@
 import pytest
 
 import streamtrain as st
-from streamtrain.numeric import Fixed, FixedArithmetic
+from streamtrain.numeric import Fixed, FixedArithmetic, arithmetic
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import Compiler
 from streamtrain.unified.loader import Target
@@ -73,3 +73,17 @@ def test_programs_have_all_records_and_can_end(weights):
                 emptied[name] += bool(fields.get(done, 0))
     assert writes == program.writes
     assert filled == emptied
+
+
+def test_sums_of_a_batch_norm_begin_with_the_first_image_only():
+    """Images whose tiles do not lie side by side are stored one by one."""
+    net = st.Network(
+        (2, 4, 4), [st.Conv2d(12, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)]
+    )
+    depths = Depths(x=64, e=48, sums=64, weights=24, gradients=24, tiles=8)
+    numbers = arithmetic("bf16")
+    program = Compiler(lower(net, 4), numbers, 2, depths, data_bits=64).single("FP", "conv1")
+    stores = [fields for kind, fields in program.records if kind is Kind.STORE]
+    fresh = [store["sums"]["fresh"] for store in stores]
+    assert len(stores) > 2
+    assert len(stores) // 2 == sum(fresh)

@@ -175,13 +175,13 @@ class Forward(Phase):
             "routed": self.routed, "o_row": columns, "o_image": self.area(len(rows)),
         }  # fmt: skip
         region, routes, places = compiler.outputs[layer.name], compiler.routes[layer.name], {}
-        if compiler.plan.norm_of(layer):
-            first = rows.start * columns
-            places["sums"] = {
-                "wanted": 1, "tile": sub.start, "tiles": len(sub), "pixel": first % PARTIALS,
-                "fresh": images.start == 0 and first < PARTIALS,
-            }  # fmt: skip
+        first = rows.start * columns
         for some in region.spans(images, sub):
+            if compiler.plan.norm_of(layer):
+                places["sums"] = {
+                    "wanted": 1, "tile": sub.start, "tiles": len(sub), "pixel": first % PARTIALS,
+                    "fresh": some.start == 0 and first < PARTIALS,
+                }  # fmt: skip
             if self.routed:
                 part = routes.part(some, sub, pooled)
                 places |= {f"routes_{name}": part[name] for name in ("address", "beats", "stride")}
