@@ -78,7 +78,7 @@ def test_programs_have_all_records_and_can_end(weights):
 def test_sums_of_a_batch_norm_begin_with_the_first_image_only():
     """Images whose tiles do not lie side by side are stored one by one."""
     net = st.Network(
-        (2, 4, 4), [st.Conv2d(12, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)]
+        (2, 2, 2), [st.Conv2d(12, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)]
     )
     depths = Depths(x=64, e=48, sums=64, weights=24, gradients=24, tiles=8)
     numbers = arithmetic("bf16")
