@@ -313,25 +313,34 @@ class Compiler:
         """The :class:`Program` of one phase of a layer: to find out how long it takes."""
         return self._program([(phase, name)])
 
+    def tilings(self):
+        """How each phase of a training step is cut into tiles: all that its program depends on the buffers in."""
+        found = {}
+        for phase, name in self.phases:
+            work = self._phase(phase, name, training=True)
+            found[phase, name] = (self._update_tiling if phase == "WU" else self._tiling)(work)
+        return found
+
+    def _phase(self, phase, name, training):
+        layer = next(layer for layer in self.plan.layers if layer.name == name)
+        if phase == "FP" and not layer.norm:
+            return Forward(self, layer, scored=training and layer is self.plan.layers[-1])
+        plain, normalizing = {
+            "FP": (Forward, NormForward), "BP": (Backward, NormBackward), "WU": (Update, NormUpdate),
+        }[phase]  # fmt: skip
+        return (normalizing if layer.norm else plain)(self, layer)
+
     def _program(self, phases, training=True):
         program = self._begin()
-        layers = {layer.name: layer for layer in self.plan.layers}
         for phase, name in phases:
             program.owner = phase, name
-            layer = layers[name]
-            if phase == "FP" and layer.norm:
+            work = self._phase(phase, name, training)
+            layer = work.layer
+            if layer.norm and phase == "FP":
                 self._channels(program, layer, "train" if training else "evaluate")
-                self._sums(program, NormForward(self, layer))
-            elif phase == "FP":
-                last = layer is self.plan.layers[-1]
-                self._sums(program, Forward(self, layer, scored=training and last))
-            elif phase == "BP":
-                self._sums(program, (NormBackward if layer.norm else Backward)(self, layer))
-            elif layer.norm:
-                self._update(program, layer, NormUpdate(self, layer))
+            (self._update if phase == "WU" else self._sums)(program, work)
+            if layer.norm and phase == "WU":
                 self._channels(program, layer, "back")
-            else:
-                self._update(program, layer, Update(self, layer))
         return program.end()
 
     def _channels(self, program, layer, name):
@@ -517,8 +526,9 @@ class Compiler:
 
     # -- WU ----------------------------------------------------------------------------------------
 
-    def _update(self, program, layer, phase):
+    def _update(self, program, phase):
         """All tiles of WU of a layer, and the update of its weights."""
+        layer = phase.layer
         outs, ins, rows, images = self._update_tiling(phase)
         for out in ranges(layer.tiles[0], outs):
             for part in phase.parts(out, ins):

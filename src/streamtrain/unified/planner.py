@@ -67,11 +67,15 @@ def halvings(plan, arithmetic, images, bram36, *, data_bits, memory=None):
     groups = plan.lanes // whole.fold.group if whole.fold else 1
     least = least_depths(plan, arithmetic, data_bits=data_bits)
 
+    known = {}  # cycles of programs, which are the same with many depths
+
     def cycles(depths):
         def step(count):
-            return timing.cycles(
-                Compiler(plan, arithmetic, count, depths, data_bits=data_bits).step()
-            ).total
+            compiler = Compiler(plan, arithmetic, count, depths, data_bits=data_bits)
+            which = count, *compiler.tilings().values()
+            if which not in known:
+                known[which] = timing.cycles(compiler.step()).total
+            return known[which]
 
         few, several = (step(min(images, count)) for count in (_FEW, _SEVERAL))
         return few + max(0, images - _FEW) * (several - few) / (_SEVERAL - _FEW)
