@@ -141,6 +141,18 @@ def test_steps_with_batch_norms(numbers, depths):
     train_both(normalized(), numbers, depths)
 
 
+def test_steps_with_sums_of_images_that_are_stored_one_by_one():
+    """Of several tiles of channels at once, those of an image do not lie beside the next one's."""
+    net = st.Network(
+        (2, 2, 2), [st.Conv2d(12, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)]
+    )
+    numbers, depths = arithmetic("bf16"), Depths(x=64, e=48, sums=64, weights=24, gradients=24, tiles=8)
+    program = KernelPlan(lower(net, LANES), numbers, IMAGES, depths).compiler.single("FP", "conv1")
+    fresh = [f["sums"]["fresh"] for k, f in program.records if k is Kind.STORE]
+    assert sum(fresh) < len(fresh), "all images are stored at once"
+    train_both(net, numbers, depths)
+
+
 @pytest.mark.parametrize(
     ("small", "culprit"),
     [
