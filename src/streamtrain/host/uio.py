@@ -204,7 +204,7 @@ def uio_overlay(
         Memory for samples and results; of the unified core, what
         :func:`~streamtrain.host.shared_memory.shared_bytes` says.
     region : :class:`str`
-        Path of the FPGA's node.
+        Path of the FPGA's node; its ``ranges`` are in the device trees that come with Linux.
     address_cells : :class:`int`
         1 for Zynq-7000, 2 for Zynq UltraScale+.
     interrupt : :class:`int`, optional
@@ -249,7 +249,6 @@ def uio_overlay(
         __overlay__ {{
             #address-cells = <{address_cells}>;
             #size-cells = <{address_cells}>;
-            ranges;
             firmware-name = "{firmware}";
 {node(name, control_address, control_bytes, raised)}{dma}
             {name}-buffer {{
