@@ -8,7 +8,7 @@
 LUTs' weights are fitted to the designs of one set, :data:`CALIBRATION`; those of the other,
 :data:`VALIDATION`, share neither net nor foldings with them, and are what the errors are stated for. The
 first run takes an hour or more on one core; results are kept in the cache, so that the next one takes a
-minute. ``--fit`` prints the weights that fit best, for :data:`streamtrain.pipeline.resources.LUT_WEIGHTS`.
+minute. ``--fit`` prints the weights that fit best, for :data:`streamtrain.pipeline.tally.LUT_WEIGHTS`.
 
 ``cycles`` simulates the designs of ``cycle_designs.py`` at batch 1 and 16, and compares cycles of a step. The
 first run compiles a model of each, which takes an hour or more on two cores; it can be interrupted.
@@ -32,7 +32,8 @@ from streamtrain.build.synth import synthesise, yosys_version
 from streamtrain.explore.evidence import TOTAL, confirm
 from streamtrain.pipeline.generate import generate_verilog
 from streamtrain.pipeline.plan import lower
-from streamtrain.pipeline.resources import LUT_WEIGHTS, estimate_resources, lut_counts
+from streamtrain.pipeline.resources import estimate_resources, lut_counts
+from streamtrain.pipeline.tally import LUT_WEIGHTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "estimates.md"
 TOP = "streamtrain"

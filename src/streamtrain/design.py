@@ -176,7 +176,7 @@ class Design(Record):
         return estimate_cycles(self.plan, batch)
 
     def resources(self):
-        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate`."""
+        """What it takes of the board: a :class:`~streamtrain.usage.ResourceEstimate`."""
         return estimate_resources(self.plan, load_board(self.board).device)
 
     def savings(self, batch=1):
@@ -338,7 +338,7 @@ class UnifiedDesign(Record):
         return estimate_kernel(self.plan, batch)
 
     def resources(self):
-        """What it takes of the board: a :class:`~streamtrain.pipeline.resources.ResourceEstimate` of its parts."""
+        """What it takes of the board: a :class:`~streamtrain.usage.ResourceEstimate` of its parts."""
         return estimate_kernel_resources(self.plan, load_board(self.board).device)
 
     def golden(self):

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import estimates
 import pytest
 
-from streamtrain.pipeline.resources import LUT_WEIGHTS, estimate_resources, lut_counts
+from streamtrain.pipeline.resources import estimate_resources, lut_counts
+from streamtrain.pipeline.tally import LUT_WEIGHTS
 
 SMALL = [sample for sample in estimates.VALIDATION if 2 <= sample.plan().multipliers <= 12][:4]
 

@@ -22,16 +22,14 @@ from streamtrain.pipeline.generate import generate_verilog, verilog_of
 from streamtrain.pipeline.numbers import Numbers
 from streamtrain.pipeline.plan import lower
 from streamtrain.pipeline.resources import (
-    LUT_WEIGHTS,
-    MemoryUsage,
-    ResourceEstimate,
-    Usage,
     estimate_resources,
     link_usage,
     lut_counts,
     shell_usage,
     stage_usage,
 )
+from streamtrain.pipeline.tally import LUT_WEIGHTS
+from streamtrain.usage import MemoryUsage, ResourceEstimate, Usage
 
 DEEP = Network(
     (3, 32, 32),

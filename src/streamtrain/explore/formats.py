@@ -14,8 +14,9 @@ from streamtrain.host.progress import ProgressBar
 from streamtrain.network import Network
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
-from streamtrain.pipeline.resources import Usage, estimate_resources
+from streamtrain.pipeline.resources import estimate_resources
 from streamtrain.tables import html_table, text_table
+from streamtrain.usage import Usage
 
 __all__ = ["FormatStudy", "Trial", "candidates", "study_formats"]
 
@@ -56,7 +57,7 @@ class Trial:
         be trained with.
     saturated : :class:`dict`, optional
         Numbers that were saturated, by site: ``"output"``, ``"errors"``, ``"weights"``.
-    usage : :class:`~streamtrain.pipeline.resources.Usage`, optional
+    usage : :class:`~streamtrain.usage.Usage`, optional
         What the design takes, estimated.
     share : :class:`float`, optional
         Part of the board that it takes, 1 for all of it: the mean for DSP slices, block RAMs and

@@ -2,15 +2,15 @@
 
 Multipliers and memories are known exactly: :func:`multiplier_dsp` and :func:`loss_dsp`, and for each memory
 what :mod:`streamtrain.pipeline.memories` says. Flip-flops are counted from the registers that the
-gateware declares. LUTs are counted by what they are for, and weighed with :data:`LUT_WEIGHTS`, which are
-fitted to synthesised designs.
+gateware declares. LUTs are counted by what they are for, and weighed with
+:data:`~streamtrain.pipeline.tally.LUT_WEIGHTS`, which are fitted to synthesised designs.
 
 A design is the sum of parts, so that a search can put it together from what it has already seen:
 :func:`stage_usage` depends on the folding of one stage, :func:`link_usage` on those of two neighbours,
 :func:`shell_usage` on none.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import gcd
 
@@ -22,7 +22,6 @@ from streamtrain.network import CrossEntropy, SquaredHinge
 from streamtrain.numeric import Round
 from streamtrain.pipeline.array import MultiplierArray, operand_widths, shifts_products
 from streamtrain.pipeline.layouts import scan_width, stored_width, update_fields
-from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.numbers import DSP_WIDTHS, dsp_slices
 from streamtrain.pipeline.optimizer import (
     CLIP_BITS,
@@ -34,17 +33,11 @@ from streamtrain.pipeline.optimizer import (
 from streamtrain.pipeline.plan import ACCUMULATOR_WIDTH, RATE_UNIT, Plan, ceil_log2
 from streamtrain.pipeline.squares import square_sum_width
 from streamtrain.pipeline.stage import error_windows, input_windows
-from streamtrain.records import Record
-from streamtrain.stream import DISTRIBUTED_DEPTH, memory_style
-from streamtrain.tables import html_table, text_table
+from streamtrain.pipeline.tally import LUT_WEIGHTS, Tally, choice, place_bits, shifter, stepping
+from streamtrain.stream import DISTRIBUTED_DEPTH
+from streamtrain.usage import LayerUsage, MemoryUsage, ResourceEstimate, Usage, device_resources
 
 __all__ = [
-    "LUT_WEIGHTS",
-    "LayerUsage",
-    "MemoryUsage",
-    "ResourceEstimate",
-    "Usage",
-    "device_resources",
     "estimate_resources",
     "link_usage",
     "loss_dsp",
@@ -54,25 +47,6 @@ __all__ = [
     "stage_usage",
 ]
 
-# Made by `python benchmarks/estimates.py resources --fit`.
-LUT_WEIGHTS = {
-    "control": 0.907,  # sequencers
-    "count": 0.969,  # counters
-    "address": 1.010,  # addresses of pixels
-    "operand": 0.969,  # choice of the multipliers' operands
-    "shift": 0.895,  # the learning rate's shift
-    "tree": 0.996,  # sums of products
-    "sum": 1.030,  # sums over time, and their rounding
-    "update": 1.035,  # weights that change
-    "turn": 0.988,  # windows, turned into place
-    "link": 1.013,  # what is between stages
-    "loss": 1.127,  # the loss
-}
-"""LUTs that Yosys takes for each one that is counted here, by what it is for."""
-
-RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
-"""Names of the resources, in fields and for people."""
-
 _REST = "loss and control"
 _LEAST_PRODUCT = 9  # bits of a product for which Yosys takes a DSP slice
 
@@ -80,248 +54,9 @@ _LEAST_PRODUCT = 9  # bits of a product for which Yosys takes a DSP slice
 _ADDING = (Round.NEAREST_EVEN, Round.STOCHASTIC)
 
 # What the gateware's components keep to themselves.
-_TERMS = 4  # that a tree adds before a register
 _RESULTS = 32  # that a stage's queues have room for
 _COMMANDS = 2
 _TABLE = 1024  # words of the loss's two tables
-
-# LUTs for each bit of a sum, by the number of terms.
-_SUM = {1: 0, 2: 1, 3: 2, 4: 2.8}
-# LUTs for each bit of a window's taps, by the kernel and whether rows are turned, not only columns.
-_TURN = {(3, False): 1, (3, True): 3, (5, False): 2, (5, True): 5.2}
-
-
-@dataclass(frozen=True)
-class Usage(Record):
-    """Resources of a 7-series part. Usages can be added.
-
-    Parameters
-    ----------
-    dsp : :class:`int`
-        DSP slices.
-    bram18 : :class:`int`
-        Halves of a block RAM, 18 Kbit each.
-    lut : :class:`float`
-        LUTs, those used as memory among them, before a placer puts two small ones into one.
-    ff : :class:`int`
-        Flip-flops.
-    """
-
-    dsp: int = 0
-    bram18: int = 0
-    lut: float = 0.0
-    ff: int = 0
-
-    @property
-    def bram36(self):
-        """Block RAMs of 36 Kbit; a half counts 0.5."""
-        return self.bram18 / 2
-
-    def __add__(self, other):
-        if not isinstance(other, Usage):
-            return NotImplemented
-        return Usage(
-            self.dsp + other.dsp,
-            self.bram18 + other.bram18,
-            self.lut + other.lut,
-            self.ff + other.ff,
-        )
-
-
-@dataclass(frozen=True)
-class MemoryUsage(Record):
-    """One memory of a design, or several alike.
-
-    Parameters
-    ----------
-    layer : :class:`str`
-        Name of the weighted layer that it belongs to.
-    name : :class:`str`
-        As in the Verilog, such as ``conv2.weights.words``.
-    width, depth : :class:`int`
-        Bits of a word; words.
-    copies : :class:`int`
-        Memories: a window's pixels are spread over as many as it has taps.
-    primitive : :class:`str`
-        What all copies are made of, such as ``RAMB36E1``; ``FF`` for registers.
-    cells : :class:`int`
-        Primitives of all copies; for ``FF``, their bits.
-    bram18, lut : :class:`int`
-        Halves of a block RAM, and LUTs used as memory, of all copies.
-    """
-
-    layer: str
-    name: str
-    width: int
-    depth: int
-    copies: int
-    primitive: str
-    cells: int
-    bram18: int
-    lut: int
-
-    @property
-    def bram36(self):
-        """Block RAMs of 36 Kbit; a half counts 0.5."""
-        return self.bram18 / 2
-
-
-@dataclass(frozen=True)
-class LayerUsage(Record):
-    """What one layer takes.
-
-    Parameters
-    ----------
-    layer : :class:`str`
-        Name of the weighted layer: what follows it up to the next one belongs to it. Last comes
-        ``"loss and control"``. Of the unified core, which is the same for all layers, a part.
-    folding : (Pm, Pn, Pk), optional
-    usage : :class:`Usage`
-    """
-
-    layer: str
-    folding: tuple | None
-    usage: Usage
-
-
-@dataclass(frozen=True)
-class ResourceEstimate(Record):
-    """What a plan takes of an FPGA, before synthesis.
-
-    Parameters
-    ----------
-    layers : tuple of :class:`LayerUsage`
-    memories : tuple of :class:`MemoryUsage`
-    device : :class:`str`, optional
-        What the design is for.
-    available : dict, optional
-        What the device has: ``dsp``, ``bram36``, ``lut`` and ``ff``, or some of them.
-    """
-
-    layers: tuple
-    memories: tuple
-    device: str | None = None
-    available: dict | None = None
-
-    @property
-    def total(self):
-        """The whole design's :class:`Usage`."""
-        return sum((layer.usage for layer in self.layers), Usage())
-
-    @property
-    def used(self):
-        """Part of each of the device's resources that is used, 1 for all of it. Empty without one."""
-        total, available = self.total, self.available or {}
-        return {
-            name: getattr(total, name) / available[name] for name in RESOURCES if name in available
-        }
-
-    @property
-    def binding(self):
-        """Name of the resource of which the largest part is used, and of the layer that takes most
-        of it; None without a device."""
-        if not self.used:
-            return None
-        resource = max(self.used, key=self.used.__getitem__)
-        return resource, self.most_of(resource)
-
-    def most_of(self, resource):
-        """Name of the layer that takes most of a resource (``"dsp"``, ``"bram36"``, ``"lut"``, ``"ff"``).
-
-        Raises :exc:`ValueError` for another name.
-        """
-        if resource not in RESOURCES:
-            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
-        return max(self.layers, key=lambda layer: getattr(layer.usage, resource)).layer
-
-    @property
-    def fits(self):
-        """Whether no more is used than the device has. True without one."""
-        return all(part <= 1 for part in self.used.values())
-
-    @property
-    def problem(self):
-        """Why it does not fit, in a sentence that names the layer to blame; None if it fits."""
-        if self.fits:
-            return None
-        resource, blamed = self.binding
-        has, name = self.available[resource], RESOURCES[resource]
-        tail = f"; {self.device or 'the device'} has {_number(has)}"
-        layer = next(layer for layer in self.layers if layer.layer == blamed)
-        if resource == "bram36":
-            group, needed = self._largest_memories(blamed)
-            if needed > has:
-                return f"{blamed}'s {group} alone need {_number(needed)} {name}{tail}"
-        needed = getattr(layer.usage, resource)
-        if needed > has:
-            return f"{blamed} alone needs {_number(needed)} {name}{tail}"
-        return (
-            f"The design needs {_number(getattr(self.total, resource))} {name}, "
-            f"{_number(needed)} of them for {blamed}{tail}"
-        )
-
-    def _largest_memories(self, layer):
-        """What the layer's largest memories hold, such as weights, and their block RAMs."""
-        held = {}
-        for memory in self.memories:
-            if memory.layer == layer:
-                part = memory.name.removeprefix(layer).lstrip("._").partition(".")[0]
-                held[part] = held.get(part, 0) + memory.bram36
-        group = max(held, key=held.__getitem__)
-        return group.replace("_", " "), held[group]
-
-    def table(self):
-        """Header and rows: what each layer takes, and all of them."""
-        rows = [
-            (own.layer, "x".join(map(str, own.folding or ())), *_figures(own.usage))
-            for own in self.layers
-        ]
-        rows.append(("total", "", *_figures(self.total)))
-        if self.available:
-            parts = (f"{self.used[name]:.0%}" if name in self.used else "" for name in RESOURCES)
-            rows.append((f"of {self.device or 'the device'}", "", *parts))
-        if not any(own.folding for own in self.layers):
-            return ("part", *RESOURCES.values()), [(row[0], *row[2:]) for row in rows]
-        return ("layer", "folding", *RESOURCES.values()), rows
-
-    def memory_table(self):
-        """Header and rows: each memory."""
-        rows = [
-            (
-                memory.name,
-                f"{memory.copies} x {memory.width} x {memory.depth}",
-                f"{memory.cells:,} {memory.primitive}",
-                memory.bram36,
-                memory.lut,
-            )
-            for memory in self.memories
-        ]
-        return ("memory", "copies x bits x words", "made of", "BRAM36", "LUT"), rows
-
-    def _summary(self):
-        if not self.used:
-            return ""
-        if self.problem:
-            return f"{self.problem}."
-        resource, layer = self.binding
-        return (
-            f"{self.used[resource]:.0%} of {self.device or 'the device'}'s {RESOURCES[resource]} are used, "
-            f"most of them by {layer}."
-        )
-
-    def __str__(self):
-        return "\n".join(filter(None, (text_table(*self.table()), self._summary())))
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
-
-
-def _number(count):
-    return f"{round(count, 1):,g}" if count < 1000 else f"{count:,.0f}"
-
-
-def _figures(usage):
-    return (usage.dsp, usage.bram36, round(usage.lut), usage.ff)
 
 
 def estimate_resources(plan, device=None):
@@ -359,19 +94,6 @@ def estimate_resources(plan, device=None):
     return ResourceEstimate(
         tuple(layers), tuple(memories), getattr(device, "name", None), available
     )
-
-
-def device_resources(device):
-    """What a device has, as :func:`estimate_resources` takes it: a dict; None without one."""
-    if device is None:
-        return None
-    available = dict(getattr(device, "resources", device))
-    for resource, count in available.items():
-        if resource not in RESOURCES:
-            raise ValueError(f"Resource must be one of {', '.join(RESOURCES)}, not {resource!r}")
-        if count < 1:
-            raise ValueError(f"Device must have at least 1 {RESOURCES[resource]}, not {count!r}")
-    return available
 
 
 def _row(layer, name, width, lanes, depth, copies, mapping):
@@ -447,154 +169,11 @@ def _parts(plan):
     return [*layers, (_REST, (_shell(plan),))]
 
 
-# -- Counting --------------------------------------------------------------------------------------
-
-
-class _Tally:
-    """Counts what components are made of.
-
-    Attributes
-    ----------
-    luts : dict
-        LUTs, by the keys of :data:`LUT_WEIGHTS`.
-    memories : list of (name, lane width, lanes, depth, copies, :class:`Mapping`)
-    dsp, bram18, lutram, ff : :class:`int`
-    """
-
-    def __init__(self):
-        self.luts = dict.fromkeys(LUT_WEIGHTS, 0)
-        self.memories = []
-        self.dsp = self.bram18 = self.lutram = self.ff = 0
-
-    def usage(self):
-        lut = self.lutram
-        for kind, count in self.luts.items():
-            lut += LUT_WEIGHTS[kind] * count
-        return Usage(self.dsp, self.bram18, lut, self.ff)
-
-    def memory(
-        self,
-        name,
-        width,
-        depth,
-        *,
-        lanes=1,
-        copies=1,
-        ports=None,
-        single_port=False,
-        held=True,
-        lutram_depth=DISTRIBUTED_DEPTH,
-    ):
-        """``copies`` memories of ``lanes`` times ``width`` bits; see :func:`map_memory`."""
-        block = not single_port and memory_style(depth, lutram_depth)["ram_style"] == "block"
-        mapping = map_memory(
-            width, depth, block=block, lanes=lanes, ports=ports, single_port=single_port, held=held
-        )
-        self.memories.append((name, width, lanes, depth, copies, mapping))
-        self.bram18 += copies * mapping.bram18
-        self.lutram += copies * mapping.lut
-        self.ff += copies * mapping.ff
-        self.luts["address"] += copies * lanes * width * _choice(mapping.ways)
-
-    def queue(self, name, width, depth, *, head=False, **options):
-        """A :class:`~streamtrain.stream.Queue`."""
-        if head and depth > options.get("lutram_depth", DISTRIBUTED_DEPTH):
-            self.ff += width + 1
-        elif head:  # in a register, in front of the others
-            self.ff += width
-            depth -= 1
-            if not depth:
-                self.ff += 1
-                return
-            self.luts["control"] += width + 6  # who goes where
-        self.memory(name, width, depth, held=False, **options)
-        level = ceil_log2(depth + 1)  # up and down are counters of their own
-        pointers = 2 * ceil_log2(depth) + level
-        self.ff += pointers + 2
-        self.luts["count"] += pointers + level + 1
-
-    def counters(self, bits):
-        """Registers that count."""
-        self.ff += bits
-        self.luts["count"] += bits
-
-    def random(self):
-        """An :class:`~streamtrain.numeric.Lfsr`."""
-        self.ff += STATE_BITS
-        self.luts["count"] += 73
-
-    def cursor(self, shape):
-        """A :class:`~streamtrain.stream.Cursor`."""
-        rows, cols = shape.places
-        bits = ceil_log2(rows) + ceil_log2(cols) + _bank_bits(shape)
-        bits += _stepping(shape.depth, shape.slot_stride)
-        if rows > 1:
-            bits += _stepping(shape.slot_stride, shape.row_stride)
-        if cols > 1:
-            bits += _stepping(shape.slot_stride, shape.col_stride)
-        self.counters(bits)
-        adders = (rows > 1) + (cols > 1)
-        self.ff += adders  # whether it is the last row, or column
-        self.luts["address"] += adders * (ceil_log2(shape.depth) + shape.kernel + 2)
-
-    def windows(self, name, width, shape):
-        """A :class:`~streamtrain.stream.WindowStore` for elements of ``width`` bits."""
-        rows, cols = shape.squares
-        banks = shape.bank_rows * shape.bank_cols
-        groups = shape.kernel**2 // shape.taps
-        self.memory(
-            f"{name}.bank",
-            width,
-            shape.depth,
-            lanes=shape.lanes,
-            copies=banks,
-            lutram_depth=shape.lutram_depth,
-        )
-        bits = ceil_log2(shape.slots + 1) + _stepping(shape.depth, shape.slot_stride)
-        bits += ceil_log2(shape.blocks) + 2 * ceil_log2(shape.square)
-        bits += ceil_log2(rows) + ceil_log2(cols) + _bank_bits(shape)
-        if rows > 1:
-            bits += _stepping(shape.slot_stride, shape.square * shape.row_stride)
-        if cols > 1:
-            bits += _stepping(shape.slot_stride, shape.square * shape.col_stride)
-        self.counters(bits)
-        word = shape.lanes * width
-        self.ff += 3 + 2 * (_place_bits(shape) + ceil_log2(groups)) + (banks + shape.taps) * word
-        adders = 2 * (shape.blocks > 1) + (rows > 1) + (cols > 1) + (groups > 1)
-        self.luts["address"] += adders * ceil_log2(shape.depth) + 3 * (banks - 1)
-        if banks > 1:
-            self.luts["turn"] += shape.taps * word * _TURN[shape.kernel, shape.bank_rows > 1]
-
-
-def _choice(ways):
-    """LUTs that choose one bit out of several."""
-    return -(-(ways - 1) // 3)
-
-
-def _shifter(width, shifts):
-    """LUTs of a shift to the left by 0 to ``shifts``: each chooses one of four."""
-    return (width + shifts) * -(-ceil_log2(shifts + 1) // 2)
-
-
-def _stepping(size, step):
-    """Bits of a counter below ``size`` that ever change, if it counts in steps of ``step``."""
-    return max(0, ceil_log2(size) - (step & -step).bit_length() + 1)
-
-
-def _bank_bits(shape):
-    return ceil_log2(shape.bank_rows) + ceil_log2(shape.bank_cols)
-
-
-def _place_bits(shape):
-    """Bits that say how a window is turned and masked."""
-    return _bank_bits(shape) + (2 * shape.kernel if shape.rows * shape.cols > 1 else 0)
-
-
 # -- A stage ---------------------------------------------------------------------------------------
 
 
 def _stage(plan, stage):
-    tally = _Tally()
+    tally = Tally()
     shifts = plan.rate_shifts
     x, dz = input_windows(plan, stage), error_windows(plan, stage)
     tally.windows(f"{stage.name}.inputs", stage.input.width, x)
@@ -627,22 +206,6 @@ def _before(plan, stage):
     raise ValueError(f"{stage.name} is no stage of the plan, whose stages are {names}")
 
 
-def _tree(tally, count, terms, width):
-    """``count`` trees of adders. Returns the width of their sums, and their registers in a row."""
-    levels = 0
-    while terms > 1:
-        groups, rest = divmod(terms, _TERMS)
-        own = [(_TERMS, groups)] * (groups > 0) + [(rest, 1)] * (rest > 0)
-        for size, number in own:
-            bits = count * number * (width + ceil_log2(size))
-            tally.luts["tree"] += bits * _SUM[size]
-            tally.ff += bits
-        width += ceil_log2(own[0][0])
-        terms = groups + (rest > 0)
-        levels += 1
-    return width, levels
-
-
 def multiplier_dsp(plan, stage):
     """DSP slices of one of a stage's multipliers, unless it is tiny: a wide one takes several."""
     wide, _ = operand_widths(stage, plan.rate_shifts, update_terms(plan, stage), plan.operand_bits)
@@ -672,15 +235,15 @@ def _array(tally, plan, stage, shifts, terms):
         product = wide + narrow
         total = max(product, stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels))
         tally.ff += 2 * ceil_log2(shifts + 1) + lanes * total
-        tally.luts["shift"] += lanes * _shifter(product, shifts)
+        tally.luts["shift"] += lanes * shifter(product, shifts)
         tally.luts["sum"] += lanes * total
     elif stage.trainable:
-        tally.luts["shift"] += pn * pk * _shifter(stage.input.width, shifts)
+        tally.luts["shift"] += pn * pk * shifter(stage.input.width, shifts)
     tally.luts["operand"] += lanes * (narrow * stage.trainable + wide * stage.back)
     operand = max(stage.input.width, stage.errors.width) if stage.back else stage.input.width
-    width, taps = _tree(tally, pm * pn, pk, stage.weights.width + operand)
-    _, forward = _tree(tally, pm, pn, width)
-    _, backward = _tree(tally, pn, pm, width) if stage.back else (width, 0)
+    width, taps = tally.tree(pm * pn, pk, stage.weights.width + operand)
+    _, forward = tally.tree(pm, pn, width)
+    _, backward = tally.tree(pn, pm, width) if stage.back else (width, 0)
     latency = MultiplierArray.PRODUCT_LATENCY + taps
     tally.ff += 3 + 2 * stage.trainable + latency + max(forward, backward)
     return latency + forward, latency + backward
@@ -797,7 +360,7 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     if back:
         tally.queue(f"{stage.name}.bp_tokens", token, plan.in_flight, head=True)
         tally.cursor(dz)
-        rows = _stepping(stage.words, n_blocks * groups) + _stepping(stage.words, groups)
+        rows = stepping(stage.words, n_blocks * groups) + stepping(stage.words, groups)
         tally.counters(rows)
     bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
     bits += (2 + learns) * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
@@ -819,7 +382,7 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
     windows = [x, dz] if stage.takes_errors else [x]
     reads = sum(
         ceil_log2(shape.depth)
-        + _place_bits(shape)
+        + place_bits(shape)
         + ceil_log2(shape.blocks)
         + ceil_log2(shape.kernel**2 // shape.taps)
         for shape in windows
@@ -833,7 +396,7 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
         if terms.count and plan.network.optimizer.clip is None:
             total = terms.sum_bits(total + stage.input.frac)
         tally.ff += 4 + pm * (2 * width + total)
-        tally.luts["shift"] += pm * _shifter(stage.errors.width, shifts)
+        tally.luts["shift"] += pm * shifter(stage.errors.width, shifts)
         tally.luts["sum"] += pm * total
     if terms.count:
         tally.ff += 30
@@ -869,7 +432,7 @@ def _results(tally, stage, name, lanes, shift, fmt, mode, extra):
 
 
 def _link(plan, before, after):
-    tally = _Tally()
+    tally = Tally()
     name, lanes, output, errors = before.name, before.folding[0], before.output, before.errors
     rows, cols = before.pooled
     blocks = before.blocks[0]
@@ -907,28 +470,28 @@ def _resize(tally, width, lanes_in, lanes_out):
     split, gather = lanes_in // common, lanes_out // common
     tally.counters(ceil_log2(split) + ceil_log2(gather))
     tally.ff += common * width * (gather - 1)
-    tally.luts["link"] += common * width * _choice(split)
+    tally.luts["link"] += common * width * choice(split)
 
 
 # -- The rest --------------------------------------------------------------------------------------
 
 
 def _shell(plan):
-    tally = _Tally()
+    tally = Tally()
     stages, classes = plan.stages, plan.network.classes
     op, label, mantissa = ceil_log2(max(Op) + 1), ceil_log2(classes), ceil_log2(RATE_UNIT + 1)
     sites = len(plan.random_sites)
-    shift, choice = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
+    shift, chosen = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
     shift += _values(plan) + bool(plan.network.optimizer.momentum)
-    tally.queue("commands", op + label + 1 + mantissa + shift + choice + len(stages), _COMMANDS, head=True)
+    tally.queue("commands", op + label + 1 + mantissa + shift + chosen + len(stages), _COMMANDS, head=True)
     for stage in stages:
         tally.queue(
             f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 2
         )
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages) + 1, head=True)
     stored = stored_width(plan)
-    tally.ff += 3 + choice + len(stages)
-    tally.luts["control"] += 20 + stored * _choice(len(stages)) + 4 * len(stages)
+    tally.ff += 3 + chosen + len(stages)
+    tally.luts["control"] += 20 + stored * choice(len(stages)) + 4 * len(stages)
     if sites:  # a RandomScan
         tally.counters(ceil_log2(STATE_BITS * sites + 1))
         tally.ff += 1

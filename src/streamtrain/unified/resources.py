@@ -16,13 +16,6 @@ from streamtrain.numeric import FloatArithmetic
 from streamtrain.numeric.floating import FP32
 from streamtrain.pipeline.memories import map_memory
 from streamtrain.pipeline.plan import ceil_log2
-from streamtrain.pipeline.resources import (
-    LayerUsage,
-    MemoryUsage,
-    ResourceEstimate,
-    Usage,
-    device_resources,
-)
 from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.unified.array import MultiplyAccumulateArray
 from streamtrain.unified.buffers import PLACES
@@ -30,6 +23,13 @@ from streamtrain.unified.channels import REGISTERS
 from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.outputs import ROOM
 from streamtrain.unified.program import RECORD_BITS
+from streamtrain.usage import (
+    LayerUsage,
+    MemoryUsage,
+    ResourceEstimate,
+    Usage,
+    device_resources,
+)
 
 __all__ = ["buffer_memory", "core_resources", "estimate_resources"]
 
@@ -48,7 +48,7 @@ def estimate_resources(plan, device=None):
 
     Returns
     -------
-    :class:`~streamtrain.pipeline.resources.ResourceEstimate`
+    :class:`~streamtrain.usage.ResourceEstimate`
         Of the core's parts, where a pipeline has layers.
 
     Raises
