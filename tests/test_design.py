@@ -62,6 +62,18 @@ def test_dsp_slices_are_those_of_the_device(options, each):
     assert most.dsp <= 156
 
 
+def test_networks_whose_memories_do_not_fit_are_refused():
+    """Before anything is generated, and with what there is to be done."""
+    layers = [st.Conv2d(32, 3), st.ReLU(), st.Flatten(), st.Linear(10)]
+    net = st.Network((3, 32, 32), layers)
+    fits = st.plan(net, "zcu102", multipliers=16)
+    alone = r"^linear1's weights alone need \d+ BRAM36; xc7z020 has 140; use core=\"unified\", which has DRAM"
+    with pytest.raises(ValueError, match=alone):
+        st.plan(net, "pynq_z1")
+    with pytest.raises(ValueError, match=r"xc7z010 has 60"):
+        st.Design(fits.plan, "xc7z010", 100)
+
+
 def test_design_travels_as_json():
     numbers = st.Numbers(master=st.Fixed(24, 21), round_errors=st.Round.STOCHASTIC)
     design = st.plan(

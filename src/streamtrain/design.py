@@ -126,7 +126,7 @@ class Design(Record):
     TypeError
         If an argument is of the wrong kind.
     ValueError
-        If the board is unknown, has too few DSP slices, or the clock is not positive.
+        If the board is unknown, has too few DSP slices or block RAMs, or the clock is not positive.
     """
 
     plan: Plan
@@ -143,6 +143,12 @@ class Design(Record):
             raise ValueError(
                 f"Design needs {self.dsp:,} DSP slices ({arrays} + {loss} for the loss), but {self.board} has "
                 f"{device.dsp:,} ({device.name})"
+            )
+        # Of LUTs and flip-flops, of which there is an estimate, only `resources` tells.
+        memories = replace(self.resources(), available={"bram36": device.bram36})
+        if memories.problem:
+            raise ValueError(
+                f'{memories.problem}; use core="unified", which has DRAM, a larger part, or a smaller network'
             )
 
     @property

@@ -1,5 +1,6 @@
 """What tiles of each phase of a layer read, compute and write: loads, commands and stores."""
 
+from itertools import product
 from typing import NamedTuple
 
 from streamtrain.golden.channels import ROWS, Register
@@ -245,18 +246,23 @@ class Backward(Phase):
     def commands(self, images, rows, held, sub, part):
         stride = self.layer.stride
         # In a tile with fewer rows or columns than the stride, some taps reach no pixel.
-        first_rows = range(rows.start, min(rows.start + stride, rows.stop))
-        first_cols = range(min(stride, self.layer.columns))
-        return [
-            self._reached(images, rows, held, sub, part, tile, unit, r, c)
-            for tile in sub
-            for unit in range(self.units)
-            for r in first_rows
-            for c in first_cols
+        reached = [
+            self._reached(images, rows, held, sub, part, r, c)
+            for r in range(rows.start, min(rows.start + stride, rows.stop))
+            for c in range(min(stride, self.layer.columns))
         ]
+        area = self.area(len(rows))
+        wide = 1 if self.layer.linear else area  # from one unit to the next
+        found = []
+        for number, unit in product(range(len(sub)), range(self.units)):
+            block = (sub.start + number - held.outs.start) * self.per_tile
+            block += unit * self.layer.kernel**2 * self.lanes
+            o = number * area + unit * wide
+            found += [own | {"block": own["block"] + block, "o": own["o"] + o} for own in reached]
+        return found
 
-    def _reached(self, images, rows, held, sub, part, tile, unit, first, c):
-        """Loops over the pixels (first, c), (first, c + stride) and so on of a tile of inputs."""
+    def _reached(self, images, rows, held, sub, part, first, c):
+        """Loops over the pixels (first, c), (first, c + stride) and so on of the first tile of inputs."""
         layer, lanes = self.layer, self.lanes
         stride, kernel, columns = layer.stride, layer.kernel, layer.out_columns
         errors = self._error_rows(rows)
@@ -267,9 +273,7 @@ class Backward(Phase):
         read, area = len(errors) * columns, self.area(len(rows))
         turned = stride * (len(across) - 1)
         group = len(held.outs) * self.per_tile  # rows of a tile of errors
-        block = (part.start - held.ins.start) * group + (tile - held.outs.start) * self.per_tile
-        block += (unit * kernel**2 + down[0] * kernel + across[0]) * lanes
-        wide = 1 if layer.linear else area  # from one unit to the next
+        block = (part.start - held.ins.start) * group + (down[0] * kernel + across[0]) * lanes
         return {
             "tiles": len(part), "taps_row": len(down), "taps_col": len(across),
             "images": len(images), "rows": count, "cols": cols,
@@ -281,7 +285,7 @@ class Backward(Phase):
             "row": row, "col": col, "block": block,
             "block_col": -stride * lanes, "block_row": (turned - stride * kernel) * lanes,
             "block_tile": group + (stride * kernel * (len(down) - 1) + turned) * lanes,
-            "o": (tile - sub.start) * area + unit * wide + (first - rows.start) * layer.columns + c,
+            "o": (first - rows.start) * layer.columns + c,
             "o_col": stride, "o_row": stride * layer.columns - stride * (cols - 1),
             "o_image": len(sub) * area - stride * layer.columns * (count - 1) - stride * (cols - 1),
             "transposed": 1,
