@@ -125,7 +125,8 @@ def test_history_is_of_new_samples(plan, device, samples):
     positions = [0, *range(1, 41, 2)]  # a sample's loss is its position
     assert history.losses.tolist() == positions
     assert history.cycles.tolist() == [107 + 100 * position for position in positions]
-    assert history.cycles_per_sample == pytest.approx(195)
+    # The second one, behind which nothing is drawn yet, came after a pause of the host.
+    assert history.cycles_per_sample == pytest.approx(200)
     assert history.correct.tolist() == (y == 1).tolist()
 
 

@@ -39,6 +39,15 @@ def test_one_sample_has_no_cycles_per_sample():
     assert history(1, cycles=np.array([7])).cycles_per_sample is None
 
 
+def test_mini_batches_after_a_pause_of_the_host_do_not_count():
+    """They find an empty pipeline, and how many there are depends on how busy the host is."""
+    cycles = np.array([100, 150, 201, 300, 350, 401])
+    paused = np.array([True, False, False, True, False, False])
+    assert history(6, cycles=cycles, paused=paused).cycles_per_sample == pytest.approx(50.5)
+    always = np.ones(6, bool)
+    assert history(6, cycles=cycles, paused=always).cycles_per_sample == pytest.approx(60.2)
+
+
 def test_results_show_themselves_in_a_notebook():
     assert "<td" in history(8)._repr_html_()
     assert "97.00%" in Evaluation(loss=0.1, accuracy=0.97, count=100)._repr_html_()

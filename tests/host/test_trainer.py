@@ -1,5 +1,6 @@
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -434,3 +435,20 @@ def test_rejects_what_cannot_be_frozen(trainer, device, samples, frozen, error, 
     with pytest.raises(error, match=message):
         trainer.fit(*samples, frozen=frozen)
     assert not device.runs
+
+
+def test_cycles_of_a_sample_do_not_depend_on_the_chunks(trainer, device, samples):
+    """A device that is idle for 12 cycles before each chunk, as a pipeline is that has run empty."""
+    x, y = samples
+    run, chunks = device.run, []
+
+    def run_after_a_pause(codes, commands):
+        results = run(codes, commands)
+        chunks.append(len(codes))
+        return replace(results, cycles=results.cycles + 12 * len(chunks))
+
+    device.run = run_after_a_pause
+    history = trainer.fit(x, y, epochs=3, batch_size=3)
+    assert len(chunks) > 1
+    assert history.cycles_per_sample == 100
+    assert history.cycles[-1] - history.cycles[0] > 100 * (len(history) - 1)

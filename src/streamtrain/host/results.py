@@ -11,10 +11,14 @@ __all__ = ["Done", "Evaluation", "History", "Step"]
 
 
 class Done:
-    """Losses, predictions and, where there is a clock, cycles of the samples that have been run."""
+    """Losses, predictions and, where there is a clock, cycles of the samples that have been run.
 
-    def __init__(self, losses, predicted, cycles):
+    ``paused`` are those of the first mini-batch after a pause of the host.
+    """
+
+    def __init__(self, losses, predicted, cycles, paused=None):
         self.losses, self.predicted, self.cycles = losses, predicted, cycles
+        self.paused = np.zeros(len(losses), bool) if paused is None else paused
 
     def __len__(self):
         return len(self.losses)
@@ -31,7 +35,7 @@ class Done:
     def until(self, end):
         """The first ``end`` samples."""
         cycles = None if self.cycles is None else self.cycles[:end]
-        return Done(self.losses[:end], self.predicted[:end], cycles)
+        return Done(self.losses[:end], self.predicted[:end], cycles, self.paused[:end])
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +107,8 @@ class History:
         Passes over the samples that were asked for.
     restored : :class:`int`
         Samples, of all, that had been trained with before a checkpoint; ``seconds`` are of the others.
+    paused : bool array, (samples,), optional
+        Whether the host paused before each sample's mini-batch, which then found an empty pipeline.
     """
 
     losses: np.ndarray
@@ -111,6 +117,7 @@ class History:
     cycles: np.ndarray | None = None
     epochs: int = 1
     restored: int = 0
+    paused: np.ndarray | None = None
 
     def __len__(self):
         return len(self.losses)
@@ -132,10 +139,16 @@ class History:
 
     @property
     def cycles_per_sample(self):
-        """Mean clock cycles from one sample's result to the next; None without a clock."""
+        """Mean clock cycles from one sample's result to the next; None without a clock.
+
+        Mini-batches before which the host paused are left out, unless there are no others.
+        """
         if self.cycles is None or len(self) < 2:
             return None
-        return float(self.cycles[-1] - self.cycles[0]) / (len(self) - 1)
+        gaps = np.diff(self.cycles)
+        if self.paused is not None and not self.paused[1:].all():
+            gaps = gaps[~self.paused[1:]]
+        return float(gaps.mean())
 
     def table(self):
         """Header and rows: samples, online loss and accuracy; a row per epoch, or per quarter of one."""

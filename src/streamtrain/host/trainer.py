@@ -184,6 +184,7 @@ class Trainer:
                 cycles=None if done.cycles is None else done.cycles[new],
                 epochs=epochs,
                 restored=len(done.losses[:before][new[:before]]) if rehearsal else before,
+                paused=_paused(done.paused, new),
             )
 
         def report(done):
@@ -559,6 +560,7 @@ class Trainer:
                 if keeper is not None:
                     chunk = keeper.shifted(chunk)
                 done.put(part, chunk)
+                done.paused[first : ends[any_]] = True
                 if keeper is not None and (keeper.due(end) or end == count or interrupt.pending):
                     keeper.keep(done.until(end))
                 if report is not None:
@@ -571,6 +573,12 @@ class Trainer:
                 size = min(4 * (end - first), int(_CHUNK_SECONDS / pace))
                 size = max(least, size // least * least)
         return done
+
+
+def _paused(paused, chosen):
+    """Whether there was a pause between each chosen sample and the chosen one before it."""
+    pauses = np.cumsum(paused)[chosen]
+    return np.diff(pauses, prepend=0) > 0
 
 
 def training_commands(
