@@ -236,8 +236,24 @@ def test_stop_and_start(design, images, tmp_path, counted):
     make(design, images, out, start="synthesise", stop="synthesise")
     assert counted == ["plan", "synthesise"]
     counted.clear()
+    make(design, images, out, stop="implement")  # goes on after the step that it stopped at
+    assert counted == ["plan", "implement"]
+    counted.clear()
+    make(design, images, out, start="plan", stop="generate")
+    assert counted == ["plan", "generate"]
+    counted.clear()
     make(design, images, out)
+    assert counted == ["plan", *STEPS[2:]]
+    counted.clear()
+    make(design, images, out)  # is complete, and so is made anew
     assert counted == list(STEPS)
+
+
+def test_a_build_cannot_stop_before_it_starts(design, images, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^Step 'package', to stop after, comes before 'synthesise', to start with$"
+    ):
+        make(design, images, tmp_path / "out", start="synthesise", stop="package")
 
 
 def tables(text):

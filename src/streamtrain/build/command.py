@@ -37,8 +37,8 @@ model brings its weights. --check says what of a model is not supported, and wha
 exit status: 0 done, 1 a step failed (its log is OUT.failed.log) or --check refused, 2 bad input,
 130 interrupted
 
-A build that failed or was interrupted goes on after its last finished step when the same command is given
-again.
+A build that failed, was interrupted or was stopped by --stop goes on after its last finished step when the same
+command is given again. A complete one is made anew.
 """
 
 
@@ -102,7 +102,7 @@ def _parser():
     )
     parser.add_argument(
         "--core",
-        help="streaming (the default), or unified: one array for all layers, with DRAM behind it",
+        help="streaming (the default); unified: one array for all layers, with DRAM behind it; or auto: the faster one",
     )
     parser.add_argument(
         "--batch", type=int, metavar="N", help="samples of a mini-batch, at most (default: 1)"

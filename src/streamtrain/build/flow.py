@@ -100,7 +100,7 @@ def build(
     *report*. ``out`` appears when all of them have succeeded, or all up to ``stop``.
 
     A build that fails or is interrupted keeps what its finished steps made in ``OUT.partial``, and the
-    same build goes on from there.
+    same build goes on from there; so it does after ``stop``.
 
     Parameters
     ----------
@@ -170,6 +170,8 @@ def build_planned(
     for what, name in (("start", start), ("stop", stop)):
         if name is not None and name not in asked:
             raise ValueError(f"{what} must be one of {', '.join(asked)}, not {name!r}")
+    if start and stop and asked.index(stop) < asked.index(start):
+        raise ValueError(f"Step {stop!r}, to stop after, comes before {start!r}, to start with")
     out = Path(out).resolve()
     console = Console(stderr=True, quiet=not progress, highlight=False)
     with output_folder(out) as folder:

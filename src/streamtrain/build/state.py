@@ -40,7 +40,7 @@ class BuildState:
         return folder
 
     def begin(self, start=None):
-        """Take up what an interrupted build has done; with ``start``, or what the build at ``out`` has.
+        """Take up what a build has done that was interrupted or stopped; with ``start``, or that is complete.
 
         Steps from ``start`` on are to be done anew.
 
@@ -48,8 +48,12 @@ class BuildState:
         """
         if not self._load(self.folder):
             self._empty()
-            if start is not None and self.steps.index(start) and self._load(self.out):
+            there = self._load(self.out)
+            stopped = self.finished != list(self.steps)
+            if there and (stopped if start is None else self.steps.index(start)):
                 shutil.copytree(self.out, self.folder, dirs_exist_ok=True)
+            else:
+                self.finished, self.summary, self.seconds = [], {}, {}
         if start is None:
             return
         before = self.steps[: self.steps.index(start)]
