@@ -62,6 +62,12 @@ def test_dsp_slices_are_those_of_the_device(options, each):
     assert most.dsp <= 156
 
 
+def test_formats_of_the_other_core_are_refused():
+    message = r"^Numbers of the streaming core are an st.Numbers, not 'bf16'; names such as 'bf16' are for core=\"unified\""
+    with pytest.raises(ValueError, match=message):
+        st.plan(NET, numbers="bf16")
+
+
 def test_networks_whose_memories_do_not_fit_are_refused():
     """Before anything is generated, and with what there is to be done."""
     layers = [st.Conv2d(32, 3), st.ReLU(), st.Flatten(), st.Linear(10)]

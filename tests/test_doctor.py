@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from streamtrain import doctor
 from streamtrain.doctor import TOOLS, Tool, examine, main
 
@@ -33,16 +35,23 @@ def test_what_is_missing_says_how_to_get_it(capsys, monkeypatch):
         Tool("no-such-program", "implement", "ask your administrator", program=True),
     )
     monkeypatch.setattr(doctor, "TOOLS", tools)
-    assert main() == 1
+    assert main([]) == 1
     out = capsys.readouterr().out
     assert "no-such-package  not there  verify, train  pip install no-such-package" in out
     assert "ask your administrator" in out
     assert out.endswith("Without no-such-package no design can be simulated.\n")
     monkeypatch.setattr(doctor, "TOOLS", tools[::2])  # what only one step needs may be missing
-    assert main() == 0
+    assert main([]) == 0
 
 
 def test_module_runs():
     done = subprocess.run([sys.executable, "-m", "streamtrain.doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "unlocks" in done.stdout
+
+
+def test_what_it_does_not_know_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--fix"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --fix" in capsys.readouterr().err

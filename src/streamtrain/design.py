@@ -510,6 +510,11 @@ def plan(
     _refuse(unified | {"lanes": lanes}, core, ("numbers", "max_batch", *streaming))
     if multipliers is not None and foldings is not None:
         raise ValueError("Give multipliers or foldings, not both")
+    if numbers is not None and not isinstance(numbers, Numbers):
+        raise ValueError(
+            f"Numbers of the streaming core are an st.Numbers, not {numbers!r}; names such as 'bf16' are for "
+            f'core="unified" (--core unified)'
+        )
     in_flight = 2 if in_flight is None else in_flight
 
     def lowered(foldings):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from shutil import which
@@ -90,8 +91,12 @@ def examine():
     return [(tool, tool.found()) for tool in TOOLS]
 
 
-def main():
+def main(arguments=None):
     """Print which tools are there. Returns 0, or 1 if a build cannot even be verified."""
+    ArgumentParser(
+        prog="python -m streamtrain.doctor",
+        description="Say which tools are there, what each unlocks, and how to get those that are not.",
+    ).parse_args(arguments)
     found = examine()
     rows = [
         (tool.name, there or "not there", tool.unlocks, "" if there else tool.install)

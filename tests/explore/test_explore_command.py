@@ -25,7 +25,7 @@ def searched(monkeypatch):
 
     def explore(network, board, **arguments):
         calls.append((network, board, arguments))
-        found = make_front(network, board=board, batch=arguments["batch"])
+        found = make_front(network, board=board, batch=arguments.get("batch", 1))
         return found.within(**arguments["constraints"])
 
     monkeypatch.setattr(command, "explore", explore)
@@ -93,6 +93,15 @@ def test_options_reach_the_search(capsys, searched, net):
         "progress": False,
     }  # fmt: skip
     assert "a description may print" in error
+
+
+def test_the_faster_core_may_have_mini_batches(capsys, searched, net):
+    """Those of the streaming core are not searched exactly; what it can do at batch 1 is compared."""
+    status, _, error = run(capsys, net, "--core=auto", "--batch=16", "--quiet")
+    assert status == 0, error
+    ((_, _, arguments),) = searched
+    assert arguments["max_batch"] == 16
+    assert "batch" not in arguments
 
 
 def test_files_are_written(capsys, searched, net, tmp_path):

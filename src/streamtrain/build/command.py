@@ -191,8 +191,8 @@ def _build(options):
     planned = [option for option, name in _PLANNED.items() if name in given and name != "board"]
     if planned and searches:
         raise ValueError(
-            f"--{planned[0]} plans one design, and {searches[0]} searches many, of the streaming core: leave out "
-            f"one of them"
+            f"--{planned[0]} plans one design, and {searches[0]} searches many, of the streaming core at batch 1: "
+            f"leave out one of them. Designs of the unified core: python -m streamtrain.explore --core unified"
         )
     search = None
     if searches:

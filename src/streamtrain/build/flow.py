@@ -44,7 +44,7 @@ class BuildResult:
         if "simulated" in s["cycles_per_step"]:
             cycles, rate = s["cycles_per_step"]["simulated"], s["samples_per_second"]
             rows += [
-                ("cycles per step", f"{cycles:,.0f}", "simulated"),
+                ("cycles per sample", f"{cycles:,.0f}", "simulated"),
                 ("utilisation", f"{s['utilisation']:.1%}", "simulated"),
                 ("samples per second", f"{rate:,.0f}", "simulated cycles at the clock"),
             ]

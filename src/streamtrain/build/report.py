@@ -261,7 +261,7 @@ def _resources(s):
 def _search(s):
     search, used = s["search"], s["resources"]["synthesised"]
     chosen = search["chosen"]
-    found = [("cycles per step", chosen["cycles"], s["cycles_per_step"]["simulated"])]
+    found = [("cycles per sample", chosen["cycles"], s["cycles_per_step"]["simulated"])]
     found += [(name, chosen[key], used[key]) for key, name in RESOURCES.items()]
     rows = [
         f"<td>{name}</td>{_number(estimated, ',.4g' if estimated < 1000 else ',.0f')}"

@@ -115,7 +115,7 @@ def _parser():
         type=int,
         default=1,
         metavar="B",
-        help="samples between two updates (default: %(default)s)",
+        help="samples between two updates; with --core auto, at most (default: %(default)s)",
     )
     parser.add_argument(
         "--search",
@@ -167,7 +167,7 @@ def _search(options):
         numbers=_formats(options.numbers) if options.numbers else None,
         objectives=tuple(options.objective.split(",")),
         constraints=given_limits(options),
-        batch=options.batch,
+        **({"max_batch": options.batch} if options.core == "auto" else {"batch": options.batch}),
         search=options.search,
         evidence=options.evidence,
         progress=not options.quiet,

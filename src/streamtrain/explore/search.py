@@ -138,7 +138,7 @@ def explore(
     if search == "exact" and batch > 1 and core != "unified":
         raise ValueError(
             f'The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the '
-            f'arrays, which no bound describes. Take search="nsga2", or batch=1'
+            f'arrays, which no bound describes. Take search="nsga2" (--search nsga2), or batch=1'
         )
     if evidence is not None and evidence not in EVIDENCE:
         raise ValueError(f"Evidence must be one of {', '.join(EVIDENCE)}, not {evidence!r}")
@@ -172,7 +172,8 @@ def explore(
     def streaming():
         own = [one for one in numbers if one is None or isinstance(one, Numbers)]
         if not own:
-            raise ValueError(_NO_FORMAT.format(core="streaming", kind="Numbers", numbers=numbers))
+            hint = "; names such as 'bf16' are for core=\"unified\" (--core unified)"
+            raise ValueError(_NO_FORMAT.format(core="streaming", kind="st.Numbers", numbers=numbers) + hint)
         variants = _variants(network, target, own, clocks, in_flight, lutram_depth, max_batch or batch)
         return _streaming_front(
             variants=variants, batch=batch, search=search, evaluations=evaluations, seed=seed, **searched

@@ -647,4 +647,4 @@ def _unified(takes):
     """What to do about a layer that the unified core takes, as an error says it."""
     if not takes:
         return ""
-    return ". The unified core takes it: plan it with streamtrain.unified.plan.lower(network)"
+    return '. The unified core takes it: st.plan(..., core="unified"), or --core unified'

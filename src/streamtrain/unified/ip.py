@@ -33,7 +33,7 @@ def unified_registers(configuration=""):
     kinds = tuple(Value(kind.name, kind.value, doc) for kind, doc in _FAULTS.items())
     return RegisterMap(
         "streamtrain_unified",
-        "Runs programs that train a network, one mini-batch at a time.",
+        "Runs programs that train a network, one mini-batch at a time",
         (
             Register("CONTROL", 0x00, "What to do.", (
                 Field("start", 0, 1, "Run the program at PROGRAM.", "pulse"),
@@ -44,10 +44,10 @@ def unified_registers(configuration=""):
                 Field("write", 4, 1, "It was a write.", "ro"),
             )),
             Register("PROGRAM", 0x08, "Where the program is.", (
-                Field("address", 0, 32, "In bytes."),
+                Field("address", 0, 32, "In bytes, a multiple of those of a word of DRAM. `st.connect` makes programs."),
             )),
             Register("RATE", 0x0C, "What gradients are multiplied with.", (
-                Field("code", 0, 32, "Minus the learning rate over the mini-batch, as a code."),
+                Field("code", 0, 32, "Minus the learning rate over the mini-batch, as the core's numbers have it."),
             )),
             Register("CYCLES", 0x10, "How long the program has run, or ran.", (
                 Field("count", 0, 32, "Clock cycles.", "ro"),
