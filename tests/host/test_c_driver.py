@@ -1,6 +1,7 @@
 """The C driver, compiled, in front of the compiled hardware."""
 
 import ctypes
+import re
 import subprocess
 from ctypes import (
     CFUNCTYPE,
@@ -26,7 +27,7 @@ import streamtrain as st
 import streamtrain.host
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.exports import c_header
-from streamtrain.host.c_driver import write_c_driver, write_c_weights
+from streamtrain.host.c_driver import write_c_driver, write_c_guide, write_c_weights
 from streamtrain.host.packing import stage_words
 from streamtrain.numeric import Round
 from streamtrain.simulate import SimulatedBus
@@ -414,6 +415,39 @@ def test_the_pages_program_compiles(tmp_path):
         ["gcc", *WARNINGS, f"-I{tmp_path}", tmp_path / "main.c", tmp_path / "streamtrain.c", "-lm", "-o", tmp_path / "main"],
         check=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_the_guide_lays_out_what_the_trainer_takes(tmp_path, size):
+    """Each byte of a packed sample and of a result is where the guide says."""
+    fmt = PacketFormat(DESIGN.plan, size)
+    write_c_guide(tmp_path, fmt)
+    text = (tmp_path / "README.md").read_text()
+    parts = [
+        {what.split()[0]: slice(int(first), int(end) + 1) for first, end, what in rows}
+        for rows in (
+            re.findall(r"^\| (\d+) to (\d+) \| ([^|]*) \|$", section, re.MULTILINE)
+            for section in text.split("## ")[1:3]
+        )
+    ]
+    sample, result = parts
+    x = np.arange(2 * NET.macs["conv1"])[: 2 * np.prod(NET.input_shape)].reshape(2, *NET.input_shape)
+    packed = fmt.pack(x, [1, 2])
+    assert f"A sample: {packed.shape[1]} bytes" in text
+    assert packed[:, sample["label,"]].copy().view(f"<u{fmt.label_bits // 8}").ravel().tolist() == [1, 2]
+    (pixels,) = (sample[name] for name in sample if "x" in name)
+    codes = packed[:, pixels].copy().view(f"<i{fmt.pixel_bytes}")
+    np.testing.assert_array_equal(codes, np.moveaxis(x, 1, -1).reshape(2, -1))
+    answer = np.zeros((1, fmt.result_bytes), np.uint8)
+    answer[0, result["loss,"].start] = 7
+    answer[0, result["predicted"].start] = 2
+    answer[0, result[str(NET.classes)].start] = 5
+    results, _ = fmt.unpack(answer)
+    assert (results.loss[0], results.predicted[0], results.scores[0, 0]) == (7, 2, 5)
+    weights = DESIGN.plan.encode_weights(NET.initial_weights())
+    for number, stage in enumerate(DESIGN.plan.stages):
+        count = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias")).size
+        assert re.search(rf"^\| {number} \| {stage.name} \| .* \| {count:,} \| ", text, re.MULTILINE)
 
 
 def test_the_header_is_cpp_too(tmp_path):

@@ -11,7 +11,7 @@ from streamtrain.build.errors import BuildError
 from streamtrain.build.handover import hand_over
 from streamtrain.bus import PacketFormat, register_map
 from streamtrain.bus.generate import generate_ip
-from streamtrain.host.c_driver import write_c_driver, write_c_weights
+from streamtrain.host.c_driver import write_c_driver, write_c_guide, write_c_weights
 from streamtrain.host.connect import ConnectedTrainer
 from streamtrain.host.trainer import encode_samples
 from streamtrain.host.uio import BUFFER_BYTES
@@ -110,6 +110,7 @@ class StreamingBuild(CoreBuild):
         hand_over(self.format, folder / "ip", encode_samples(plan, x), y, cycles)
         driver.mkdir(exist_ok=True)
         write_c_driver(driver)
+        write_c_guide(driver, self.format)
         write_c_weights(driver, plan)
 
     def ip(self):

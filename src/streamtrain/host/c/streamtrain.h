@@ -1,7 +1,7 @@
 /* Train with a streamtrain IP from C: bare metal, or Linux with memory that is mapped.
  *
  * streamtrain_regs.h is made for each design; streamtrain_init() checks that hardware and header belong
- * together. Samples and results are laid out as docs/ip.md says.
+ * together. Samples and results are laid out as README.md beside this file says.
  *
  *     static uint8_t drain[STREAMTRAIN_DRAIN_BYTES] __attribute__((aligned(64)));
  *     streamtrain_axi axi = {
@@ -69,7 +69,7 @@ int streamtrain_init(streamtrain *trainer);
 /* Forget samples, and set events and counters to 0. Weights and settings stay; random bits begin anew. */
 int streamtrain_reset(streamtrain *trainer);
 
-/* For samples from now on: the learning rate, as plan.rate_code() gives it, and samples between updates. */
+/* For samples from now on: the learning rate, for which README.md has the formula, and samples between updates. */
 int streamtrain_set_rate(streamtrain *trainer, uint32_t mantissa, uint32_t shift);
 int streamtrain_set_batch(streamtrain *trainer, uint32_t samples);
 
