@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
 
+from rich.console import Console
+
 from streamtrain.explore.devices import load_board
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
@@ -428,6 +430,7 @@ def plan(
     data_bits=None,
     base=None,
     weight_sets=None,
+    progress=True,
 ):
     """Plan a network for a board.
 
@@ -473,6 +476,8 @@ def plan(
     weight_sets : :class:`int`, optional
         2, the default: the unified core keeps the weights of the step before until a step is complete, which
         takes twice their memory. 1: it updates them where they lie.
+    progress : :class:`bool`
+        Whether to show on standard error what is tried for the unified core: a large network takes minutes.
 
     Returns a :class:`Design`, or of the unified core a :class:`UnifiedDesign`.
 
@@ -496,14 +501,18 @@ def plan(
     unified = {"depths": depths, "data_bits": data_bits, "base": base, "weight_sets": weight_sets}
     if core == "auto":
         _refuse(streaming | unified | {"lanes": lanes}, core, ("numbers", "max_batch"))
-        return _faster(network, board, numbers, max_batch, clock_mhz)
+        return _faster(network, board, numbers, max_batch, clock_mhz, progress)
     if core == "unified":
         _refuse(streaming, core, ("lanes", "numbers", "max_batch", *unified))
         from streamtrain.unified.planner import plan_kernel  # late: it brings the simulator
 
         given = {name: value for name, value in unified.items() if value is not None}
         numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
-        lowered = plan_kernel(network, numbers, max_batch, target.device, lanes=lanes, **given)
+        with Console(stderr=True, quiet=not progress).status("planning") as status:
+            lowered = plan_kernel(
+                network, numbers, max_batch, target.device, lanes=lanes,
+                report=lambda text: status.update(f"planning: {text}"), **given,
+            )  # fmt: skip
         return UnifiedDesign(lowered, board, clock_mhz)
     if core != "streaming":
         raise ValueError(f'core must be "streaming", "unified" or "auto", not {core!r}')
@@ -551,9 +560,11 @@ def plan(
     return Design(lowered(foldings), board, clock_mhz)
 
 
-def _faster(network, board, numbers, max_batch, clock_mhz):
+def _faster(network, board, numbers, max_batch, clock_mhz, progress):
     """The design of the core that trains more samples per second, of those that fit the board."""
-    options = {"numbers": numbers, "max_batch": max_batch, "clock_mhz": clock_mhz}
+    options = {
+        "numbers": numbers, "max_batch": max_batch, "clock_mhz": clock_mhz, "progress": progress,
+    }  # fmt: skip
     found, problems = [], {}
     for core in ("streaming", "unified"):
         if numbers is not None and isinstance(numbers, Numbers) != (core == "streaming"):

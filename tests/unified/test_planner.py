@@ -104,3 +104,10 @@ def test_the_rest_of_a_device_is_left_for_other_memories():
             memory.bram18
             == memory.copies * map_memory(memory.width, memory.depth, block=block).bram18
         )
+
+
+def test_what_is_tried_is_told():
+    said = []
+    plan = plan_kernel(network(), kernel_arithmetic("fp32"), 3, DEVICE, report=said.append)
+    lanes = plan.array.lanes
+    assert f"buffers for {lanes} x {lanes} multipliers" in said

@@ -143,7 +143,9 @@ def misfit(estimate):
     )
 
 
-def plan_kernel(network, arithmetic, max_batch, device, *, lanes=None, depths=None, **options):
+def plan_kernel(
+    network, arithmetic, max_batch, device, *, lanes=None, depths=None, report=lambda text: None, **options
+):
     """Plan a network for the unified core on a device.
 
     Without ``lanes``, they are those with which a training step takes the fewest cycles, of all powers of two that
@@ -158,6 +160,8 @@ def plan_kernel(network, arithmetic, max_batch, device, *, lanes=None, depths=No
     device : :class:`~streamtrain.explore.devices.Fpga`
     lanes : :class:`int`, optional
     depths : :class:`~streamtrain.unified.buffers.Depths`, optional
+    report : callable
+        Gets a line of text as each number of lanes is tried.
     options
         Others of :class:`~streamtrain.unified.kernel.KernelPlan`.
 
@@ -173,6 +177,7 @@ def plan_kernel(network, arithmetic, max_batch, device, *, lanes=None, depths=No
     data_bits = options.get("data_bits", KernelPlan.data_bits)
 
     def planned(own):
+        report(f"buffers for {own} x {own} multipliers")
         plan = KernelPlan(lower(network, own), arithmetic, max_batch, depths, **options)
         if depths is not None:
             return plan
