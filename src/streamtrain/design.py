@@ -16,7 +16,7 @@ from streamtrain.pipeline.schedule import balanced_foldings
 from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
 from streamtrain.unified.resources import estimate_resources as estimate_kernel_resources
 
@@ -36,7 +36,7 @@ _LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a f
 
 
 @dataclass(frozen=True)
-class Savings(Record):
+class Savings(Shown, Record):
     """What it saves to freeze layers, at the same foldings.
 
     Parameters
@@ -70,12 +70,6 @@ class Savings(Record):
 
     def _summary(self):
         return f"frozen: {', '.join(self.layers) or 'none'}"
-
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
 def _costs(plan, batch):
@@ -112,7 +106,7 @@ def _checked_board(design, kind):
 
 
 @dataclass(frozen=True)
-class Design(Record):
+class Design(Shown, Record):
     """A network planned for a board: what everything else starts from.
 
     Parameters
@@ -257,15 +251,9 @@ class Design(Record):
             + (f"; frozen: {', '.join(frozen)}" if (frozen := self.network.frozen) else "")
         )
 
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
-
 
 @dataclass(frozen=True)
-class UnifiedDesign(Record):
+class UnifiedDesign(Shown, Record):
     """A network planned for the unified core on a board: what everything else starts from.
 
     Parameters
@@ -399,12 +387,6 @@ class UnifiedDesign(Record):
             f"{self.bound_cycles:,.0f} cycles for a sample; mini-batches of up to {self.plan.max_batch}"
             + (f"; frozen: {', '.join(frozen)}" if (frozen := self.network.frozen) else "")
         )
-
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
 def _mb(count):

@@ -2,7 +2,24 @@
 
 from html import escape
 
-__all__ = ["html_table", "text_table"]
+__all__ = ["Shown", "html_table", "text_table"]
+
+
+class Shown:
+    """What shows itself as a table with a sentence below it, in a terminal and in a notebook.
+
+    Classes have ``table()``, which gives header and rows, and ``_summary()`` if there is something to say.
+    """
+
+    def _summary(self):
+        return ""
+
+    def __str__(self):
+        return "\n".join(filter(None, (text_table(*self.table()), self._summary())))
+
+    def _repr_html_(self):
+        summary = self._summary()
+        return html_table(*self.table()) + (f"<p>{escape(summary, quote=False)}</p>" if summary else "")
 
 
 def _cell(value):

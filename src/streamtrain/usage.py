@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from streamtrain.records import Record
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 
 __all__ = ["RESOURCES", "LayerUsage", "MemoryUsage", "ResourceEstimate", "Usage", "device_resources"]
 
@@ -105,7 +105,7 @@ class LayerUsage(Record):
 
 
 @dataclass(frozen=True)
-class ResourceEstimate(Record):
+class ResourceEstimate(Shown, Record):
     """What a plan takes of an FPGA, before synthesis.
 
     Parameters
@@ -228,12 +228,6 @@ class ResourceEstimate(Record):
             f"{self.used[resource]:.0%} of {self.device or 'the device'}'s {RESOURCES[resource]} are used, "
             f"most of them by {layer}."
         )
-
-    def __str__(self):
-        return "\n".join(filter(None, (text_table(*self.table()), self._summary())))
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
 def _number(count):

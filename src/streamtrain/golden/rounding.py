@@ -18,7 +18,7 @@ from streamtrain.host.device import Commands, Op
 from streamtrain.network import CrossEntropy
 from streamtrain.numeric import Round
 from streamtrain.pipeline.plan import RATE_UNIT
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 
 __all__ = ["StepRounding", "rounding_of_step"]
 
@@ -30,7 +30,7 @@ _RECIPROCAL_UNIT = 2.0**-16  # of a class, relative
 
 
 @dataclass(frozen=True)
-class StepRounding:
+class StepRounding(Shown):
     """One training step in formats and in real numbers.
 
     Parameters
@@ -62,12 +62,6 @@ class StepRounding:
             for name, bound in self.bounds.items()
         ]
         return ("tensor", "norm", "distance", "at most"), rows
-
-    def __str__(self):
-        return text_table(*self.table())
-
-    def _repr_html_(self):
-        return html_table(*self.table())
 
 
 def rounding_of_step(plan, x, label):

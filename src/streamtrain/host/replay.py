@@ -12,12 +12,12 @@ from operator import index
 
 import numpy as np
 
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 
 __all__ = ["Rehearsal", "Replay"]
 
 
-class Replay:
+class Replay(Shown):
     """Samples of the past, as many of each class as there is room for.
 
     Given to :meth:`~streamtrain.host.trainer.Trainer.fit`, it takes in each new sample behind its
@@ -165,11 +165,8 @@ class Replay:
         rows = [(str(label), int(kept.get(label, 0)), count) for label, count in self.seen.items()]
         return ("class", "kept", "seen"), rows
 
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{len(self):,} of {self.capacity:,} samples"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{len(self):,} of {self.capacity:,} samples</p>"
+    def _summary(self):
+        return f"{len(self):,} of {self.capacity:,} samples"
 
     # -- What fit needs -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 
 __all__ = ["Done", "Evaluation", "History", "Step"]
 
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Shown):
     """How well a network does on labelled samples.
 
     Parameters
@@ -83,12 +83,9 @@ class Evaluation:
     def __str__(self):
         return f"{self.count:,} samples: loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
 
-    def _repr_html_(self):
-        return html_table(*self.table())
-
 
 @dataclass(frozen=True, eq=False)
-class History:
+class History(Shown):
     """How a call to :meth:`~streamtrain.host.trainer.Trainer.fit` went, sample by sample.
 
     Losses and predictions are *online*: each sample's are from before the network learned from it.
@@ -174,12 +171,6 @@ class History:
             f"({self.samples_per_second:,.0f} samples/s{clocked}): "
             f"online loss {self.loss:.4f}, accuracy {self.accuracy:.2%}"
         )
-
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
     def plot(self):
         """Draw online loss and accuracy, averaged over windows of 1/50 of the samples.

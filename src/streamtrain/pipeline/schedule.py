@@ -15,7 +15,7 @@ import numpy as np
 from streamtrain.pipeline import timing
 from streamtrain.pipeline.plan import Plan, lower
 from streamtrain.records import Record
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 
 __all__ = ["Estimate", "balanced_foldings", "estimate"]
 
@@ -37,7 +37,7 @@ _SHAPES = 3  # foldings of each size that are tried in such an exchange
 
 
 @dataclass(frozen=True)
-class Estimate(Record):
+class Estimate(Shown, Record):
     """What a plan costs in cycles.
 
     Parameters
@@ -115,12 +115,6 @@ class Estimate(Record):
             f"({self.utilisation:.0%} of them busy), decided most by {stage}'s {phase}; "
             f"{self.latency:,} cycles for a prediction"
         )
-
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
 def estimate(plan, batch=1):

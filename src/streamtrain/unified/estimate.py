@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from operator import index
 
 from streamtrain.records import Record
-from streamtrain.tables import html_table, text_table
+from streamtrain.tables import Shown
 from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.timing import KernelTiming, ProgramCycles
 
@@ -14,7 +14,7 @@ _PHASES = ("FP", "BP", "WU")
 
 
 @dataclass(frozen=True)
-class KernelEstimate(Record):
+class KernelEstimate(Shown, Record):
     """What a plan of the unified core costs in cycles.
 
     Parameters
@@ -69,12 +69,6 @@ class KernelEstimate(Record):
             f"{self.utilisation:.0%} of the multipliers' cycles; its {self.step.binds} is the busiest. "
             f"{self.prediction.total:,} cycles for its scores alone, {self.latency:,} for those of one sample"
         )
-
-    def __str__(self):
-        return f"{text_table(*self.table())}\n{self._summary()}"
-
-    def _repr_html_(self):
-        return f"{html_table(*self.table())}<p>{self._summary()}</p>"
 
 
 def _timing(plan):
