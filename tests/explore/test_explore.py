@@ -74,6 +74,11 @@ def test_memory_kinds_are_searched_when_they_are_listed():
         ("xc7z010", {"dsp": 1}, r"at least 3 DSP together, of which \w+ takes 1; there are 1$"),
         ("xc7z010", {"samples_per_s": 1e9}, r"at least 1,000,000,000 samples/s is asked for, but the best "),
         ("xc7z010", {"latency_us": 0.01}, r"but the best within its resources is a latency of [\d.]+ µs$"),
+        # One contradicts the other: 4 DSP slices are never so fast.
+        (
+            "xc7z010", {"samples_per_s": 2e5, "dsp": 4},
+            r"at least 200,000 samples/s is asked for, but the best within its resources is [\d,]+ samples/s$",
+        ),
     ],
 )
 def test_says_why_nothing_fits(board, constraints, reason):
