@@ -14,17 +14,17 @@ __all__ = ["LUT_WEIGHTS", "Tally", "choice", "place_bits", "shifter", "stepping"
 
 # Made by `python benchmarks/estimates.py resources --fit`.
 LUT_WEIGHTS = {
-    "control": 0.907,  # sequencers
-    "count": 0.969,  # counters
-    "address": 1.010,  # addresses of pixels
-    "operand": 0.969,  # choice of the multipliers' operands
-    "shift": 0.895,  # the learning rate's shift
-    "tree": 0.996,  # sums of products
-    "sum": 1.030,  # sums over time, and their rounding
-    "update": 1.035,  # weights that change
-    "turn": 0.988,  # windows, turned into place
-    "link": 1.013,  # what is between stages
-    "loss": 1.127,  # the loss
+    "control": 0.957,  # sequencers
+    "count": 1.048,  # counters
+    "address": 1.112,  # addresses of pixels
+    "operand": 1.082,  # choice of the multipliers' operands
+    "shift": 0.910,  # the learning rate's shift
+    "tree": 1.038,  # sums of products
+    "sum": 1.178,  # sums over time, and their rounding
+    "update": 1.185,  # weights that change
+    "turn": 0.987,  # windows, turned into place
+    "link": 1.038,  # what is between stages
+    "loss": 1.029,  # the loss
 }
 """LUTs that Yosys takes for each one that is counted here, by what it is for."""
 
