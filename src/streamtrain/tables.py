@@ -8,8 +8,12 @@ __all__ = ["Shown", "html_table", "text_table"]
 class Shown:
     """What shows itself as a table with a sentence below it, in a terminal and in a notebook.
 
-    Classes have ``table()``, which gives header and rows, and ``_summary()`` if there is something to say.
+    Classes have ``table()``, and ``_summary()`` if there is something to say.
     """
+
+    def table(self):
+        """Header and rows, as :func:`text_table` takes them."""
+        raise NotImplementedError
 
     def _summary(self):
         return ""
