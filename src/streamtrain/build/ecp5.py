@@ -36,7 +36,7 @@ synth_ecp5 -run map_cells: -json netlist.json
 _WIRE_PS = 1000
 
 # Long paths pull harder at their cells than nextpnr would have them by itself (2 and 10): the demo's board gets
-# clocks that are 5 to 10 % faster.
+# clocks that are 5 to 9 % faster.
 _PLACER = ("--placer-heap-critexp", "4", "--placer-heap-timingweight", "20")
 
 _PART = re.compile(r"LFE5(U|UM|UM5G)-(12|25|45|85)F-(\d)(BG|MG|TG)(\d+)[CI]")

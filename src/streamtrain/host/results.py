@@ -37,6 +37,10 @@ class Done:
         cycles = None if self.cycles is None else self.cycles[:end]
         return Done(self.losses[:end], self.predicted[:end], cycles, self.paused[:end])
 
+    def paused_before(self, chosen):
+        """Whether there was a pause between each chosen sample and the chosen one before it."""
+        return np.diff(np.cumsum(self.paused)[chosen], prepend=0) > 0
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

@@ -184,7 +184,7 @@ class Trainer:
                 cycles=None if done.cycles is None else done.cycles[new],
                 epochs=epochs,
                 restored=len(done.losses[:before][new[:before]]) if rehearsal else before,
-                paused=_paused(done.paused, new),
+                paused=done.paused_before(new),
             )
 
         def report(done):
@@ -573,12 +573,6 @@ class Trainer:
                 size = min(4 * (end - first), int(_CHUNK_SECONDS / pace))
                 size = max(least, size // least * least)
         return done
-
-
-def _paused(paused, chosen):
-    """Whether there was a pause between each chosen sample and the chosen one before it."""
-    pauses = np.cumsum(paused)[chosen]
-    return np.diff(pauses, prepend=0) > 0
 
 
 def training_commands(

@@ -23,13 +23,7 @@ from streamtrain.unified.channels import REGISTERS
 from streamtrain.unified.kernel import KernelPlan
 from streamtrain.unified.outputs import ROOM
 from streamtrain.unified.program import RECORD_BITS
-from streamtrain.usage import (
-    LayerUsage,
-    MemoryUsage,
-    ResourceEstimate,
-    Usage,
-    device_resources,
-)
+from streamtrain.usage import LayerUsage, MemoryUsage, ResourceEstimate, Usage, device_resources
 
 __all__ = ["buffer_memory", "core_resources", "estimate_resources"]
 
