@@ -88,7 +88,14 @@ class Bench:
     async def send(self, ctx):
         dut = self.dut
         for load in self.loads:
-            base = {"stride": 0, "chunks": 1, "to": 0, "last": 1, "after": 0}
+            base = {
+                "stride": 0,
+                "chunks": 1,
+                "rows": load.get("chunks", 1),
+                "to": 0,
+                "last": 1,
+                "after": 0,
+            }
             await self.push(ctx, dut.command, base | load)
         await ctx.tick().repeat(1500)
         self.over = True
@@ -164,10 +171,8 @@ class Bench:
                 self.masters.append(word)
 
     def words(self, address, bits, count):
-        bits //= 8
-        return [
-            int.from_bytes(self.memory[address + n * bits :][:bits], "little") for n in range(count)
-        ]
+        whole = int.from_bytes(self.memory[address:][: -(-bits * count // 8)], "little")
+        return [whole >> bits * n & ((1 << bits) - 1) for n in range(count)]
 
     def found(self, name, half, count, to=0):
         return [self.written[name, half, to + n] for n in range(count)]
@@ -199,6 +204,21 @@ def test_chunks_lie_one_behind_the_other():
     want = [word for n in range(3) for word in bench.words(256 + 512 * n, 16, 5)]
     assert bench.found("routes", 0, 15, to=7) == want
     assert [request[:2] for request in bench.requests] == [(256, 2), (768, 2), (1280, 2)]
+
+
+def test_masks_become_routes_of_the_first_place():
+    """Two images of three rows of masks, each with most of a beat to spare, behind routes."""
+    masks = {
+        "target": Target.MASKS, "address": 128, "beats": 3, "words": 6, "rows": 6, "chunks": 2, "stride": 512,
+    }  # fmt: skip
+    routes = {"target": Target.ROUTES, "address": 512, "beats": 2, "words": 5}
+    bench = Bench(FIXED, [routes, masks]).run()
+    assert bench.filled["routes"] == [1, 2]
+    assert bench.found("routes", 0, 5) == bench.words(512, 16, 5)
+    starts = [128 + 512 * image + 8 * row for image in range(2) for row in range(3)]
+    vectors = [word for start in starts for word in bench.words(start, 4, 6)]
+    want = [sum((vector >> lane & 1) << 4 * lane for lane in range(4)) for vector in vectors]
+    assert bench.found("routes", 1, 36) == want
 
 
 def test_groups_of_lanes_get_the_same_vector():

@@ -38,7 +38,7 @@ async def offer(ctx, stream, payload, over):
 def test_commands_come_out_in_order_and_the_end_waits_for_writes(seed):
     pauses = random.Random(seed)
     kinds = [pauses.choice([Kind.LOAD, Kind.COMPUTE, Kind.STORE]) for _ in range(40)]
-    names = {Kind.LOAD: "words", Kind.COMPUTE: "rows", Kind.STORE: "words"}
+    names = {Kind.LOAD: "words", Kind.COMPUTE: "rows", Kind.STORE: "beats"}
     records = [pack_record(LAYOUTS, kind, {names[kind]: n + 1}) for n, kind in enumerate(kinds)]
     records.append(pack_record(LAYOUTS, Kind.END, {"writes": 7}))
     image = b"".join([BEGIN, *records])
@@ -107,7 +107,7 @@ def other(fields):
     "records",
     [
         [other({"magic": 1})],
-        [other({"version": 2})],
+        [other({"version": begin_fields(CORE)["version"] + 1})],
         [other(begin_fields("another core"))],
         [pack_record(LAYOUTS, Kind.LOAD, {"words": 1})],
         [bytes(64)],

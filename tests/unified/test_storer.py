@@ -99,7 +99,7 @@ def words(codes, bits):
     ]
 
 
-def test_maps_routes_and_weights_share_a_memory():
+def test_maps_routes_masks_and_weights_share_a_memory():
     rng = np.random.default_rng(0)
     sums = [rng.integers(-(2**23), 2**23, (3, 1, 6, 6, LANES)) for _ in range(2)]
     dw, w = rng.integers(-(2**20), 2**20, (2, 2, LANES * LANES))
@@ -117,30 +117,43 @@ def test_maps_routes_and_weights_share_a_memory():
     commands = [
         {  # images apart from one another, and an odd number of routes in each
             "update": 0, "map": plain | {"rows": 3, "cols": 3, "pool": 1, "relu": 1, "routed": 1},
-            "weights": weights, "address": 0, "beats": 9, "chunks": 3, "stride": 4096, "words": 9,
+            "weights": weights, "address": 0, "beats": 9, "chunks": 3, "stride": 4096,
             "routes_address": 1024, "routes_beats": 3, "routes_stride": 256,
         },
         nothing | {
             "update": 1, "map": plain, "weights": weights, "address": 2048, "beats": 16, "chunks": 1,
-            "stride": 0, "words": 0,
+            "stride": 0,
         },
         nothing | {
             "update": 0, "map": plain, "weights": weights, "address": 16384, "beats": 36 * 3,
-            "chunks": 1, "stride": 0, "words": 108,
+            "chunks": 1, "stride": 0,
+        },
+        {  # no pool: a mask of a bit for each value
+            "update": 0, "map": plain | {"relu": 1, "routed": 1}, "weights": weights, "address": 20480, "beats": 36,
+            "chunks": 3, "stride": 4096, "routes_address": 32768, "routes_beats": 6, "routes_stride": 64,
         },
     ]  # fmt: skip
     masters = words(w.reshape(-1, 2), 32)
-    bench.run(commands, masters, 27 + 9 + 16 + 108, rate)
+    bench.run(commands, masters, 27 + 9 + 16 + 108 + 108 + 18, rate)
 
     want, routes = pooled(NUMBERS.narrow_codes(sums[0]), 2, True)
     nibbles = (routes << np.arange(4).reshape(-1, 1, 1, 1, 1, 1)).sum(axis=0)
     for image in range(3):
         got = np.frombuffer(bench.bytes(4096 * image, 9 * 2 * LANES), "<i2")
         np.testing.assert_array_equal(got, want[image].ravel())
-        got = np.frombuffer(bench.bytes(1024 + 256 * image, 9 * LANES // 2), "<u1")
-        got = np.stack([got & 15, got >> 4], axis=-1).ravel()
-        np.testing.assert_array_equal(got, nibbles[image].ravel())
+        got = np.frombuffer(bench.bytes(1024 + 256 * image, 3 * BEAT // 8), np.uint8)
+        got = np.stack([got & 15, got >> 4], axis=-1).reshape(3, -1)[
+            :, : 3 * LANES
+        ]  # a beat for each row
+        np.testing.assert_array_equal(got.ravel(), nibbles[image].ravel())
     got = np.frombuffer(bench.bytes(2048, 4 * 2 * LANES**2), "<i4")
     np.testing.assert_array_equal(got, NUMBERS.add(w, NUMBERS.scale(dw, rate)).ravel())
     got = np.frombuffer(bench.bytes(16384, 108 * 2 * LANES), "<i2")
     np.testing.assert_array_equal(got, NUMBERS.narrow_codes(sums[1]).ravel())
+    want, (mask,) = pooled(NUMBERS.narrow_codes(sums[0]), 1, True)
+    for image in range(3):
+        got = np.frombuffer(bench.bytes(20480 + 4096 * image, 36 * 2 * LANES), "<i2")
+        np.testing.assert_array_equal(got, want[image].ravel())
+        got = np.frombuffer(bench.bytes(32768 + 64 * image, 6 * BEAT // 8), np.uint8)
+        got = np.unpackbits(got, bitorder="little").reshape(6, -1)[:, : 6 * LANES]
+        np.testing.assert_array_equal(got.ravel(), mask[image].ravel())

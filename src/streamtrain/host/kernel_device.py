@@ -9,7 +9,6 @@ from streamtrain.host.bus_device import BusError
 from streamtrain.host.device import LOSS_FRAC, Commands, Op, Results
 from streamtrain.numeric import Fixed
 from streamtrain.numeric.floating import FP32
-from streamtrain.unified.buffers import PLACES
 from streamtrain.unified.core import CoreFault
 from streamtrain.unified.ip import IDENTITY, unified_registers
 from streamtrain.unified.plan import tiled
@@ -214,18 +213,21 @@ def _cross_entropy(scores, labels):
 
 
 def pack_tiles(region, codes, width):
-    """Codes (tiles, numbers) as the bytes of a region's first tiles, from beat to beat: uint8."""
-    codes = np.asarray(codes, np.int64).reshape(len(codes), -1)
-    narrow = (codes & (1 << width) - 1).astype(f"<u{width // 8}")
-    tiles = np.zeros((len(codes), region.stride), np.uint8)
-    tiles[:, : narrow.shape[1] * (width // 8)] = narrow.view(np.uint8)
+    """Codes (tiles, numbers) as the bytes of a region's first tiles, each row from beat to beat: uint8."""
+    row = region.columns * region.bits // width
+    codes = np.asarray(codes, np.int64).reshape(len(codes), -1, row)
+    narrow = (codes & (1 << width) - 1).astype(f"<u{width // 8}").view(np.uint8)
+    tiles = np.zeros((len(codes), region.rows, region.row_bytes), np.uint8)
+    tiles[:, : narrow.shape[1], : narrow.shape[2]] = narrow
     return tiles.ravel()
 
 
 def unpack_tiles(region, content, count, width, *, signed):
     """The first ``count`` codes of each tile, (tiles, count), of bytes that :func:`pack_tiles` made."""
-    tiles = np.ascontiguousarray(content.reshape(-1, region.stride)[:, : count * (width // 8)])
-    return tiles.view(f"<{'i' if signed else 'u'}{width // 8}").astype(np.int64)
+    row = region.columns * region.bits // 8
+    rows = np.ascontiguousarray(content.reshape(-1, region.row_bytes)[:, :row])
+    codes = rows.view(f"<{'i' if signed else 'u'}{width // 8}").astype(np.int64)
+    return codes.reshape(len(content) // region.stride, -1)[:, :count]
 
 
 class MemoryKernel(KernelDevice):
@@ -387,9 +389,11 @@ class MemoryKernel(KernelDevice):
 
     def _put_targets(self, labels):
         region, lanes = self.plan.compiler.targets, self.plan.array.lanes
-        bits = np.zeros((len(labels), region.tiles * lanes, PLACES), np.uint8)
-        bits[np.arange(len(labels)), labels, 0] = 1
-        packed = np.packbits(bits.reshape(len(labels) * region.tiles, -1), axis=1, bitorder="little")
+        bits = np.zeros((len(labels), region.tiles * lanes), np.uint8)
+        bits[np.arange(len(labels)), labels] = 1
+        packed = np.packbits(
+            bits.reshape(len(labels) * region.tiles, -1), axis=1, bitorder="little"
+        )
         tiles = np.zeros((len(packed), region.stride), np.uint8)
         tiles[:, : packed.shape[1]] = packed
         self.bus.store(region.address, tiles.ravel())
@@ -439,7 +443,10 @@ class MemoryKernel(KernelDevice):
 
     def _numbers(self, region):
         """Accumulators of a region of weights: codes, or float32 numbers."""
-        fmt, count = self.plan.arithmetic.accumulator, region.rows * region.columns * region.bits // 32
+        fmt, count = (
+            self.plan.arithmetic.accumulator,
+            region.rows * region.columns * region.bits // 32,
+        )
         content = self.bus.load(region.address, region.tiles * region.stride)
         is_fixed = isinstance(fmt, Fixed)
         codes = unpack_tiles(region, content, count, 32, signed=is_fixed)

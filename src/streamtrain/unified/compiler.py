@@ -182,7 +182,8 @@ class Compiler:
     depths : :class:`~streamtrain.unified.buffers.Depths`
     fold : :class:`~streamtrain.unified.sequencer.Fold` or None
     inputs, outputs, routes, errors, weights, biases : dict of :class:`Region` by layer
-        ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling.
+        ``outputs`` are pooled ones; ``errors`` are those of outputs before pooling. ``routes`` are masks, with a bit
+        for each value, where there is no pool.
     channels, sums : dict of :class:`Region` by layer
         Of batch norms, for each tile: the channels' registers, and blocks with a and c on their diagonals; partial
         sums over a mini-batch.
@@ -191,7 +192,7 @@ class Compiler:
     sets : list of (dict, dict, dict) of :class:`Region` by layer
         Weights, biases and channels of each set. ``weights``, ``biases`` and ``channels`` are those that are read.
     targets : :class:`Region`
-        The classes of a mini-batch, as routes: the first bit of a class's lane is set.
+        The classes of a mini-batch, as masks: the bit of a class's lane is set.
     configuration : :class:`str`
         What the core must be generated from.
     programs : :class:`int`
@@ -205,7 +206,15 @@ class Compiler:
     """
 
     def __init__(
-        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0,
+        self,
+        plan,
+        arithmetic,
+        images,
+        depths=None,
+        *,
+        data_bits,
+        address_bits=32,
+        base=0,
         weight_sets=1,
     ):
         plan.check(arithmetic)
@@ -230,7 +239,8 @@ class Compiler:
                 size = layer.input_tiles, layer.rows, layer.columns
                 self.inputs[name] = self._region(*size, vector, images)
             self.outputs[name] = self._region(outs, *layer.pooled, operands, images)
-            self.routes[name] = self._region(outs, *layer.pooled, PLACES * lanes, images)
+            places = PLACES if layer.pool > 1 else 1
+            self.routes[name] = self._region(outs, *layer.pooled, places * lanes, images)
             size = outs, layer.out_rows, layer.out_columns
             self.errors[name] = self._region(*size, operands, images)
             if layer.norm:
@@ -249,7 +259,7 @@ class Compiler:
             arithmetic, plan.lanes, self.depths, plan.layers[-1].m, self.fold, self.normalized, data_bits,
             address_bits,
         )  # fmt: skip
-        self.targets = self._region(outs, 1, 1, PLACES * lanes, images)
+        self.targets = self._region(outs, 1, 1, lanes, images)
         self.programs = self._end
         self._use(0)
 
@@ -352,10 +362,9 @@ class Compiler:
             tile = range(number, number + 1)
             read = [(channels, range(ROWS))] + [(sums, range(sums.rows))] * (name == "back")
             for region, rows in read:
-                part = region.part(one, tile, rows)
                 program.add(
-                    Kind.LOAD, target=Target.MASTERS, **part | {"words": part["beats"]},
-                    last=0, after=region.written[0],
+                    Kind.LOAD, target=Target.MASTERS, **region.loaded_beats(one, tile, rows), last=0,
+                    after=region.written[0],
                 )  # fmt: skip
             written = new.part(one, tile, range(written_rows(lanes)))
             command = {
@@ -382,12 +391,12 @@ class Compiler:
     def load(self, program, target, region, images, tiles, rows, last=1, to=0):
         """Load part of a region, once its images have been written."""
         for some in region.spans(images, tiles):
-            part = region.part(some, tiles, rows)
+            part = region.loaded(some, tiles, rows)
             program.add(
                 Kind.LOAD, target=target, **part, last=last and some.stop == images.stop, to=to,
                 after=max(region.written[image] for image in some),
             )  # fmt: skip
-            to += part["chunks"] * part["words"]
+            to += part["rows"] * part["words"]
 
     def store(self, program, region, images, chunks, **fields):
         """Store chunks of a region, of these images."""
@@ -439,7 +448,7 @@ class Compiler:
     def _tiling(self, phase):
         """The :class:`_Tiling` of FP or BP of a layer that takes the least time."""
         depths = self.depths
-        row_sizes = [*filter(phase.aligned, _row_sizes(phase.rows, phase.row_step))]
+        row_sizes = _row_sizes(phase.rows, phase.row_step)
         found = [
             (rows, min(phase.needed, depths.x // phase.read_area(rows)))
             for rows in row_sizes
@@ -460,7 +469,9 @@ class Compiler:
             )
         # As many rows as possible; but rather fewer, if all inputs are there then, and wait for all weights.
         choices = [
-            *self._keeping(phase, *next((f for f in found if f[1] == phase.needed), found[0]), held),
+            *self._keeping(
+                phase, *next((f for f in found if f[1] == phase.needed), found[0]), held
+            ),
             *self._passing(phase, *found[0], held),
         ]
         if not choices:

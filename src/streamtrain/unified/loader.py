@@ -3,7 +3,7 @@
 from enum import IntEnum
 from operator import index
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import C, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,7 +11,7 @@ from streamtrain.bus.bursts import request_layout
 from streamtrain.bus.memory import beat_layout
 from streamtrain.pipeline.gates import delayed
 from streamtrain.stream import Queue
-from streamtrain.unified.buffers import WritePort
+from streamtrain.unified.buffers import PLACES, WritePort
 from streamtrain.unified.regroup import Regroup
 
 __all__ = ["BUFFER", "BUFFERED", "REQUESTED", "Loader", "Target", "load_layout"]
@@ -22,7 +22,8 @@ class Target(IntEnum):
 
     ``X`` and ``E`` are vectors of operands; ``GROUPS`` are vectors of a first layer's few channels, which each group
     of lanes gets; ``WEIGHTS`` are rows of accumulators, narrowed to operands; ``BIASES`` are vectors of accumulators;
-    ``ROUTES`` have a bit for each place of a pooling square and lane; ``MASTERS`` are beats that go to the update.
+    ``ROUTES`` have a bit for each place of a pooling square and lane, ``MASKS`` one for each lane, which is that of the
+    first place; ``MASTERS`` are beats that go to the update.
     """
 
     X = 0
@@ -31,16 +32,19 @@ class Target(IntEnum):
     WEIGHTS = 3
     BIASES = 4
     ROUTES = 5
-    MASTERS = 6
+    MASKS = 6
+    MASTERS = 7
 
 
 BUFFERED = ("x", "e", "weights", "routes")
 """Double buffers that are filled from memory; biases belong to the weights."""
 
-BUFFER = {
-    Target.X: "x", Target.GROUPS: "x", Target.E: "e", Target.WEIGHTS: "weights",
-    Target.BIASES: "weights", Target.ROUTES: "routes",
+_PORT = {
+    Target.X: "x", Target.GROUPS: "x", Target.E: "e", Target.WEIGHTS: "weights", Target.BIASES: "biases",
+    Target.ROUTES: "routes", Target.MASKS: "routes",
 }  # fmt: skip
+
+BUFFER = {target: "weights" if port == "biases" else port for target, port in _PORT.items()}
 """The double buffer that a load fills; biases belong to the weights."""
 
 REQUESTED = 4
@@ -56,7 +60,7 @@ def load_layout(address_bits):
     target                :class:`Target`
     address, beats        the first chunk
     stride, chunks        bytes from one chunk to the next; how many
-    words                 words in each chunk; what is left of its last beat is dropped
+    rows, words           rows of all chunks together, and words in each; what is left of a row's last beat is dropped
     to                    address of the first word in the buffer
     last                  this half of the buffer is complete with it
     after                 it waits until so many writes of this program are done
@@ -64,7 +68,7 @@ def load_layout(address_bits):
     """
     return data.StructLayout({
         "target": range(len(Target)), "last": 1, "address": address_bits, "stride": address_bits, "beats": 24, "chunks": 16,
-        "words": 20, "to": 20, "after": 32,
+        "rows": 24, "words": 20, "to": 20, "after": 32,
     })  # fmt: skip
 
 
@@ -160,11 +164,12 @@ class Loader(wiring.Component):
         group = operands // self.groups
         sizes = {
             Target.X: operands, Target.E: operands, Target.GROUPS: group, Target.WEIGHTS: accumulators,
-            Target.BIASES: accumulators, Target.ROUTES: self.ports["routes"][0], Target.MASTERS: self.data_bits,
+            Target.BIASES: accumulators, Target.ROUTES: self.ports["routes"][0], Target.MASKS: self.lanes,
+            Target.MASTERS: self.data_bits,
         }  # fmt: skip
         m.submodules.regroup = regroup = Regroup(self.data_bits, [sizes[t] for t in Target])
         load = requested.o.payload
-        word, chunk = Signal.like(load.words), Signal.like(load.chunks)
+        word, row = Signal.like(load.words), Signal.like(load.rows)
         at, moves, through = Signal.like(load.to), Signal(), Signal()
         half = {name: Signal(name=f"{name}_half") for name in BUFFERED}
         room = Signal()
@@ -176,7 +181,7 @@ class Loader(wiring.Component):
             regroup.last.eq(word == load.words - 1),
             regroup.o.ready.eq(room),
             moves.eq(regroup.o.valid & room),
-            through.eq(moves & regroup.last & (chunk == load.chunks - 1)),
+            through.eq(moves & regroup.last & (row == load.rows - 1)),
             requested.o.ready.eq(through),
             self.through.eq(through),
             self.masters.payload.eq(self.i.payload.data),
@@ -184,9 +189,9 @@ class Loader(wiring.Component):
         with m.If(moves):
             m.d.sync += [at.eq(at + 1), word.eq(word + 1)]
             with m.If(regroup.last):
-                m.d.sync += [word.eq(0), chunk.eq(chunk + 1)]
+                m.d.sync += [word.eq(0), row.eq(row + 1)]
             with m.If(through):
-                m.d.sync += [at.eq(0), chunk.eq(0)]
+                m.d.sync += [at.eq(0), row.eq(0)]
         narrowed, latency = self._narrowed(m, regroup.o.payload)
         with m.Switch(load.target):
             for target in Target:
@@ -203,16 +208,16 @@ class Loader(wiring.Component):
                     )
         for name in self.ports:
             buffer = "weights" if name == "biases" else name
-            targets = [
-                t for t in Target if t.name.lower() == name or (t == Target.GROUPS and name == "x")
-            ]
-            here = Cat(load.target == target for target in targets).any()
+            here = Cat(load.target == target for target, own in _PORT.items() if own == name).any()
             port, late = getattr(self, f"{name}_write"), latency if name == "weights" else 0
             words = narrowed if name == "weights" else regroup.o.payload
             if name == "x":
                 words = Mux(
                     load.target == Target.GROUPS, words[:group].replicate(self.groups), words
                 )
+            elif name == "routes":
+                only = Cat(Cat(bit, C(0, PLACES - 1)) for bit in words[: self.lanes])
+                words = Mux(load.target == Target.MASKS, only, words)
             later = delayed(m, Cat(moves & here, half[buffer], load.to + at), late, f"{name}_at")[
                 -1
             ]

@@ -27,7 +27,7 @@ def outputs_layout():
     backward              sums are errors
     relu                  forward, ReLU
     routed                forward, routes are put out; backward, they are followed
-    scored                sums are scores: with each vector comes its target, from where routes are
+    scored                sums are scores: with each vector comes its target, from where masks are
     o, o_row, o_image     first sum; how many a row has, and an image
     done                  the halves of the buffers are not needed any more
     ====================  ==========================================================================

@@ -54,13 +54,11 @@ class Phase:
         return ranges(self.source.tiles, size)
 
     def window_rows(self, rows):
-        """Rows of the input map that some rows of outputs read, from a beat on."""
-        layer, inputs = self.layer, self.inputs
+        """Rows of the input map that some rows of outputs read."""
+        layer = self.layer
         if layer.linear:
-            return range(inputs.rows)
+            return range(self.inputs.rows)
         first = max(0, rows.start * layer.stride - layer.pad)
-        while not inputs.begins_with_beat(first):
-            first -= 1
         last = (rows.stop - 1) * layer.stride - layer.pad + layer.kernel
         return range(first, min(layer.rows, last))
 
@@ -130,12 +128,6 @@ class Forward(Phase):
     def read_area(self, rows):
         return self.input_area(rows)
 
-    def aligned(self, rows):
-        routes = self.compiler.routes[self.layer.name]
-        return (
-            rows == self.rows or not self.routed or routes.begins_with_beat(rows // self.layer.pool)
-        )
-
     def load_weights(self, program, held):
         compiler, name, one = self.compiler, self.layer.name, range(1)
         if held.ins.start == 0:
@@ -192,7 +184,7 @@ class Forward(Phase):
             compiler.store(program, region, some, chunks, map=mine, **places)
             routes.wrote(some, program.writes)
         if self.scored:
-            compiler.load(program, Target.ROUTES, compiler.targets, images, sub, range(1))
+            compiler.load(program, Target.MASKS, compiler.targets, images, sub, range(1))
             errors = outputs | {"relu": 0, "routed": 0, "scored": 1}
             errors |= self.span(images, rows, sub, images, done=True)
             region = compiler.errors[layer.name]
@@ -231,10 +223,6 @@ class Backward(Phase):
         starts = range(0, self.rows, rows)
         parts = (range(r, min(r + rows, self.rows)) for r in starts)
         return max(len(self._error_rows(part)) for part in parts) * self.layer.out_columns
-
-    def aligned(self, rows):
-        routes = self.compiler.routes[self.before.name]
-        return rows == self.rows or not self.routed or routes.begins_with_beat(rows)
 
     def load_weights(self, program, held):
         weights = self.compiler.weights[self.layer.name]
@@ -297,7 +285,8 @@ class Backward(Phase):
             rows = range(before.pooled[0])
         columns = before.out_columns // pool
         if self.routed:
-            compiler.load(program, Target.ROUTES, compiler.routes[before.name], images, sub, rows)
+            target = Target.ROUTES if pool > 1 else Target.MASKS
+            compiler.load(program, target, compiler.routes[before.name], images, sub, rows)
         full = range(rows.start * pool, rows.stop * pool)
         outputs = {
             "rows": len(full), "cols": before.out_columns, "pool": pool > 1, "backward": 1,
@@ -350,8 +339,7 @@ class Update(Phase):
             parts.append((compiler.biases, compiler.new_biases, (one, one, outs)))
         for number, (old, new, which) in enumerate(parts):
             # Of the same weights, there are none under way: each is written once in a program.
-            masters = old[name].part(*which)
-            masters["words"] = masters["beats"]
+            masters = old[name].loaded_beats(*which)
             program.add(Kind.LOAD, target=Target.MASTERS, **masters, last=0, after=0)
             update = {
                 "biases": number, "done": number == len(parts) - 1,

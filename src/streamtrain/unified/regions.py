@@ -18,7 +18,7 @@ class Region:
     bits : :class:`int`
         Of a word.
     beat_bytes : :class:`int`
-        Each tile begins with a beat.
+        Each row begins with a beat, so that loads and stores may begin with any.
     written : list of :class:`int`
         Writes of the program after which each image is what it should be.
     """
@@ -32,20 +32,19 @@ class Region:
     written: list
 
     @property
+    def row_bytes(self):
+        """Bytes from one row to the next."""
+        return -(-self.columns * self.bits // (8 * self.beat_bytes)) * self.beat_bytes
+
+    @property
     def stride(self):
         """Bytes from one tile to the next."""
-        return self._beats(self.rows) * self.beat_bytes
-
-    def _beats(self, rows):
-        return -(-rows * self.columns * self.bits // (8 * self.beat_bytes))
+        return self.rows * self.row_bytes
 
     def wrote(self, images, writes):
         """So many writes have been asked for when these images are complete, or are as far as they are."""
         for image in images:
             self.written[image] = writes
-
-    def begins_with_beat(self, row):
-        return row * self.columns * self.bits % (8 * self.beat_bytes) == 0
 
     def spans(self, images, tiles):
         """Images whose tiles lie at equal distances, so that they go into one load or store: all, or each."""
@@ -54,16 +53,24 @@ class Region:
         return [range(image, image + 1) for image in images]
 
     def part(self, images, tiles, rows):
-        """Chunks of memory as loads and stores have them; each argument is a :class:`range`."""
+        """Chunks of memory as stores have them; each argument is a :class:`range`."""
         assert len(images) == 1 or len(tiles) == self.tiles, "not at equal distances"
-        assert self.begins_with_beat(rows.start), "not at a beat"
         first = images.start * self.tiles + tiles.start
-        offset = rows.start * self.columns * self.bits // 8
         return {
-            "address": self.address + first * self.stride + offset,
-            "beats": self._beats(len(rows)), "chunks": len(images) * len(tiles),
-            "stride": self.stride, "words": len(rows) * self.columns,
+            "address": self.address + first * self.stride + rows.start * self.row_bytes,
+            "beats": len(rows) * self.row_bytes // self.beat_bytes,
+            "chunks": len(images) * len(tiles), "stride": self.stride,
         }  # fmt: skip
+
+    def loaded(self, images, tiles, rows):
+        """The same as loads have them, with what is in them: so many rows of words."""
+        part = self.part(images, tiles, rows)
+        return part | {"rows": part["chunks"] * len(rows), "words": self.columns}
+
+    def loaded_beats(self, images, tiles, rows):
+        """The same, as beats and not as words."""
+        part = self.part(images, tiles, rows)
+        return part | {"rows": part["chunks"], "words": part["beats"]}
 
 
 def ranges(count, size):

@@ -32,19 +32,19 @@ def store_layout(address_bits):
     map, weights,         what is to be stored, for :class:`~streamtrain.unified.outputs.MapOutputs`,
     channels              :class:`~streamtrain.unified.update.WeightUpdate` or
                           :class:`~streamtrain.unified.channels.ChannelProcessor`
-    address, beats        first chunk of memory: of a map that of its first image, else the only one
+    address, beats        first chunk of memory: of a map that of its first image, else the only one; each row begins
+                          with a beat
     chunks, stride        how many, and bytes from one to the next
-    words                 vectors in a chunk
     sums                  those of a map that a batch norm wants
-    routes_address,       the same of routes, if the map has some that are put out
-    routes_beats,
+    routes_address,       the same of routes, if the map has some that are put out; without a pool they are masks, with
+    routes_beats,         a bit for each lane
     routes_stride
     ====================  ==========================================================================
     """
     return data.StructLayout({
         "update": 1, "normalize": 1, "map": outputs_layout(), "weights": update_layout(),
         "channels": channels_layout(), "sums": sums_layout(),
-        "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits, "words": 20,
+        "address": address_bits, "beats": 24, "chunks": 16, "stride": address_bits,
         "routes_address": address_bits, "routes_beats": 24, "routes_stride": address_bits,
     })  # fmt: skip
 
@@ -195,7 +195,8 @@ class Storer(wiring.Component):
             self.lanes * self.arithmetic.operand.width, self.data_bits
         )
         m.submodules.places = places = Pack(PLACES * self.lanes, self.data_bits)
-        word, chunk = Signal.like(command.words), Signal.like(command.chunks)
+        m.submodules.masks = masks = Pack(self.lanes, self.data_bits)
+        col, chunk = Signal.like(command.map.cols), Signal.like(command.chunks)
         beat, moves, last, through = Signal(24), Signal(), Signal(), Signal()
         m.submodules.softmax = softmax = SoftmaxErrors(self.arithmetic, self.lanes, self.classes)
         scored = _is_map(command) & command.map.scored
@@ -209,19 +210,18 @@ class Storer(wiring.Component):
             softmax.o.ready.eq(scored & plain.ready),
             maps.o.ready.eq(Mux(scored, softmax.i.ready & sent.o.valid, plain.ready)),
         ]
-        begins = self._sums(m, sent, plain, word, channels) if channels else 1
-        for pack, source, mine in (
-            (values, plain, _is_map(command) & ~routes & begins),
-            (places, maps.routes, _is_map(command) & routes),
+        last_col, pooled = col == command.map.cols - 1, command.map.pool
+        begins = self._sums(m, sent, plain, last_col, channels) if channels else 1
+        for pack, source, what, mine in (
+            (values, plain, plain.payload, ~routes & begins),
+            (places, maps.routes, maps.routes.payload, routes & pooled),
+            (masks, maps.routes, maps.routes.payload[::PLACES], routes & ~pooled),
         ):
-            m.d.comb += [
-                pack.i.payload.word.eq(source.payload),
-                pack.i.payload.last.eq(word == command.words - 1),
-                pack.i.valid.eq(source.valid & sent.o.valid & mine),
-                source.ready.eq(pack.i.ready & sent.o.valid & mine),
-            ]
-            with m.If(source.valid & source.ready):
-                m.d.sync += word.eq(Mux(pack.i.payload.last, 0, word + 1))
+            m.d.comb += [pack.i.payload.word.eq(what), pack.i.payload.last.eq(last_col)]
+            with m.If(sent.o.valid & _is_map(command) & mine):
+                m.d.comb += [pack.i.valid.eq(source.valid), source.ready.eq(pack.i.ready)]
+                with m.If(source.valid & source.ready):
+                    m.d.sync += col.eq(Mux(last_col, 0, col + 1))
         beats = Mux(routes, command.routes_beats, command.beats)
         with m.If(sent.o.valid & command.update):
             if channels:  # each takes its own
@@ -231,8 +231,10 @@ class Storer(wiring.Component):
             if channels:
                 connect(m, flipped(self.masters), channels.i)
                 connect(m, channels.o, flipped(self.o))
-        with m.Elif(sent.o.valid & routes):
+        with m.Elif(sent.o.valid & routes & pooled):
             connect(m, places.o, flipped(self.o))
+        with m.Elif(sent.o.valid & routes):
+            connect(m, masks.o, flipped(self.o))
         with m.Elif(sent.o.valid):
             connect(m, values.o, flipped(self.o))
         m.d.comb += [
@@ -248,15 +250,17 @@ class Storer(wiring.Component):
             with m.If(last):
                 m.d.sync += routes.eq(~through)
 
-    def _sums(self, m, sent, plain, word, channels):
+    def _sums(self, m, sent, plain, last_col, channels):
         """Add up vectors of maps that a batch norm wants it of. Returns whether the next vector may go."""
         command = sent.o.payload
         wanted, number = command.sums, Signal(10)  # of a tile in an image
+        word, row = Signal(20), Signal.like(command.map.rows)  # in a chunk
         m.submodules.stored = stored = StoredSums(
             self.arithmetic, self.lanes, self.normalized, data_bits=self.data_bits
         )
         later = Signal()  # not the first image
-        chunk_ends, last_tile = word == command.words - 1, number == wanted.tiles - 1
+        chunk_ends = last_col & (row == command.map.rows - 1)
+        last_tile = number == wanted.tiles - 1
         m.d.comb += [
             stored.valid.eq(plain.valid & plain.ready & wanted.wanted),
             stored.vector.eq(plain.payload),
@@ -268,6 +272,10 @@ class Storer(wiring.Component):
             stored.of_tile.eq(channels.command.payload.tile),
             channels.word.eq(stored.word),
         ]
+        with m.If(plain.valid & plain.ready):
+            m.d.sync += word.eq(Mux(chunk_ends, 0, word + 1))
+            with m.If(last_col):
+                m.d.sync += row.eq(Mux(chunk_ends, 0, row + 1))
         with m.If(stored.valid & chunk_ends):
             m.d.sync += number.eq(Mux(last_tile, 0, number + 1))
             with m.If(last_tile):

@@ -144,7 +144,6 @@ class KernelTiming:
             lanes * fmt.width for fmt in (arithmetic.operand, arithmetic.accumulator)
         )
         self.vector = max(1, operands // data_bits)  # cycles that a vector takes to memory
-        self.routes = max(1, PLACES * lanes // data_bits)
         self.block = lanes * accumulators // data_bits
 
     def cycles(self, program):
@@ -176,7 +175,9 @@ class _Run:
         for request in (_BEGIN, _BEGIN + 1):
             self._fetch(request)
         blocks = [program.records[n : n + BLOCK] for n in range(0, len(program.records), BLOCK)]
-        self.ahead = Counter()  # records of each kind that were dispatched, and are not worked off yet
+        self.ahead = (
+            Counter()
+        )  # records of each kind that were dispatched, and are not worked off yet
         times, total = self._dispatch(blocks, 0), 0
         for number, block in enumerate(blocks):
             following = self._dispatch(blocks, number + 1)
@@ -240,7 +241,7 @@ class _Run:
             request = max(request, self.issued[Kind.LOAD][-1] + 1)
         if len(self.loads) >= REQUESTED:
             request = max(request, self.loads[-REQUESTED].end)
-        cost = chunks * max(beats / memory.read_rate, fields["words"])
+        cost = max(chunks * beats / memory.read_rate, fields["rows"] * fields["words"])
         comes = self._arrival(request, chunks, beats)
         begin = max(request + memory.read_latency + _READ, self.read_until)
         store = self._next_store(number) if target is Target.MASTERS else {}
