@@ -45,9 +45,9 @@ def strided(columns, padding):
     )  # fmt: skip
 
 
-def train_both(net, numbers, depths=None):
+def train_both(net, numbers, depths=None, lanes=LANES):
     """A few steps on golden model and core, whose memory is now fast, now slow. Both must give the same."""
-    plan = KernelPlan(lower(net, LANES), numbers, IMAGES, depths)
+    plan = KernelPlan(lower(net, lanes), numbers, IMAGES, depths)
     golden = Trainer(plan, GoldenKernel(plan))
     rng = np.random.default_rng(0)
     with closing(SimulatedKernelTrainer(plan, progress=False)) as simulated:
@@ -141,6 +141,24 @@ def normalized():
 )
 def test_steps_with_batch_norms(numbers, depths):
     train_both(normalized(), numbers, depths)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "numbers", "norm"),
+    [(6, arithmetic("bf16"), [st.BatchNorm2d()]), (10, FIXED, [])],
+    ids=["6, bf16, batch norm", "10, fixed"],
+)
+def test_steps_whose_vectors_are_no_whole_beats(lanes, numbers, norm):
+    """Three channels in groups that divide the lanes; words in memory are padded, and masks and routes are."""
+    net = st.Network(
+        (3, 5, 7),
+        [
+            st.Conv2d(7, 3), *norm, st.ReLU(), st.Conv2d(11, 3), st.ReLU(), st.MaxPool2d(),
+            st.Flatten(), st.Linear(9), st.ReLU(), st.Linear(4),
+        ],
+    )  # fmt: skip
+    assert lower(net, lanes).layers[0].group == {6: 3, 10: 5}[lanes]
+    train_both(net, numbers, lanes=lanes)
 
 
 def test_steps_with_sums_of_images_that_are_stored_one_by_one():

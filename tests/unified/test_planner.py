@@ -36,7 +36,7 @@ def fits(plan):
 @pytest.mark.parametrize("numbers", ["fp32", "fixed<16,8>"])
 def test_lanes_are_those_that_train_fastest(numbers):
     cycles = {}
-    for lanes in (2, 4, 8, 16, 32):
+    for lanes in range(2, 34, 2):
         try:
             own = design(numbers=numbers, lanes=lanes)
         except ValueError:
@@ -52,31 +52,25 @@ def test_lanes_are_those_that_train_fastest(numbers):
 
 def test_arrays_have_dsp_slices_and_whole_words():
     fp32 = kernel_arithmetic("fp32")
-    assert possible_lanes(fp32, DEVICE, 64) == [
-        32,
-        16,
-        8,
-        4,
-        2,
-    ]  # two slices for a product, of 2,520
-    assert possible_lanes(fp32, DEVICE, 256) == [32, 16, 8]
+    assert possible_lanes(fp32, DEVICE, 64) == list(
+        range(2, 36, 2)
+    )  # two slices for a product, of 2,520
+    assert possible_lanes(fp32, DEVICE, 256) == [8, 16, 24, 32]
 
 
 def test_a_device_that_has_no_room_says_what_each_array_needs():
     small = replace(DEVICE, dsp=70, lut=9_000, lutram=4_500)
     with pytest.raises(
         ValueError,
-        match=r"^with 4 lanes, it needs 2\d,\d\d\d LUT, most of them for the array, which is more than 75% of the "
-        r"9,000 of xczu9eg; with 2 lanes, it needs 1",
+        match=r"^even with 2 lanes, it needs 1\d,\d\d\d LUT, most of them for the \w+, which is more than 75% of the "
+        r"9,000 of xczu9eg$",
     ):
         plan_kernel(network(), kernel_arithmetic("fp32"), 1, small)
 
 
 def test_a_network_that_the_core_refuses_says_so_once():
     net = network(optimizer=st.SGD(momentum=0.5))
-    with pytest.raises(
-        ValueError, match=r"^with 8 or 4 or 2 lanes, SGD has momentum=0.5, which the unified core"
-    ):
+    with pytest.raises(ValueError, match=r"^SGD has momentum=0.5, which the unified core"):
         st.plan(net, "pynq_z2", core="unified", numbers="fixed<8,4>")
 
 

@@ -12,7 +12,7 @@ from streamtrain.host.progress import ProgressBar
 from streamtrain.unified.estimate import estimate_kernel
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
 from streamtrain.unified.plan import lower
-from streamtrain.unified.planner import halvings, possible_lanes
+from streamtrain.unified.planner import halvings, least_resources, possible_lanes
 from streamtrain.unified.resources import estimate_resources
 
 __all__ = ["kernel_front"]
@@ -100,6 +100,9 @@ def kernel_front(
 
 def _ways(plan, device):
     """(depths, estimate, usage) of all buffers on the way that fit, or what the smallest lack; and how many there are."""
+    least = least_resources(plan.arithmetic, plan.array.lanes, plan.data_bits, device)
+    if not least.fits:
+        return least.problem, 1
     found, count = [], 0
     for depths, _, _ in halvings(
         plan.array, plan.arithmetic, plan.max_batch, 0, data_bits=plan.data_bits

@@ -212,22 +212,27 @@ def _cross_entropy(scores, labels):
 # -- Memory ---------------------------------------------------------------------------------------
 
 
-def pack_tiles(region, codes, width):
-    """Codes (tiles, numbers) as the bytes of a region's first tiles, each row from beat to beat: uint8."""
-    row = region.columns * region.bits // width
-    codes = np.asarray(codes, np.int64).reshape(len(codes), -1, row)
+def pack_tiles(region, codes, word, width):
+    """Codes (tiles, numbers), ``word`` of them in a word, as the bytes of a region's first tiles: uint8.
+
+    Words are padded, and rows are, to whole beats. Tiles may have fewer rows than the region's.
+    """
+    codes = np.asarray(codes, np.int64).reshape(len(codes), -1, region.columns, word)
     narrow = (codes & (1 << width) - 1).astype(f"<u{width // 8}").view(np.uint8)
+    words = np.zeros((*narrow.shape[:3], region.bits // 8), np.uint8)
+    words[..., : narrow.shape[3]] = narrow
+    rows = words.reshape(*words.shape[:2], -1)
     tiles = np.zeros((len(codes), region.rows, region.row_bytes), np.uint8)
-    tiles[:, : narrow.shape[1], : narrow.shape[2]] = narrow
+    tiles[:, : rows.shape[1], : rows.shape[2]] = rows
     return tiles.ravel()
 
 
-def unpack_tiles(region, content, count, width, *, signed):
-    """The first ``count`` codes of each tile, (tiles, count), of bytes that :func:`pack_tiles` made."""
-    row = region.columns * region.bits // 8
-    rows = np.ascontiguousarray(content.reshape(-1, region.row_bytes)[:, :row])
-    codes = rows.view(f"<{'i' if signed else 'u'}{width // 8}").astype(np.int64)
-    return codes.reshape(len(content) // region.stride, -1)[:, :count]
+def unpack_tiles(region, content, word, width, *, signed):
+    """Codes (tiles, numbers) of bytes that :func:`pack_tiles` made."""
+    rows = content.reshape(-1, region.row_bytes)[:, : region.columns * region.bits // 8]
+    words = rows.reshape(-1, region.bits // 8)[:, : word * width // 8]
+    codes = np.ascontiguousarray(words).view(f"<{'i' if signed else 'u'}{width // 8}")
+    return codes.astype(np.int64).reshape(len(content) // region.stride, -1)
 
 
 class MemoryKernel(KernelDevice):
@@ -385,7 +390,7 @@ class MemoryKernel(KernelDevice):
         maps, region = tiled(x, first.group), compiler.inputs[first.name]
         tiles = maps.reshape(-1, maps[0, 0].size)
         width = self.plan.arithmetic.operand.width
-        self.bus.store(region.address, pack_tiles(region, tiles, width))
+        self.bus.store(region.address, pack_tiles(region, tiles, first.group, width))
 
     def _put_targets(self, labels):
         region, lanes = self.plan.compiler.targets, self.plan.array.lanes
@@ -402,8 +407,8 @@ class MemoryKernel(KernelDevice):
         fmt, last = self.plan.arithmetic.operand, self.plan.array.layers[-1]
         region = self.plan.compiler.outputs[last.name]
         content = self.bus.load(region.address, images * region.tiles * region.stride)
-        count, signed = self.plan.array.lanes, isinstance(fmt, Fixed)
-        tiles = unpack_tiles(region, content, count, fmt.width, signed=signed)
+        lanes, signed = self.plan.array.lanes, isinstance(fmt, Fixed)
+        tiles = unpack_tiles(region, content, lanes, fmt.width, signed=signed)
         return tiles.reshape(images, -1)[:, : last.m]
 
     def write_weights(self, weights):
@@ -414,7 +419,7 @@ class MemoryKernel(KernelDevice):
         for weights, vectors, _ in self.plan.compiler.sets:
             for region, numbers in ((weights[layer.name], blocks), (vectors[layer.name], biases)):
                 tiles = self._codes(numbers).reshape(region.tiles, -1)
-                self.bus.store(region.address, pack_tiles(region, tiles, 32))
+                self.bus.store(region.address, pack_tiles(region, tiles, layer.lanes, 32))
 
     def read_layer(self, layer):
         weights, vectors, _ = self.plan.compiler.sets[self._set]
@@ -427,14 +432,13 @@ class MemoryKernel(KernelDevice):
         tiles = rows.reshape(len(rows), -1, layer.lanes).swapaxes(0, 1)
         for *_, registers in self.plan.compiler.sets:
             region = registers[layer.name]
-            self.bus.store(region.address, pack_tiles(region, tiles, 32))
+            self.bus.store(region.address, pack_tiles(region, tiles, layer.lanes, 32))
 
     def read_channels(self, layer):
         region = self.plan.compiler.sets[self._set][-1][layer.name]
         content = self.bus.load(region.address, region.tiles * region.stride)
-        count = channels.ROWS * layer.lanes
-        tiles = unpack_tiles(region, content, count, 32, signed=False)
-        rows = tiles.reshape(-1, channels.ROWS, layer.lanes).swapaxes(0, 1)
+        tiles = unpack_tiles(region, content, layer.lanes, 32, signed=False)
+        rows = tiles.reshape(len(tiles), -1, layer.lanes)[:, : channels.ROWS].swapaxes(0, 1)
         return rows.reshape(channels.ROWS, -1).astype(np.uint32)
 
     def _codes(self, numbers):
@@ -443,11 +447,8 @@ class MemoryKernel(KernelDevice):
 
     def _numbers(self, region):
         """Accumulators of a region of weights: codes, or float32 numbers."""
-        fmt, count = (
-            self.plan.arithmetic.accumulator,
-            region.rows * region.columns * region.bits // 32,
-        )
+        fmt = self.plan.arithmetic.accumulator
         content = self.bus.load(region.address, region.tiles * region.stride)
         is_fixed = isinstance(fmt, Fixed)
-        codes = unpack_tiles(region, content, count, 32, signed=is_fixed)
+        codes = unpack_tiles(region, content, self.plan.array.lanes, 32, signed=is_fixed)
         return codes if is_fixed else fmt.to_float32(codes)

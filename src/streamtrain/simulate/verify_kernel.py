@@ -133,8 +133,7 @@ def _locate(device, golden, x, commands, after, step):
 
 def _map(device, region, shape):
     """Codes of a map in memory: (images, tiles, rows, columns, lanes)."""
-    fmt, (images, tiles, *inside) = device.plan.arithmetic.operand, shape
+    fmt, (images, tiles, *_, lanes) = device.plan.arithmetic.operand, shape
     content = device.bus.load(region.address, images * tiles * region.stride)
-    count = int(np.prod(inside))
     signed = isinstance(fmt, Fixed)
-    return unpack_tiles(region, content, count, fmt.width, signed=signed).reshape(shape)
+    return unpack_tiles(region, content, lanes, fmt.width, signed=signed).reshape(shape)

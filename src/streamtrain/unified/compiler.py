@@ -47,7 +47,7 @@ from streamtrain.unified.program import (
     pack_record,
     record_layouts,
 )
-from streamtrain.unified.regions import Region, ranges
+from streamtrain.unified.regions import Region, padded, ranges
 from streamtrain.unified.sequencer import Fold
 
 __all__ = ["BuffersTooSmallError", "Compiler", "Program"]
@@ -277,6 +277,7 @@ class Compiler:
         return other
 
     def _region(self, tiles, rows, columns, bits, images):
+        bits = padded(bits, 8 * self.beat_bytes)
         region = Region(self._end, tiles, rows, columns, bits, self.beat_bytes, [0] * images)
         end = region.address + images * tiles * region.stride
         self._end = -(-end // 4096) * 4096

@@ -111,10 +111,10 @@ class KernelPlan(Record):
                 f"data_bits must be 32, 64, 128, 256 or 512, as memories have them, not {self.data_bits}"
             )
         least = max(2, self.data_bits // 32)
-        if lanes.bit_count() != 1 or lanes < least:
+        if lanes < least or lanes % least:
             raise ValueError(
-                f"lanes must be a power of two and at least {least}, so that {self.data_bits} bits of memory "
-                f"hold whole numbers of words, not {lanes}"
+                f"lanes must be a multiple of {least}, so that their weights are whole words of {self.data_bits} bits "
+                f"of memory, not {lanes}"
             )
         if self.base % PAGE_BYTES or not 0 <= self.base < _ADDRESSES:
             raise ValueError(

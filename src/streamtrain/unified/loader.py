@@ -12,6 +12,7 @@ from streamtrain.bus.memory import beat_layout
 from streamtrain.pipeline.gates import delayed
 from streamtrain.stream import Queue
 from streamtrain.unified.buffers import PLACES, WritePort
+from streamtrain.unified.regions import padded
 from streamtrain.unified.regroup import Regroup
 
 __all__ = ["BUFFER", "BUFFERED", "REQUESTED", "Loader", "Target", "load_layout"]
@@ -167,7 +168,8 @@ class Loader(wiring.Component):
             Target.BIASES: accumulators, Target.ROUTES: self.ports["routes"][0], Target.MASKS: self.lanes,
             Target.MASTERS: self.data_bits,
         }  # fmt: skip
-        m.submodules.regroup = regroup = Regroup(self.data_bits, [sizes[t] for t in Target])
+        words = [padded(sizes[t], self.data_bits) for t in Target]
+        m.submodules.regroup = regroup = Regroup(self.data_bits, words)
         load = requested.o.payload
         word, row = Signal.like(load.words), Signal.like(load.rows)
         at, moves, through = Signal.like(load.to), Signal(), Signal()

@@ -112,15 +112,15 @@ class KernelLayer(Record):
 
     @property
     def group(self):
-        """Lanes that one tap takes, and words of an input's pixel in memory: all, or a power of two that is enough for few channels.
+        """Lanes that one tap takes, and words of an input's pixel in memory: all, or a part that is enough for few channels.
 
         Only layers whose input errors nobody wants can have several groups: BP would have to add up
         what different taps of a vector are worth.
         """
         if self.back or self.linear or self.kernel == 1:
             return self.lanes
-        group = 1 << (self.n - 1).bit_length()
-        return group if 2 * group <= self.lanes else self.lanes
+        enough = range(self.n, self.lanes)
+        return next((group for group in enough if self.lanes % group == 0), self.lanes)
 
     @property
     def tiles(self):
@@ -132,6 +132,17 @@ class KernelLayer(Record):
     def input_tiles(self):
         """Tiles of channels that an input is made of in memory."""
         return 1 if self.group < self.lanes else self.tiles[1]
+
+    @property
+    def array_cycles(self):
+        """Cycles of one sample's training step in which the array works, at least; what a batch norm takes is left out."""
+        if self.norm:
+            return 0
+        outs, ins = self.tiles
+        forward = outs * len(self.passes.tile) * self.out_rows * self.out_columns
+        pixels = (self.rows // self.stride) * (self.columns // self.stride)
+        back = outs * ins * self.kernel**2 * pixels
+        return (1 + self.trainable) * forward + self.back * back
 
     @cached_property
     def passes(self):
@@ -205,6 +216,11 @@ class UnifiedPlan(Record):
     layers: tuple
     lanes: int
 
+    @property
+    def array_cycles(self):
+        """Cycles of one sample's training step in which the array works, at least."""
+        return sum(layer.array_cycles for layer in self.layers)
+
     def check(self, arithmetic):
         """Raise :exc:`ValueError` if layers cannot be computed in an arithmetic."""
         for layer in self.layers:
@@ -227,8 +243,10 @@ class UnifiedPlan(Record):
 def lower(network, lanes=16):
     """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
 
-    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run.
+    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run, or with fewer than 2 lanes.
     """
+    if lanes < 2:
+        raise ValueError(f"lanes must be at least 2, not {lanes}")
     groups = []
     for layer, shape in zip(network.layers, network.shapes, strict=False):
         if layer.stem == "norm" and not (

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from math import inf, isqrt
 
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import BuffersTooSmallError, Compiler
@@ -11,7 +12,9 @@ from streamtrain.unified.plan import lower
 from streamtrain.unified.resources import buffer_memory, core_resources, estimate_resources
 from streamtrain.unified.timing import KernelTiming
 
-__all__ = ["choose_depths", "halvings", "least_depths", "misfit", "plan_kernel", "possible_lanes"]
+__all__ = [
+    "choose_depths", "halvings", "least_depths", "least_resources", "misfit", "plan_kernel", "possible_lanes",
+]  # fmt: skip
 
 _LEAST_LOSS = 0.002  # of a step's cycles, for which a buffer is not halved
 _FEW, _SEVERAL = 2, 4  # images of two programs: what one takes besides is how long each image takes
@@ -124,13 +127,9 @@ def choose_depths(plan, arithmetic, images, bram36, *, data_bits, memory=None):
 
 
 def possible_lanes(arithmetic, device, data_bits):
-    """Lanes of arrays that a device has DSP slices for, the most first."""
-    lanes, dsp = max(2, data_bits // 32), arithmetic.multiplier_dsp(device.family)
-    found = []
-    while lanes**2 * dsp <= device.dsp:
-        found.append(lanes)
-        lanes *= 2
-    return found[::-1]
+    """Lanes of arrays that a device has DSP slices for, the fewest first."""
+    step, dsp = max(2, data_bits // 32), arithmetic.multiplier_dsp(device.family)
+    return list(range(step, isqrt(device.dsp // dsp) + 1, step))
 
 
 def misfit(estimate):
@@ -156,8 +155,8 @@ def plan_kernel(
 ):
     """Plan a network for the unified core on a device.
 
-    Without ``lanes``, they are those with which a training step takes the fewest cycles, of all powers of two that
-    leave a quarter of the device's LUTs free. Without ``depths``, buffers are those of :func:`choose_depths` for three
+    Without ``lanes``, they are those with which a training step takes the fewest cycles, of all that leave a quarter of
+    the device's LUTs free. Without ``depths``, buffers are those of :func:`choose_depths` for three
     quarters of its block RAM.
 
     Parameters
@@ -196,34 +195,33 @@ def plan_kernel(
 
     if lanes is not None:
         return planned(lanes)
-    best, least, problems = None, 0, {}
-    for own in possible_lanes(arithmetic, device, data_bits):
-        if best is not None and network.training_macs / own**2 >= least:
-            break  # all its multipliers in all cycles are too few
-        problem = misfit(_gates(arithmetic, own, data_bits, device))
+    choices = possible_lanes(arithmetic, device, data_bits)
+    if not choices:
+        raise ValueError(f"{device.name} has too few DSP slices for any array")
+    best, least, problems = None, inf, {}  # problems by lanes; those of the fewest are told
+    for works, own in sorted((lower(network, own).array_cycles, own) for own in choices):
+        if works >= least:
+            break  # its array works for too long, and so do those of all others
+        problem = misfit(least_resources(arithmetic, own, data_bits, device))
         if problem is None:
             try:
                 plan = planned(own)
             except ValueError as error:
-                problem = str(error)
-            else:
-                problem = misfit(estimate_resources(plan, device))
+                problems[own] = str(error)
+                continue
+            problem = misfit(estimate_resources(plan, device))
         if problem is not None:
-            problems[own] = problem
+            problems[own] = f"even with {own} lanes, {problem}"
             continue
         cycles = estimate_kernel(plan).cycles
-        if best is None or cycles < least:
+        if cycles < least:
             best, least = plan, cycles
     if best is None:
-        reasons = "; ".join(
-            f"with {' or '.join(str(own) for own in problems if problems[own] == text)} lanes, {text}"
-            for text in dict.fromkeys(problems.values())
-        )
-        raise ValueError(reasons or f"{device.name} has too few DSP slices for any array")
+        raise ValueError(problems[choices[0]])
     return best
 
 
-def _gates(arithmetic, lanes, data_bits, device):
+def least_resources(arithmetic, lanes, data_bits, device):
     """The least that a core with so many lanes takes of DSP slices and LUTs, whatever its buffers are."""
     depths = Depths(*(_DEEP for _ in Depths._fields))
     estimate = core_resources(arithmetic, lanes, depths, 1, data_bits=data_bits, device=device)

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Region", "ranges"]
+__all__ = ["Region", "padded", "ranges"]
+
+
+def padded(bits, beat):
+    """Bits that a word of so many takes in memory: beats hold whole numbers of words, or words whole beats."""
+    return -(-bits // beat) * beat if bits > beat else 1 << (bits - 1).bit_length()
 
 
 @dataclass
@@ -16,7 +21,7 @@ class Region:
     tiles, rows, columns : :class:`int`
         Tiles of an image, and words of a tile.
     bits : :class:`int`
-        Of a word.
+        Of a word, :func:`padded`.
     beat_bytes : :class:`int`
         Each row begins with a beat, so that loads and stores may begin with any.
     written : list of :class:`int`

@@ -274,8 +274,8 @@ class _Core:
 
     def _channels(self, part):
         """The processor of channels, and partial sums of the vectors that are stored."""
-        words = min(self.lanes, self.data_bits // self.operand)
-        cycles = self.lanes // words
+        cycles = -(-self.vector // self.data_bits)
+        words = -(-self.lanes // cycles)
         part.add(self.units.multiplier, words)
         part.add(self.units.widen, words)
         part.add(self.units.adder, 2 * words)

@@ -78,7 +78,7 @@ class StoredSums(wiring.Component):
         self.tiles = index(tiles)
         self.data_bits = index(data_bits)
         width = self.lanes * arithmetic.operand.width
-        self.cycles = max(1, width // self.data_bits)
+        self.cycles = -(-width // self.data_bits)
         super().__init__({
             "valid": In(1),
             "vector": In(width),
@@ -94,7 +94,7 @@ class StoredSums(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        units, operand = self.lanes // self.cycles, self.arithmetic.operand
+        units, operand = -(-self.lanes // self.cycles), self.arithmetic.operand
         part = Signal(range(max(2, self.cycles)))
         vector, active = Signal.like(self.vector), Signal()
         mark = data.StructLayout({

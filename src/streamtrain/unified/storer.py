@@ -13,6 +13,7 @@ from streamtrain.unified.buffers import PLACES, ReadPort
 from streamtrain.unified.channels import ChannelProcessor, channels_layout
 from streamtrain.unified.outputs import MapOutputs, outputs_layout
 from streamtrain.unified.pack import Pack
+from streamtrain.unified.regions import padded
 from streamtrain.unified.softmax import SoftmaxErrors
 from streamtrain.unified.stored_sums import StoredSums, sums_layout
 from streamtrain.unified.update import WeightUpdate, update_layout
@@ -191,16 +192,17 @@ class Storer(wiring.Component):
     def _beats(self, m, sent, maps, update, channels):
         """Send what the requests are for, in their order."""
         command, routes = sent.o.payload, Signal()
-        values = m.submodules.values = Pack(
-            self.lanes * self.arithmetic.operand.width, self.data_bits
+        width, lanes = self.lanes * self.arithmetic.operand.width, self.lanes
+        values, places, masks = (
+            Pack(padded(bits, self.data_bits), self.data_bits)
+            for bits in (width, PLACES * lanes, lanes)
         )
-        m.submodules.places = places = Pack(PLACES * self.lanes, self.data_bits)
-        m.submodules.masks = masks = Pack(self.lanes, self.data_bits)
+        m.submodules.values, m.submodules.places, m.submodules.masks = values, places, masks
         col, chunk = Signal.like(command.map.cols), Signal.like(command.chunks)
         beat, moves, last, through = Signal(24), Signal(), Signal(), Signal()
         m.submodules.softmax = softmax = SoftmaxErrors(self.arithmetic, self.lanes, self.classes)
         scored = _is_map(command) & command.map.scored
-        plain, vector = stream.Signature(unsigned(values.word)).create(), maps.o.payload
+        plain, vector = stream.Signature(unsigned(width)).create(), maps.o.payload
         m.d.comb += [
             softmax.i.payload.scores.eq(vector.vector),
             softmax.i.payload.target.eq(vector.target),

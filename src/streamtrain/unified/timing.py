@@ -49,6 +49,7 @@ __all__ = ["KernelTiming", "ProgramCycles"]
 _READ = 8  # from a load's record to the address of its first burst, and from a beat to its buffer
 _WRITE = 4  # from a burst's last beat to its address, and from its answer to `done`
 _BEGIN = 3  # from the start of a program to the address of its first block
+_ROOM = OUTSTANDING * BURST  # beats that the reader has room for
 _SLOT = 2  # from a burst's end to the address of the one that takes its place
 
 
@@ -143,7 +144,7 @@ class KernelTiming:
         operands, accumulators = (
             lanes * fmt.width for fmt in (arithmetic.operand, arithmetic.accumulator)
         )
-        self.vector = max(1, operands // data_bits)  # cycles that a vector takes to memory
+        self.vector = -(-operands // data_bits)  # cycles that a vector takes to memory
         self.block = lanes * accumulators // data_bits
 
     def cycles(self, program):
@@ -164,6 +165,7 @@ class _Run:
         self.read_until, self.compute_until, self.write_until = 0, 0, 0
         self.read_sums = self.since_sum = 0
         self.loads = []
+        self.beats_ahead = 0  # beats of the next load that the reader has
         self.bursts = deque([0] * OUTSTANDING, OUTSTANDING)  # when the last ones were there
         self.blocks = []  # when the last beat of each block of records comes
         self.writes, self.written = [0], [0]  # requests, and when they are done
@@ -241,9 +243,10 @@ class _Run:
             request = max(request, self.issued[Kind.LOAD][-1] + 1)
         if len(self.loads) >= REQUESTED:
             request = max(request, self.loads[-REQUESTED].end)
-        cost = max(chunks * beats / memory.read_rate, fields["rows"] * fields["words"])
         comes = self._arrival(request, chunks, beats)
-        begin = max(request + memory.read_latency + _READ, self.read_until)
+        asks = request + memory.read_latency + _READ
+        begin = max(asks, self.read_until)
+        cost = max(chunks * beats, fields["rows"] * fields["words"])
         store = self._next_store(number) if target is Target.MASTERS else {}
         if store.get("normalize", 0):
             begin = max(begin, self.write_until)
@@ -257,6 +260,7 @@ class _Run:
         else:
             name = BUFFER[target]
             begin = max(begin, halves[name].free() + 1)
+        cost = self._beats_ahead(cost, chunks * beats, asks <= self.read_until)
         end = self.read_until = max(begin + cost, comes)
         if not comes:
             self.bursts.extend(end - BURST * n for n in reversed(range(OUTSTANDING)))
@@ -270,7 +274,14 @@ class _Run:
             late = timing.narrow if name == "weights" else 0
             halves[name].filled.append(end + late + 1)
         self.busy["read"] += chunks * beats / memory.read_rate
-        return max(request + chunks, end - 2 * beats - OUTSTANDING * BURST)
+        return max(request + chunks, end - 2 * beats - _ROOM)
+
+    def _beats_ahead(self, cost, beats, asked):
+        """What a load takes if some of its beats came while words of the one before it were put together."""
+        rate, there = self.memory.read_rate, self.beats_ahead * asked
+        cost = max(cost, (beats - there) / rate)
+        self.beats_ahead = min(_ROOM, there + cost * rate - beats)
+        return cost
 
     def _arrival(self, request, chunks, beats):
         """When the last beat of a load comes, as far as the number of bursts under way has a say in it."""
