@@ -4,9 +4,9 @@
     python benchmarks/unified.py --simulate         # and in RTL; minutes
     python benchmarks/unified.py --nets 1X --simulate --batch 32
     python benchmarks/unified.py --nets 1X LeNet-10 --simulate --batch 2 --phases     # each by itself
-    python benchmarks/unified.py --best             # the best designs for two boards
+    python benchmarks/unified.py --best             # the best designs for some boards, by the model; an hour
+    python benchmarks/unified.py --best --nets 1X --boards pynq_z1
     python benchmarks/unified.py --verify cifar10:FOLDER    # 1X, real arithmetic; an hour
-    python benchmarks/unified.py --best             # the best arrays for two boards, by the model; minutes
 
 The array is theirs: 16x16 multiply-accumulators in FP32, a memory of 4 words a cycle (128 bits; all reads
 share it, and all writes, where EF-Train has a stream for each kind of data), and their mini-batch. What is
@@ -227,14 +227,15 @@ def measure(case, batch):
         yield phase, layer, figures
 
 
-BOARDS, FORMATS = ("zcu102", "zynq7100"), ("fp32", "bf16", "fixed<16,8>")
+BOARDS = {"zcu102": DATA_BITS, "zynq7100": DATA_BITS, "pynq_z1": 64}  # bits of memory in a cycle
+FORMATS = "fp32", "bf16", "fixed<16,8>"
 
 
 def best(name, case, board, numbers):
     """A row with the design that trains a case fastest on a board's device, whatever DRAM it has."""
     target = load_board(board)
     plan = plan_kernel(
-        case.network, kernel_arithmetic(numbers), case.batch, target.device, data_bits=DATA_BITS
+        case.network, kernel_arithmetic(numbers), case.batch, target.device, data_bits=BOARDS[board]
     )
     estimate, used = estimate_kernel(plan), estimate_resources(plan).total
     gflops = 2e-3 * case.network.training_macs * target.clock_mhz / estimate.cycles
@@ -244,12 +245,12 @@ def best(name, case, board, numbers):
     ]  # fmt: skip
 
 
-def show_best(known, nets):
+def show_best(known, nets, boards):
     """Print the best designs, net after net."""
     header = ("", "board", "format", "lanes", "MHz", "GFLOPS\nmodel", "of the\narray", "binds",
               "DSP", "BRAM36", "LUT")  # fmt: skip
     for name in nets:
-        rows = [best(name, known[name], board, own) for board in BOARDS for own in FORMATS]
+        rows = [best(name, known[name], board, own) for board in boards for own in FORMATS]
         print(columns(header, rows), flush=True)
 
 
@@ -281,6 +282,7 @@ def main(arguments=None):
     parser.add_argument("--simulate", action="store_true", help="run the RTL, too")
     parser.add_argument("--batch", type=int, metavar="N", help="mini-batch to simulate")
     parser.add_argument("--best", action="store_true", help="the best designs for boards instead")
+    parser.add_argument("--boards", nargs="+", choices=BOARDS, default=["zcu102", "zynq7100"], help="for these")
     parser.add_argument("--phases", action="store_true", help="take whole steps apart, too")
     parser.add_argument(
         "--verify",
@@ -291,7 +293,7 @@ def main(arguments=None):
     if options.verify:
         return int(not verify(options.verify))
     if options.best:
-        show_best(known, options.nets)
+        show_best(known, options.nets, options.boards)
         return 0
     found, rates = [], []
     for name in options.nets:

@@ -451,8 +451,8 @@ def plan(
         Memories of weights, gradients, maps and records up to this many words live in LUT RAM, deeper
         ones in block RAM; 0 to 1024. Results and cycles do not depend on it.
     lanes : :class:`int`, optional
-        Of the unified core: it has ``lanes x lanes`` multipliers; a power of two. Without, the array that trains
-        fastest of those that leave a quarter of the board's LUTs free.
+        Of the unified core: it has ``lanes x lanes`` multipliers; a multiple of ``data_bits / 32``, and at least 2.
+        Without, the array that trains fastest of those that leave a quarter of the board's LUTs free.
     depths : :class:`~streamtrain.unified.buffers.Depths`, optional
         Of the unified core's buffers. Without, as :func:`~streamtrain.unified.planner.choose_depths` chooses them
         for three quarters of the board's block RAM.

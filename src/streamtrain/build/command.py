@@ -111,7 +111,7 @@ def _parser():
     unified.add_argument(
         "--numbers", metavar="FORMAT", help="fp32, bf16, fp16 or fixed<16,8> (default: fp32)"
     )
-    unified.add_argument("--lanes", type=int, metavar="N", help="N x N multipliers; a power of two")
+    unified.add_argument("--lanes", type=int, metavar="N", help="N x N multipliers, such as 6 or 16")
     search = parser.add_argument_group("search, instead of --multipliers")
     add_limits(search)
     search.add_argument(
