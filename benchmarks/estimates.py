@@ -445,9 +445,7 @@ def cycle_rows(results):
 
 def cycle_markdown(results):
     """Results as a section of the page."""
-    parts = [
-        f"{len(results)} designs, cycles for each sample. Errors are parts of what is simulated."
-    ]
+    parts = [f"{len(results)} designs, cycles for each sample. Errors are parts of what is simulated."]
     return "\n\n".join([
         *parts, _markdown_table(*cycle_summary(results)), _markdown_table(*cycle_rows(results))
     ])  # fmt: skip

@@ -43,9 +43,7 @@ def main(arguments=None):
 def _parser():
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument(
-        "--evaluations", type=int, default=10_000, metavar="N", help="of NSGA-II (%(default)s)"
-    )
+    parser.add_argument("--evaluations", type=int, default=10_000, metavar="N", help="of NSGA-II (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     return parser
 
@@ -67,9 +65,7 @@ def compare(name, evaluations):
             "seconds": perf_counter() - began,
             "cpu_seconds": process_time() - cpu,
         }
-    values = {
-        search: np.log(np.abs(front.figures(*OBJECTIVES))) for search, front in fronts.items()
-    }
+    values = {search: np.log(np.abs(front.figures(*OBJECTIVES))) for search, front in fronts.items()}
     for own in values.values():
         own[:, 0] *= -1  # samples/s: less is better, as figures() says
     every = np.concatenate(list(values.values()))

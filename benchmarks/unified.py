@@ -194,10 +194,7 @@ class Figures:
     binds: str = ""
 
     def __add__(self, other):
-        sums = [
-            a + b
-            for a, b in zip(list(vars(self).values())[:-1], vars(other).values(), strict=False)
-        ]
+        sums = [a + b for a, b in zip(list(vars(self).values())[:-1], vars(other).values(), strict=False)]
         return Figures(*sums)
 
     def row(self, name, batch, theirs):
@@ -285,9 +282,7 @@ def main(arguments=None):
     parser.add_argument("--boards", nargs="+", choices=BOARDS, default=["zcu102", "zynq7100"], help="for these")
     parser.add_argument("--phases", action="store_true", help="take whole steps apart, too")
     parser.add_argument(
-        "--verify",
-        metavar="SOURCE",
-        help="compare 1X in RTL with the golden model instead, on these images",
+        "--verify", metavar="SOURCE", help="compare 1X in RTL with the golden model instead, on these images"
     )
     options = parser.parse_args(arguments)
     if options.verify:

@@ -56,8 +56,7 @@ def test_dsp_slices_are_those_of_the_device(options, each):
         st.plan(net, board="ulx3s_85f", multipliers=154 // each + 1)
     larger = {"conv1": (4, 1, 9), "linear1": (2, 64, 1)}
     with pytest.raises(
-        ValueError,
-        match=rf"^Design needs {164 * each + 2} DSP slices \(164 multipliers .*\+ 2 for the loss",
+        ValueError, match=rf"^Design needs {164 * each + 2} DSP slices \(164 multipliers .*\+ 2 for the loss"
     ):
         st.plan(net, board="ulx3s_85f", foldings=larger)
     assert most.dsp <= 156

@@ -45,9 +45,7 @@ def test_what_is_missing_says_how_to_get_it(capsys, monkeypatch):
 
 
 def test_module_runs():
-    done = subprocess.run(
-        [sys.executable, "-m", "streamtrain.doctor"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "streamtrain.doctor"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "unlocks" in done.stdout
 

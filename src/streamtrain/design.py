@@ -32,9 +32,7 @@ _COSTS = {
 }
 
 _LUT_PER_MULTIPLIER = 225  # as synthesised, everything around a multiplier counted
-_LUT_SHARE = (
-    0.75  # of a part's LUTs that a design may take without asking: a full part does not route
-)
+_LUT_SHARE = 0.75  # of a part's LUTs that a design may take without asking: a full part does not route
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,7 @@ class Savings(Shown, Record):
     def saved(self):
         """Part of each cost that is saved, 0 to 1."""
         return {
-            name: 1 - cost / self.trained[name] if cost else 0.0
-            for name, cost in self.frozen.items()
+            name: 1 - cost / self.trained[name] if cost else 0.0 for name, cost in self.frozen.items()
         }
 
     def table(self):

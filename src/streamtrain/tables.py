@@ -23,9 +23,7 @@ class Shown:
 
     def _repr_html_(self):
         summary = self._summary()
-        return html_table(*self.table()) + (
-            f"<p>{escape(summary, quote=False)}</p>" if summary else ""
-        )
+        return html_table(*self.table()) + (f"<p>{escape(summary, quote=False)}</p>" if summary else "")
 
 
 def _cell(value):

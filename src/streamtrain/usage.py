@@ -5,14 +5,7 @@ from dataclasses import dataclass
 from streamtrain.records import Record
 from streamtrain.tables import Shown
 
-__all__ = [
-    "RESOURCES",
-    "LayerUsage",
-    "MemoryUsage",
-    "ResourceEstimate",
-    "Usage",
-    "device_resources",
-]
+__all__ = ["RESOURCES", "LayerUsage", "MemoryUsage", "ResourceEstimate", "Usage", "device_resources"]
 
 RESOURCES = {"dsp": "DSP", "bram36": "BRAM36", "lut": "LUT", "ff": "FF"}
 """Names of the resources, in fields and for people."""

@@ -65,9 +65,7 @@ def test_figures_are_those_of_the_routed_board(built):
     assert path[0] == f"{timing['fmax_mhz']:.1f} MHz"
     assert [" ".join(line.split()[3:]) for line in path[1:]] == timing["critical_path"]
     made, routed = resources["synthesised"], resources["routed"]
-    assert (
-        made["dsp"] == resources["announced_dsp"] == DESIGN.dsp == 1 + 2
-    )  # a wide one in the loss
+    assert made["dsp"] == resources["announced_dsp"] == DESIGN.dsp == 1 + 2  # a wide one in the loss
     assert (routed["dsp"], routed["bram36"], routed["ff"]) == (
         made["dsp"],
         made["bram36"],

@@ -251,8 +251,7 @@ def test_stop_and_start(design, images, tmp_path, counted):
 
 def test_a_build_cannot_stop_before_it_starts(design, images, tmp_path):
     with pytest.raises(
-        ValueError,
-        match=r"^Step 'package', to stop after, comes before 'synthesise', to start with$",
+        ValueError, match=r"^Step 'package', to stop after, comes before 'synthesise', to start with$"
     ):
         make(design, images, tmp_path / "out", start="synthesise", stop="package")
 

@@ -174,12 +174,9 @@ def test_a_byte_without_stop_bit_is_lost():
     talk(test)
 
 
-@pytest.mark.parametrize(
-    "unit", [UartReceiver, UartTransmitter, lambda divisor: UartBridge(4, 12, divisor)]
-)
+@pytest.mark.parametrize("unit", [UartReceiver, UartTransmitter, lambda divisor: UartBridge(4, 12, divisor)])
 def test_too_fast_a_line_is_refused(unit):
     with pytest.raises(
-        ValueError,
-        match=r"^A bit must take at least 4 clock cycles, not 3: take a lower baud rate$",
+        ValueError, match=r"^A bit must take at least 4 clock cycles, not 3: take a lower baud rate$"
     ):
         unit(3)

@@ -10,9 +10,7 @@ import streamtrain as st
 from streamtrain.explore import search as module
 from streamtrain.explore.search import explore
 
-NET = st.Network(
-    (1, 6, 6), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(4)]
-)
+NET = st.Network((1, 6, 6), [st.Conv2d(4, 3), st.ReLU(), st.MaxPool2d(2), st.Flatten(), st.Linear(4)])
 
 
 def quiet(network=NET, board="pynq_z2", **options):
@@ -32,9 +30,7 @@ def test_points_are_what_their_designs_are_estimated_at():
 
 
 def test_no_point_exceeds_the_board_or_what_was_asked_for():
-    front = quiet(
-        board="xc7z010", constraints={"dsp": 30, "samples_per_s": 50_000, "latency_us": 8}
-    )
+    front = quiet(board="xc7z010", constraints={"dsp": 30, "samples_per_s": 50_000, "latency_us": 8})
     assert front.points
     for point in front.points:
         assert point.dsp <= 30
@@ -45,9 +41,7 @@ def test_no_point_exceeds_the_board_or_what_was_asked_for():
 
 def test_formats_and_clocks_are_searched_when_they_are_lists():
     narrow = st.Numbers(weights="fixed<12,2>", activations="fixed<12,4>", errors="fixed<12,2>")
-    front = quiet(
-        numbers=[st.Numbers(), narrow], clock_mhz=[50, 100], objectives=["samples_per_s", "lut"]
-    )
+    front = quiet(numbers=[st.Numbers(), narrow], clock_mhz=[50, 100], objectives=["samples_per_s", "lut"])
     assert len(front.variants) == 4
     single = [
         quiet(numbers=numbers, clock_mhz=clock, objectives=["samples_per_s", "lut"])
@@ -78,20 +72,11 @@ def test_memory_kinds_are_searched_when_they_are_listed():
     "board, constraints, reason",
     [
         ("xc7z010", {"dsp": 1}, r"at least 3 DSP together, of which \w+ takes 1; there are 1$"),
-        (
-            "xc7z010",
-            {"samples_per_s": 1e9},
-            r"at least 1,000,000,000 samples/s is asked for, but the best ",
-        ),
-        (
-            "xc7z010",
-            {"latency_us": 0.01},
-            r"but the best within its resources is a latency of [\d.]+ µs$",
-        ),
+        ("xc7z010", {"samples_per_s": 1e9}, r"at least 1,000,000,000 samples/s is asked for, but the best "),
+        ("xc7z010", {"latency_us": 0.01}, r"but the best within its resources is a latency of [\d.]+ µs$"),
         # One contradicts the other: 4 DSP slices are never so fast.
         (
-            "xc7z010",
-            {"samples_per_s": 2e5, "dsp": 4},
+            "xc7z010", {"samples_per_s": 2e5, "dsp": 4},
             r"at least 200,000 samples/s is asked for, but the best within its resources is [\d,]+ samples/s$",
         ),
     ],
@@ -130,9 +115,7 @@ def test_the_genetic_search_takes_mini_batches():
     front = quiet(search="nsga2", evaluations=200, batch=4)
     design = front.fastest()
     assert front.points[0].cycles == design.estimate(4).cycles
-    with pytest.raises(
-        ValueError, match=r'^The exact search is for batch 1, not 4: .*search="nsga2"'
-    ):
+    with pytest.raises(ValueError, match=r'^The exact search is for batch 1, not 4: .*search="nsga2"'):
         quiet(batch=4)
 
 
@@ -160,11 +143,7 @@ def test_evidence_is_gathered_for_chosen_points(monkeypatch, capsys):
         ({"constraints": {"watts": 3}}, ValueError, r"^There is no limit 'watts'"),
         ({"search": "random"}, ValueError, r'^Search must be "exact" or "nsga2", not \'random\'$'),
         ({"batch": 0}, ValueError, r"^Batch must be at least 1, not 0$"),
-        (
-            {"evidence": "hope"},
-            ValueError,
-            r"^Evidence must be one of simulate, synthesise, not 'hope'$",
-        ),
+        ({"evidence": "hope"}, ValueError, r"^Evidence must be one of simulate, synthesise, not 'hope'$"),
         ({"clock_mhz": -5}, ValueError, r"^clock_mhz must be positive, not -5$"),
         ({"numbers": 16}, TypeError, r"^numbers must be one or a list of them, not 16$"),
         ({"network": "net"}, TypeError, r"^Network must be a Network, not 'net'$"),

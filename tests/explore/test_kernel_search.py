@@ -122,10 +122,7 @@ def search_of(network, **options):
         ({"core": "streaming", "lanes": 4}, 'lanes is for core="unified", not for "streaming"'),
         ({"core": "auto", "lanes": 4}, 'lanes is for core="unified", not for "auto"'),
         ({"numbers": st.Numbers()}, "formats of the unified core are names such as 'bf16'"),
-        (
-            {"core": "streaming", "numbers": "bf16"},
-            "formats of the streaming core are st.Numbers; there are none in .*--core unified",
-        ),
+        ({"core": "streaming", "numbers": "bf16"}, "formats of the streaming core are st.Numbers; there are none in .*--core unified"),
         ({"numbers": 16}, "numbers must be one or a list of them, not 16"),
         ({"lanes": 7, "numbers": "bf16"}, "lanes must be a multiple of 2"),
     ],

@@ -431,15 +431,10 @@ def test_the_guide_lays_out_what_the_trainer_takes(tmp_path, size):
         )
     ]
     sample, result = parts
-    x = np.arange(2 * NET.macs["conv1"])[: 2 * np.prod(NET.input_shape)].reshape(
-        2, *NET.input_shape
-    )
+    x = np.arange(2 * NET.macs["conv1"])[: 2 * np.prod(NET.input_shape)].reshape(2, *NET.input_shape)
     packed = fmt.pack(x, [1, 2])
     assert f"A sample: {packed.shape[1]} bytes" in text
-    assert packed[:, sample["label,"]].copy().view(f"<u{fmt.label_bits // 8}").ravel().tolist() == [
-        1,
-        2,
-    ]
+    assert packed[:, sample["label,"]].copy().view(f"<u{fmt.label_bits // 8}").ravel().tolist() == [1, 2]
     (pixels,) = (sample[name] for name in sample if "x" in name)
     codes = packed[:, pixels].copy().view(f"<i{fmt.pixel_bytes}")
     np.testing.assert_array_equal(codes, np.moveaxis(x, 1, -1).reshape(2, -1))
@@ -451,12 +446,8 @@ def test_the_guide_lays_out_what_the_trainer_takes(tmp_path, size):
     assert (results.loss[0], results.predicted[0], results.scores[0, 0]) == (7, 2, 5)
     weights = DESIGN.plan.encode_weights(NET.initial_weights())
     for number, stage in enumerate(DESIGN.plan.stages):
-        count = stage_words(
-            stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias")
-        ).size
-        assert re.search(
-            rf"^\| {number} \| {stage.name} \| .* \| {count:,} \| ", text, re.MULTILINE
-        )
+        count = stage_words(stage, weights[f"{stage.name}.weight"], weights.get(f"{stage.name}.bias")).size
+        assert re.search(rf"^\| {number} \| {stage.name} \| .* \| {count:,} \| ", text, re.MULTILINE)
 
 
 def test_the_header_is_cpp_too(tmp_path):

@@ -157,9 +157,7 @@ def test_network_in_a_line():
 def test_batch_norms_start_as_pytorchs_do():
     net = Network((3, 8, 8), [Conv2d(4, 3, bias=False), BatchNorm2d(), Flatten(), Linear(2)])
     weights = net.initial_weights()
-    assert list(weights)[1:5] == [
-        f"norm1.{n}" for n in ("weight", "bias", "running_mean", "running_var")
-    ]
+    assert list(weights)[1:5] == [f"norm1.{n}" for n in ("weight", "bias", "running_mean", "running_var")]
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
         np.testing.assert_array_equal(weights[f"norm1.{name}"], np.full(4, value))
     assert replace(net, weights=weights).initial_weights().keys() == weights.keys()
@@ -184,9 +182,7 @@ def test_frozen_layers_are_left_out_of_a_step():
     assert net.freeze("middle").frozen == ("middle",)
     assert ("middle", "Conv2d, frozen") in [row[:2] for row in net.freeze("middle").table()[1]]
     assert Network.from_json(net.freeze("middle").to_json()) == net.freeze("middle")
-    assert Network(net.input_shape, [Conv2d(4, 3, trainable=False), *net.layers[1:]]).frozen == (
-        "conv1",
-    )
+    assert Network(net.input_shape, [Conv2d(4, 3, trainable=False), *net.layers[1:]]).frozen == ("conv1",)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +193,7 @@ def test_frozen_layers_are_left_out_of_a_step():
             r"^No layer with weights is named 'conv2' \(did you mean 'conv1'\?\); there are conv1, "
             r"middle, linear1$",
         ),
-        (
-            ["relu1"],
-            r"^No layer with weights is named 'relu1'.*; there are conv1, middle, linear1$",
-        ),
+        (["relu1"], r"^No layer with weights is named 'relu1'.*; there are conv1, middle, linear1$"),
         (
             ["conv1", "middle", "linear1"],
             r"^All layers with weights \(conv1, middle, linear1\) are frozen, so nothing is left to "

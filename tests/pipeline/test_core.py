@@ -76,7 +76,9 @@ class Script:
         return self._words(self.plan.stages[number])
 
     def _scan_states(self, op):
-        self.sent["command"].append({**self.blank, "op": int(op), "stage": len(self.plan.stages)})
+        self.sent["command"].append(
+            {**self.blank, "op": int(op), "stage": len(self.plan.stages)}
+        )
         return pack_states(self.plan, self.golden.read_random()).tolist()
 
     def read_states(self):

@@ -383,7 +383,9 @@ def test_strides_and_large_kernels_are_the_unified_cores(layer):
 
 def test_batch_norms_are_the_unified_cores():
     net = Network((1, 8, 8), (Conv2d(2, 3), BatchNorm2d(), Flatten(), Linear(2)))
-    message = r"^norm1 is a BatchNorm2d, which the pipeline cannot run; .* core=\"unified\"\), or --core unified$"
+    message = (
+        r"^norm1 is a BatchNorm2d, which the pipeline cannot run; .* core=\"unified\"\), or --core unified$"
+    )
     for plan in (st.plan, st.explore):
         with pytest.raises(ValueError, match=message):
             plan(net, board="pynq_z2")

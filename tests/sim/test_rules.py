@@ -33,11 +33,7 @@ _MEMORY = {
     },
     **{f"{name}size": 2 for name in ("aw", "ar")},
     **{f"{name}burst": 1 for name in ("aw", "ar")},
-    "wdata": 0,
-    "wstrb": 15,
-    "wlast": 0,
-    "rready": 1,
-    "bready": 1,
+    "wdata": 0, "wstrb": 15, "wlast": 0, "rready": 1, "bready": 1,
 }
 
 

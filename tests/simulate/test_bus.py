@@ -253,7 +253,9 @@ def test_each_packet_of_which_something_counts_has_one_packet_of_results(stall):
         [np.concatenate(parts) for parts, _ in packets.values()],
         sum(count for _, count in packets.values()),
     )
-    expected = [(labels[n], n == count - 1) for _, count in packets.values() for n in range(count)]
+    expected = [
+        (labels[n], n == count - 1) for _, count in packets.values() for n in range(count)
+    ]
     assert list(zip(found, ends, strict=True)) == expected
     assert device.counters()["dropped"] == 5
 
@@ -313,9 +315,7 @@ def test_reset_in_mid_sample(bus):
     bus.transfer(packed[:5], np.full(5, 0xF), np.zeros(5), 0)
     device.write("CONTROL", reset=1, clear=1)
     assert device.read("STATUS", "receiving") == 1  # the rest of the packet is yet to come
-    bus.transfer(
-        packed[5:], np.full(len(packed) - 5, 0xF), np.arange(len(packed) - 5) == len(packed) - 6, 0
-    )
+    bus.transfer(packed[5:], np.full(len(packed) - 5, 0xF), np.arange(len(packed) - 5) == len(packed) - 6, 0)
     assert device.read("STATUS", "receiving") == 0
     assert device.counters()["dropped"] == 0  # it was counted before
     golden = PLAIN.golden()

@@ -74,9 +74,7 @@ def test_updates_are_seen_when_the_last_weight_has_changed(device):
 def test_missing_updates_are_a_hang(device, monkeypatch):
     x, commands, _ = steady_samples(PLAN, 4)
     monkeypatch.setattr(device, "_samples", lambda x, commands, updates: ("no results", None))
-    with pytest.raises(
-        HangError, match=r"^Stages updated their weights \[0, 0\] times, not \[5, 5\]$"
-    ):
+    with pytest.raises(HangError, match=r"^Stages updated their weights \[0, 0\] times, not \[5, 5\]$"):
         device.run_timed(x, commands)
 
 

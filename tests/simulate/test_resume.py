@@ -34,11 +34,7 @@ def samples(count):
 def test_training_may_move_between_software_and_hardware(plan, tmp_path):
     path, whole = tmp_path / "moving.ckpt", Trainer(plan, Golden(plan))
     x, y = samples(60)
-    for position, make in enumerate((
-        simulated,
-        lambda plan: Trainer(plan, Golden(plan)),
-        simulated,
-    )):
+    for position, make in enumerate((simulated, lambda plan: Trainer(plan, Golden(plan)), simulated)):
         part = slice(20 * position, 20 * position + 20)
         trainer = make(plan)
         if position:
@@ -60,9 +56,7 @@ def test_extreme_states_are_written_and_read(plan):
     new = dict(zip(states, values, strict=True))
     device.write_random(new)
     assert device.read_random() == device.read_random() == new
-    with pytest.raises(
-        ValueError, match=r"^Random state of conv1.weights must be 1 to 2\*\*32 - 1, not 0$"
-    ):
+    with pytest.raises(ValueError, match=r"^Random state of conv1.weights must be 1 to 2\*\*32 - 1, not 0$"):
         device.write_random({**new, "conv1.weights": 0})
     assert device.read_random() == new
 

@@ -73,7 +73,9 @@ def test_modes_mix_between_samples(device):
     device.reset()
     device.write_weights(golden.read_weights())
     assert compare(device, x[:40], commands[:40], golden=golden).bit_exact
-    results, expected = (runner.run(x[40:], commands[40:]) for runner in (device, golden))
+    results, expected = (
+        runner.run(x[40:], commands[40:]) for runner in (device, golden)
+    )
     np.testing.assert_array_equal(results.loss, expected.loss)
     assert not results.loss[op[40:] == Op.INFER].any()
 
@@ -141,9 +143,7 @@ def test_other_formats_are_bit_exact_too(numbers):
     assert device.saturations() == golden.saturations()
 
 
-@pytest.mark.parametrize(
-    "change", [{"lutram_depth": 0}, {"lutram_depth": 256}, {"operand_bits": 18}]
-)
+@pytest.mark.parametrize("change", [{"lutram_depth": 0}, {"lutram_depth": 256}, {"operand_bits": 18}])
 def test_what_a_device_has_changes_neither_results_nor_cycles(device, change):
     plan = replace(PLAN, **change)
     assert generate_verilog(plan) != generate_verilog(PLAN)
@@ -247,9 +247,7 @@ def test_names_the_first_wrong_element(owner, method, fault, found, monkeypatch,
         generate.generate_verilog.cache_clear()
     assert not result.bit_exact
     assert np.all(result.difference.cycle > 0)
-    with pytest.raises(
-        AssertionError, match=rf"step \d+: {found}[\d, ]+\] is -?\d+, not -?\d+, in cycle"
-    ):
+    with pytest.raises(AssertionError, match=rf"step \d+: {found}[\d, ]+\] is -?\d+, not -?\d+, in cycle"):
         raise AssertionError(str(result))
 
 
@@ -279,9 +277,7 @@ def test_a_missing_compiler_is_named(monkeypatch):
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     broken = tmp_path / "broken"
-    broken.write_text(
-        "#!/bin/sh\n[ $1 = --version ] && echo 1 && exit\necho 'fatal error: no luck' >&2\nexit 1\n"
-    )
+    broken.write_text("#!/bin/sh\n[ $1 = --version ] && echo 1 && exit\necho 'fatal error: no luck' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     monkeypatch.setenv("STREAMTRAIN_CACHE", str(tmp_path / "cache"))

@@ -96,9 +96,7 @@ def places(simulated):
 def test_an_error_of_the_memory_ends_a_step_and_nothing_else(pair, what, response):
     golden, simulated = pair
     memory = simulated.device.memory
-    simulated.step(
-        *data(5)
-    )  # so that both sets of weights have had their turn, and programs are there
+    simulated.step(*data(5))  # so that both sets of weights have had their turn, and programs are there
     golden.step(*data(5))
     address, said = places(simulated)[what]
     memory.timing = MemoryTiming(stall=0.2)
@@ -178,9 +176,7 @@ def test_saving_goes_on_after_an_error(pair, tmp_path):
 def test_hardware_of_another_design_is_refused(simulated):
     bus = simulated.device.bus
     other = st.plan(network(), core="unified", numbers="bf16", lanes=4, max_batch=3)
-    with pytest.raises(
-        st.BusError, match=r"core at the bus was made from another design: .* CORE reads"
-    ):
+    with pytest.raises(st.BusError, match=r"core at the bus was made from another design: .* CORE reads"):
         MemoryKernel(other.plan, bus)
     found = bus.read
     bus.read = lambda address: 0

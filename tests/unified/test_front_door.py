@@ -152,9 +152,7 @@ def test_checkpoints_are_of_one_core_and_its_order_of_sums(tmp_path, data):
     design().golden().save(path)
     with pytest.raises(st.CheckpointError, match="conv1: lanes 8, checkpoint has 4"):
         design(lanes=8).golden().load(path)
-    with pytest.raises(
-        st.CheckpointError, match="the network: core streaming, checkpoint has unified"
-    ):
+    with pytest.raises(st.CheckpointError, match="the network: core streaming, checkpoint has unified"):
         st.plan(network(), multipliers=40).golden().load(path)
 
 
@@ -255,10 +253,7 @@ def test_what_cannot_be_planned_is_named(options, culprit):
     ("options", "culprit"),
     [
         ({"loss": st.MSELoss()}, "The loss is MSELoss, which the unified core cannot compute"),
-        (
-            {"optimizer": st.SGD(momentum=0.5)},
-            "SGD has momentum=0.5, which the unified core cannot",
-        ),
+        ({"optimizer": st.SGD(momentum=0.5)}, "SGD has momentum=0.5, which the unified core cannot"),
         ({"optimizer": st.SGD(weight_decay=0.1)}, "SGD has weight_decay=0.1"),
         ({"optimizer": st.SGD(clip=2.0)}, "SGD has clip=2"),
         ({"optimizer": st.SGD(lr=2**-30)}, "numbers of fixed<16,6>.* take 6e-08 to 1"),
@@ -295,7 +290,5 @@ def test_a_mini_batch_that_is_too_large_is_refused(data):
 
 
 def test_memory_that_is_too_small_or_elsewhere_is_refused():
-    with pytest.raises(
-        st.BusError, match=r"needs memory from 0x0 to 0x\w+, but there is .* to 0x4000"
-    ):
+    with pytest.raises(st.BusError, match=r"needs memory from 0x0 to 0x\w+, but there is .* to 0x4000"):
         SimulatedKernel(design().plan, size=0x4000)

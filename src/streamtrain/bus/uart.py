@@ -52,9 +52,7 @@ class Letter(IntEnum):
 def _check_divisor(divisor):
     divisor = index(divisor)
     if divisor < 4:
-        raise ValueError(
-            f"A bit must take at least 4 clock cycles, not {divisor}: take a lower baud rate"
-        )
+        raise ValueError(f"A bit must take at least 4 clock cycles, not {divisor}: take a lower baud rate")
     return divisor
 
 
@@ -203,11 +201,7 @@ class _Asking(wiring.Component):
             return taken & (place == size - 1)
 
         def reply(value, state, last=0):
-            m.d.comb += [
-                answer.valid.eq(1),
-                answer.payload.byte.eq(value),
-                answer.payload.last.eq(last),
-            ]
+            m.d.comb += [answer.valid.eq(1), answer.payload.byte.eq(value), answer.payload.last.eq(last)]
             with m.If(answer.ready):
                 m.next = state
 
@@ -403,9 +397,7 @@ class UartBridge(wiring.Component):
                     line.payload.eq(answer.payload.byte),
                     answer.ready.eq(line.ready),
                 ]
-                with m.If(
-                    answer.valid & answer.ready & answer.payload.last | lost | receiver.broken
-                ):
+                with m.If(answer.valid & answer.ready & answer.payload.last | lost | receiver.broken):
                     m.next = "between"
             with m.State("result"):
                 m.d.comb += [

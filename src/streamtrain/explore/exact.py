@@ -36,15 +36,7 @@ _LINK = timing._LINK
 
 _BUDGETS = 20  # of DSP slices, for which mixed cuts are made
 _MEMORIES = 3  # amounts of block RAM, for each of these budgets
-_SLICES = (
-    64,
-    160,
-    300,
-    500,
-    750,
-    1100,
-    1500,
-)  # DSP slices at which a new slice of the search begins
+_SLICES = (64, 160, 300, 500, 750, 1100, 1500)  # DSP slices at which a new slice of the search begins
 _SHARES = 512  # levels of a resource besides these two, for the first designs
 _SAMPLES = 400  # of the first designs, whose cuts are made
 _TABLES = 10  # cuts of single designs, besides the mixed ones, that there are tables of
@@ -171,9 +163,7 @@ class _Search:
             Slice(low, high) for low, high in zip([0, *edges], [*edges, most], strict=True)
         ] if fewest <= most else []  # fmt: skip
         self.cuts = Cuts(space)
-        self.mixes = (
-            self.cuts.mixed(limits[_DSP:], self._budgets(fewest, most)) if self.slices else []
-        )
+        self.mixes = self.cuts.mixed(limits[_DSP:], self._budgets(fewest, most)) if self.slices else []
         if not self.mixes:  # not even fractions of foldings fit
             self.slices = []
         self._first_front()
@@ -185,10 +175,7 @@ class _Search:
 
     def _budgets(self, fewest, most):
         """DSP slices and block RAM for which mixed cuts are made."""
-        dsp = (
-            np.unique(np.geomspace(fewest + 1, most + 1, _BUDGETS).astype(int))
-            + self.space.shell[0]
-        )
+        dsp = np.unique(np.geomspace(fewest + 1, most + 1, _BUDGETS).astype(int)) + self.space.shell[0]
         bram = [np.inf]
         if {_CYCLES, _BRAM} <= set(self.objectives):
             least_b, most_b = (
@@ -250,9 +237,7 @@ class _Search:
             if not np.isfinite(self.rest[r]):
                 continue
             step = self.rest[r] / (_SHARES - 1)
-            share = [
-                np.minimum(cost[:, r] // step, _SHARES).astype(np.int64) for cost in self.with_link
-            ]
+            share = [np.minimum(cost[:, r] // step, _SHARES).astype(np.int64) for cost in self.with_link]
             none = [np.zeros(len(own), np.int64) for own in share]
             for number in range(len(self.mixes)):
                 own = [cost[number] for cost in costs]

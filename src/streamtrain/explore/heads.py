@@ -149,9 +149,7 @@ def first_stages(space):
         before = space.pm[s - 1][heads.designs[head, s - 1]] if s else np.zeros_like(head)
         pn, link = space.pn[s][o], space.link[s][..., :2].astype(int)
         # Links of a kind take the same time; where there are fewer kinds, the last one is repeated.
-        numbers = [
-            np.unique(row, axis=0, return_index=True, return_inverse=True)[1:] for row in link
-        ]
+        numbers = [np.unique(row, axis=0, return_index=True, return_inverse=True)[1:] for row in link]
         kinds = np.stack([inverse.ravel() for _, inverse in numbers])
         some = np.stack([np.pad(i, (0, kinds.max() + 1 - len(i)), "edge") for i, _ in numbers])
         pm = space.pm[s][o]

@@ -93,11 +93,7 @@ def genetic_front(
     )
     designs = np.concatenate([part for part, _ in seen]).astype(np.int64)
     figures = np.concatenate([part for _, part in seen])
-    fits = (
-        np.all([figures[:, column] <= limit for column, limit in bounds], axis=0)
-        if bounds
-        else np.ones(len(figures), bool)
-    )
+    fits = np.all([figures[:, column] <= limit for column, limit in bounds], axis=0) if bounds else np.ones(len(figures), bool)
     keep = np.flatnonzero(fits)
     keep = keep[non_dominated(figures[keep][:, columns])] if len(keep) else keep
     keep = keep[np.lexsort(figures[keep].T[::-1])]

@@ -134,9 +134,7 @@ def _worth(rows, parts, cost, tables, which, bound, corners, blocks, every):
     for row in range(rows):
         table, wanted, found = which[row], blocks[row], np.uint64(0)
         fits = cost[row, 1] <= rest[1]
-        least = np.float32(
-            -np.inf
-        )  # that a cut says, for what is left of the third resource and on
+        least = np.float32(-np.inf)  # that a cut says, for what is left of the third resource and on
         for r in range(2, len(rest)):
             left = rest[r] - cost[row, r]
             fits &= left >= 0
@@ -303,12 +301,7 @@ def least_of_nodes(heads):
     least_parts, least_taken, begins, skips = (
         heads.least_parts, heads.least_taken, heads.begins, heads.skips,
     )  # fmt: skip
-    parts, pair_parts, taken, cuts = (
-        heads.parts,
-        heads.pair_parts,
-        heads.taken,
-        heads.parts.shape[1],
-    )
+    parts, pair_parts, taken, cuts = heads.parts, heads.pair_parts, heads.taken, heads.parts.shape[1]
     least_parts[:] = np.inf
     least_taken[:] = np.iinfo(np.int32).max
     for node in range(len(skips) - 1, -1, -1):  # those below a node come first

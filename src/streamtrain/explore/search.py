@@ -137,7 +137,7 @@ def explore(
         raise ValueError(f'Search must be "exact" or "nsga2", not {search!r}')
     if search == "exact" and batch > 1 and core != "unified":
         raise ValueError(
-            f"The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the "
+            f'The exact search is for batch 1, not {batch}: samples of a mini-batch compete for the '
             f'arrays, which no bound describes. Take search="nsga2" (--search nsga2), or batch=1'
         )
     if evidence is not None and evidence not in EVIDENCE:
@@ -173,19 +173,10 @@ def explore(
         own = [one for one in numbers if one is None or isinstance(one, Numbers)]
         if not own:
             hint = "; names such as 'bf16' are for core=\"unified\" (--core unified)"
-            raise ValueError(
-                _NO_FORMAT.format(core="streaming", kind="st.Numbers", numbers=numbers) + hint
-            )
-        variants = _variants(
-            network, target, own, clocks, in_flight, lutram_depth, max_batch or batch
-        )
+            raise ValueError(_NO_FORMAT.format(core="streaming", kind="st.Numbers", numbers=numbers) + hint)
+        variants = _variants(network, target, own, clocks, in_flight, lutram_depth, max_batch or batch)
         return _streaming_front(
-            variants=variants,
-            batch=batch,
-            search=search,
-            evaluations=evaluations,
-            seed=seed,
-            **searched,
+            variants=variants, batch=batch, search=search, evaluations=evaluations, seed=seed, **searched
         )
 
     def unified():
@@ -228,17 +219,7 @@ def _faster(network, target, searches):
 
 
 def _streaming_front(
-    network,
-    target,
-    board,
-    objectives,
-    constraints,
-    variants,
-    batch,
-    search,
-    evaluations,
-    seed,
-    progress,
+    network, target, board, objectives, constraints, variants, batch, search, evaluations, seed, progress
 ):
     """The front of the streaming core."""
     began = perf_counter()
@@ -250,9 +231,7 @@ def _streaming_front(
 
             def tell(part, number=number):
                 done = round(_STEPS * (number + part))
-                bar.update(
-                    done, f"variant {number + 1} of {len(variants)}" if len(variants) > 1 else ""
-                )
+                bar.update(done, f"variant {number + 1} of {len(variants)}" if len(variants) > 1 else "")
 
             reason = _too_small(space, limits)
             if reason is None:
@@ -433,11 +412,7 @@ def _too_slow(space, limits, constraints, variant, search):
     """What the best design within the resources reaches of what was asked for."""
     if search != "exact":
         return "the genetic search found no design within the limits; search exactly to be sure"
-    asked = {
-        name: limit
-        for name, limit in constraints.items()
-        if _FIGURES.get(name, name) in ("cycles", "latency")
-    }
+    asked = {name: limit for name, limit in constraints.items() if _FIGURES.get(name, name) in ("cycles", "latency")}
     rest = {name: limit for name, limit in limits.items() if name not in ("cycles", "latency")}
     if not asked:
         return "no folding keeps all limits on resources at once"

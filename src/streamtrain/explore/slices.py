@@ -172,9 +172,7 @@ class SliceSearch:
         figures, objectives = self.front.figures, self.search.objectives
         shell = self.space.shell
         most_b = 0
-        if (
-            self.search.compares and _BRAM in objectives
-        ):  # rounded up, so that tables often serve again
+        if self.search.compares and _BRAM in objectives:  # rounded up, so that tables often serve again
             most_b = int(figures[:, _BRAM].max(initial=shell[1]) - shell[1])
             most_b = -(-most_b // _MEMORY) * _MEMORY
         best = np.full((self.part.high + 1, most_b + 1), np.floor(self.search.limits[_CYCLES]) + 1)

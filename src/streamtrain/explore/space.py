@@ -80,8 +80,7 @@ class Space:
             pairs = [[(replace(stage, folding=(pm, 1, 1)), b) for b in neighbours] for pm in pms]
             self.link.append(
                 np.array(
-                    [[np.ravel(timing.link_durations(a, b)) for a, b in row] for row in pairs],
-                    float,
+                    [[np.ravel(timing.link_durations(a, b)) for a, b in row] for row in pairs], float
                 )
             )
             self.link_cost.append(

@@ -63,9 +63,7 @@ class GoldenKernel(KernelDevice):
         )
 
     def _codes(self, numbers):
-        return self.plan.arithmetic.encode(self.model.numbers.real_operands(numbers)).astype(
-            np.int64
-        )
+        return self.plan.arithmetic.encode(self.model.numbers.real_operands(numbers)).astype(np.int64)
 
     def write_layer(self, layer, blocks, biases):
         self.model.weights[layer.name][...] = blocks

@@ -448,11 +448,7 @@ def _check_widths(plan):
             largest = (stage.pixels * x * d << plan.rate_shifts) + added
             sums.append(("weight gradients", largest, plan.weight_shift(stage)))
         if stage.back:
-            sums.append((
-                "input errors",
-                m * taps * d * w,
-                plan.errors_shift(plan.stages[position - 1]),
-            ))
+            sums.append(("input errors", m * taps * d * w, plan.errors_shift(plan.stages[position - 1])))
         for what, largest, shift in sums:
             bits = (largest + (1 << max(0, shift - 1))).bit_length()
             if bits > _EXACT_BITS:

@@ -396,9 +396,7 @@ class MemoryKernel(KernelDevice):
         region, lanes = self.plan.compiler.targets, self.plan.array.lanes
         bits = np.zeros((len(labels), region.tiles * lanes), np.uint8)
         bits[np.arange(len(labels)), labels] = 1
-        packed = np.packbits(
-            bits.reshape(len(labels) * region.tiles, -1), axis=1, bitorder="little"
-        )
+        packed = np.packbits(bits.reshape(len(labels) * region.tiles, -1), axis=1, bitorder="little")
         tiles = np.zeros((len(packed), region.stride), np.uint8)
         tiles[:, : packed.shape[1]] = packed
         self.bus.store(region.address, tiles.ravel())

@@ -20,9 +20,7 @@ _WORDS = 1024  # of a register that are asked for at once
 _LOOK_SECONDS = 0.1  # between two looks at what has come
 _PATIENCE_SECONDS = 10.0  # in which no part of a result comes
 _ANSWER_SECONDS = 2.0  # in which no part of an answer does
-_QUIET_SECONDS = (
-    0.05  # after which nothing comes of itself; a USB cable may hold bytes back for 0.02
-)
+_QUIET_SECONDS = 0.05  # after which nothing comes of itself; a USB cable may hold bytes back for 0.02
 _BREAK_SECONDS = 0.01
 
 
@@ -160,9 +158,7 @@ class UartBus:
             return f"{self.name}: the trainer has lost a byte, or got one that begins no command"
         results = {Letter.RESULT, Letter.RESULT_LAST}
         if byte in results and letter in results:
-            return (
-                f"{self.name}: results end before those of all samples came: a sample was dropped"
-            )
+            return f"{self.name}: results end before those of all samples came: a sample was dropped"
         if byte in results:
             return f"{self.name}: results came that belong to nothing that was sent"
         expected = "a response" if letter is None else repr(chr(letter))

@@ -113,9 +113,7 @@ class Network(Record):
                 raise ValueError(f"Weights have {name} of {given[name]}, but it must be {shape}")
         unknown = [name for name in given if name not in expected]
         if unknown:
-            raise ValueError(
-                f"Weights have {unknown[0]}, but the network has {', '.join(expected)}"
-            )
+            raise ValueError(f"Weights have {unknown[0]}, but the network has {', '.join(expected)}")
         return weights
 
     def _named(self, layers):

@@ -77,7 +77,9 @@ def round_value(value, shift, mode, random=None):
         # One adder: the dropped part's top bit is the carry. (value >> 1 keeps it as the LSB.)
         half = value[shift - 1 :].as_signed()
         return (half + 1)[1:].as_signed()
-    addend = (1 << shift - 1) - 1 + value[shift] if mode is Round.NEAREST_EVEN else random[:shift]
+    addend = (
+        (1 << shift - 1) - 1 + value[shift] if mode is Round.NEAREST_EVEN else random[:shift]
+    )
     return (value + addend)[shift:].as_signed()
 
 

@@ -184,7 +184,9 @@ class MultiplierArray(wiring.Component):
             load = delayed(m, self.load, 2, "load", reset_less=True)
         # Sums are wanted in FP and BP, not in WU: trees stand still there.
         latency = max(self.forward_latency, self.backward_latency)
-        summed = delayed(m, self.valid & ~self.wu if learns else self.valid, latency, "summed")
+        summed = delayed(
+            m, self.valid & ~self.wu if learns else self.valid, latency, "summed"
+        )
 
         options = self.shifts, self.terms, self.operand_bits
         late = shifts_products(stage, *options)
@@ -240,9 +242,7 @@ class MultiplierArray(wiring.Component):
         taps = {}
         for i in range(pm):
             for n in range(pn):
-                taps[i, n] = _tree(
-                    m, [products[i, n, k] for k in range(pk)], summed, f"taps{i}_{n}"
-                )
+                taps[i, n] = _tree(m, [products[i, n, k] for k in range(pk)], summed, f"taps{i}_{n}")
         summed = summed[tree_latency(pk) :]
         for i in range(pm):
             m.d.comb += self.forward[i].eq(

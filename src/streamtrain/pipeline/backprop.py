@@ -122,7 +122,9 @@ def forward_links(m: Module, plan):
             burst = min(stage.pooled[1] * stage.blocks[0], DISTRIBUTED_DEPTH)
             source = _queued(m, f"{stage.name}_pool_queue", pool.o, burst, head=True)
         if stage.relu:
-            relu = add(f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors))
+            relu = add(
+                f"{stage.name}_relu", ReLU(stage.output, lanes, records=stage.takes_errors)
+            )
             connect(m, source, relu.i)
             source = relu.o
         last = number == len(plan.stages) - 1

@@ -126,11 +126,7 @@ class TrainingPipeline(wiring.Component):
         scans = [(stage.scan_i, stage.scan_o) for stage in stages]
         if plan.random_sites:
             m.submodules.random = random = RandomScan(plan)
-            link(
-                m,
-                random.chain,
-                [part.random for part in [*stages, loss] if hasattr(part, "random")],
-            )
+            link(m, random.chain, [part.random for part in [*stages, loss] if hasattr(part, "random")])
             scans.append((random.i, random.o))
             with m.If(~random.idle):
                 m.d.comb += empty.eq(0)

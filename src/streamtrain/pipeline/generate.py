@@ -105,10 +105,7 @@ def verilog_key(plan, *, generate=True):
     Returns None if the hash is not known and ``generate`` is false.
     """
     return text_key(
-        lambda: generate_verilog(plan),
-        anonymous(plan).to_json(),
-        generate=generate,
-        packages=PACKAGES,
+        lambda: generate_verilog(plan), anonymous(plan).to_json(), generate=generate, packages=PACKAGES
     )
 
 

@@ -73,7 +73,9 @@ class Numbers(Record):
             limit = 32 if field == "master" else DSP_WIDTHS[1]
             if fmt.width > limit:
                 why = "a master" if field == "master" else "a multiplier's operand"
-                raise ValueError(f"Format of {field} is {fmt}, but {why} has at most {limit} bits")
+                raise ValueError(
+                    f"Format of {field} is {fmt}, but {why} has at most {limit} bits"
+                )
         if self.master is not None:
             gained = self.master.frac - self.weights.frac
             if gained < 1 or self.master.width - gained < self.weights.width:

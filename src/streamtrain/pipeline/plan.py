@@ -54,9 +54,7 @@ _LOSSES = (CrossEntropy, MSELoss, SquaredHinge)
 
 _KERNELS = (1, 3, 5)  # rows and columns of a kernel
 
-_LOGIT_INTEGER_BITS = (
-    19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
-)
+_LOGIT_INTEGER_BITS = 19  # what a loss of 32 bits, 12 of them fractional, leaves to differences of logits
 
 _RATE_OCTAVES_UP = 2  # how far above the network's own learning rate the run-time range reaches
 
@@ -255,9 +253,7 @@ class Plan(Record):
             try:
                 object.__setattr__(self, field, index(getattr(self, field)))
             except TypeError:
-                raise TypeError(
-                    f"{field} must be an integer, not {getattr(self, field)!r}"
-                ) from None
+                raise TypeError(f"{field} must be an integer, not {getattr(self, field)!r}") from None
         if not 0 <= self.lutram_depth <= MAX_LUTRAM_DEPTH:
             raise ValueError(
                 f"lutram_depth must be from 0 to {MAX_LUTRAM_DEPTH}, not {self.lutram_depth!r}"
@@ -282,10 +278,7 @@ class Plan(Record):
                     f"over {stage.pixels:,} outputs need {_gradient_bits(stage)} bits{added}, but the "
                     f"accumulator has {ACCUMULATOR_WIDTH}"
                 )
-            for what, shift in (
-                ("weight", self.weight_shift(stage)),
-                ("bias", self.bias_shift(stage)),
-            ):
+            for what, shift in (("weight", self.weight_shift(stage)), ("bias", self.bias_shift(stage))):
                 if shift < 1:
                     raise ValueError(
                         f"{stage.name}: stored weights {stage.stored} are finer than the {what} gradients "
@@ -293,9 +286,7 @@ class Plan(Record):
                         f"{self.network.optimizer.lr:g}, by {1 - shift} bits"
                     )
                 if shift > 32 and stage.round_weights is Round.STOCHASTIC:
-                    raise ValueError(
-                        f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}"
-                    )
+                    raise ValueError(f"{stage.name}: stochastic rounding drops at most 32 bits, not {shift}")
         if self.network.weights is not None:
             self._check_weights()
         self._check_loss()
@@ -550,10 +541,7 @@ def lower(
     numbers = numbers or Numbers()
     overrides = dict(overrides or {})
     weighted = [layer.name for layer in network.layers if layer.stem in ("conv", "linear")]
-    for kind, given in (
-        ("Formats", overrides),
-        ("Foldings", {} if callable(foldings) else foldings),
-    ):
+    for kind, given in (("Formats", overrides), ("Foldings", {} if callable(foldings) else foldings)):
         unknown = sorted(set(given) - set(weighted))
         if unknown:
             raise ValueError(

@@ -92,7 +92,5 @@ class ReLUGrad(wiring.Component):
         m = Module()
         join(m, self.o, self.i, self.mask)
         for lane in range(self.lanes):
-            m.d.comb += self.o.payload[lane].eq(
-                Mux(self.mask.payload[lane], self.i.payload[lane], 0)
-            )
+            m.d.comb += self.o.payload[lane].eq(Mux(self.mask.payload[lane], self.i.payload[lane], 0))
         return m

@@ -233,9 +233,7 @@ def _array(tally, plan, stage, shifts, terms):
         tally.luts["operand"] += lanes * wide * narrow
     if late:  # between product and accumulator, which a slice then cannot have
         product = wide + narrow
-        total = max(
-            product, stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels)
-        )
+        total = max(product, stage.input.width + shifts + stage.errors.width + ceil_log2(stage.pixels))
         tally.ff += 2 * ceil_log2(shifts + 1) + lanes * total
         tally.luts["shift"] += lanes * shifter(product, shifts)
         tally.luts["sum"] += lanes * total
@@ -365,9 +363,7 @@ def _sequencers(tally, plan, stage, x, dz, shifts, latencies):
         rows = stepping(stage.words, n_blocks * groups) + stepping(stage.words, groups)
         tally.counters(rows)
     bits = phases * (ceil_log2(groups) + ceil_log2(n_blocks) + block)
-    bits += (
-        (2 + learns) * word + ceil_log2(n_blocks * groups) + block
-    )  # words; those that the host scans
+    bits += (2 + learns) * word + ceil_log2(n_blocks * groups) + block  # words; those that the host scans
     bits += ceil_log2(stage.multipliers + (pm if stage.bias else 0))
     bits += (1 + stage.takes_errors) * ceil_log2(plan.in_flight + 1)
     bits += ceil_log2(_RESULTS + 1) * (1 + back)
@@ -449,9 +445,7 @@ def _link(plan, before, after):
         tally.ff += lanes * (output.width + place)  # what comes next
         if place:
             tally.queue(f"{name}_pool_record", 2 * lanes, recorded, **kind)
-        tally.queue(
-            f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH), head=True
-        )
+        tally.queue(f"{name}_pool_queue", lanes * output.width, min(row, DISTRIBUTED_DEPTH), head=True)
         tally.counters(ceil_log2(blocks) + ceil_log2(before.out_cols) + 2 * ceil_log2(row) + 3)
         tally.ff += 4
         tally.luts["link"] += lanes * (2 * output.width + 2 + place)
@@ -489,11 +483,11 @@ def _shell(plan):
     sites = len(plan.random_sites)
     shift, chosen = ceil_log2(plan.rate_shifts + 1), ceil_log2(len(stages) + bool(sites))
     shift += _values(plan) + bool(plan.network.optimizer.momentum)
-    tally.queue(
-        "commands", op + label + 1 + mantissa + shift + chosen + len(stages), _COMMANDS, head=True
-    )
+    tally.queue("commands", op + label + 1 + mantissa + shift + chosen + len(stages), _COMMANDS, head=True)
     for stage in stages:
-        tally.queue(f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 2)
+        tally.queue(
+            f"{stage.name}_tokens", 5 + shift if stage.trainable else 3, plan.in_flight + 2
+        )
     tally.queue("loss_tokens", op + label + mantissa, plan.in_flight + len(stages) + 1, head=True)
     stored = stored_width(plan)
     tally.ff += 3 + chosen + len(stages)

@@ -101,10 +101,7 @@ class SoftmaxCrossEntropy(wiring.Component):
         norm, digit, found = Signal(24), Signal(2), Signal()
         thrice = Signal(len(total) + 2)
         mantissa, mantissa_thrice = self.token.mantissa, Signal(len(self.token.mantissa) + 2)
-        m.d.sync += [
-            thrice.eq(total + (total << 1)),
-            mantissa_thrice.eq(mantissa + (mantissa << 1)),
-        ]
+        m.d.sync += [thrice.eq(total + (total << 1)), mantissa_thrice.eq(mantissa + (mantissa << 1))]
         four = Cat(Const(0, 2), remainder)
         next_remainder, next_digit = four, Const(0)
         for number, product in ((1, total), (2, total << 1), (3, thrice)):
@@ -113,9 +110,7 @@ class SoftmaxCrossEntropy(wiring.Component):
             fits = ~left[-1]
             next_remainder = Mux(fits, left, next_remainder)
             next_digit = Mux(fits, number, next_digit)
-        share = Mux(
-            digit[0], Mux(digit[1], mantissa_thrice, mantissa), Mux(digit[1], mantissa << 1, 0)
-        )
+        share = Mux(digit[0], Mux(digit[1], mantissa_thrice, mantissa), Mux(digit[1], mantissa << 1, 0))
         m.d.comb += self.a.eq(Mux(found, Cat(Const(0, 2), norm) + share, norm))
         m.d.sync += [norm.eq(self.a), found.eq(0)]
         self._log_loss(m, total, own_below)

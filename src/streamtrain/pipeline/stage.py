@@ -372,9 +372,7 @@ class TrainingStage(wiring.Component):
             m.submodules.wu_dz = wu_dz = Cursor(
                 replace(dz_windows, places=(stage.out_rows, stage.out_cols))
             )
-            wu_active = (
-                Signal()
-            )  # a token is being worked on, and its operations are not all issued
+            wu_active = Signal()  # a token is being worked on, and its operations are not all issued
             wu_fresh = Signal(init=1)  # a mini-batch begins
             wu_drain = Signal(range(16))
             wu_token = wu_tokens.o.payload

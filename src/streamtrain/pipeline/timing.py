@@ -88,9 +88,7 @@ _OPEN = 1  # from the cycle in which a sample's memory is free to the next opera
 _COMMAND = 4  # from a command at the edge to the first operation of FP
 _SOFTMAX = 16  # from the last score to the first error, besides one cycle for each class
 _SQUARES = 6  # likewise, with nothing besides
-_SQUARES_DONE = (
-    21  # from the last score until it takes scores again, or later if errors still leave
-)
+_SQUARES_DONE = 21  # from the last score until it takes scores again, or later if errors still leave
 
 
 class Geometry(NamedTuple):

@@ -148,10 +148,7 @@ def _design_header(plan):
     )
     lines += switch(
         "copy_word(const Vst___024root& root, int memory, uint32_t address, uint32_t* words)",
-        [
-            f"if (memory == {n}) get_one(root.{f.path}, address, words);"
-            for n, f in enumerate(found)
-        ],
+        [f"if (memory == {n}) get_one(root.{f.path}, address, words);" for n, f in enumerate(found)],
     )
     cases, offset = [], 0
     for memory in found:
@@ -382,7 +379,5 @@ def _processor():
     except OSError:
         return ""
     return "\n".join(
-        line
-        for line in text.split("\n\n")[0].splitlines()
-        if line.startswith(("model name", "flags"))
+        line for line in text.split("\n\n")[0].splitlines() if line.startswith(("model name", "flags"))
     )

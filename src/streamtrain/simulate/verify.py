@@ -349,13 +349,7 @@ def _locate(device, before, x, command, step, expected):
                             owner = plan.stages[after].name if after < len(views) else "loss"
                             phase = "BP" if after < len(views) else "loss"
                         return difference(
-                            owner,
-                            phase,
-                            f"{stage.name}.{key}",
-                            (channel, row, col),
-                            wanted,
-                            found,
-                            place,
+                            owner, phase, f"{stage.name}.{key}", (channel, row, col), wanted, found, place
                         )
     if trains and command.update[0]:
         after = _read_state(repeat)
@@ -366,12 +360,7 @@ def _locate(device, before, x, command, step, expected):
                 if (found != wanted).any():
                     word, lane = (int(i) for i in np.argwhere(found != wanted)[0])
                     return difference(
-                        stage.name,
-                        "WU",
-                        f"{stage.name}.{what}",
-                        (word, lane),
-                        wanted[word, lane],
-                        found[word, lane],
-                        (memory, word, lane),
+                        stage.name, "WU", f"{stage.name}.{what}", (word, lane),
+                        wanted[word, lane], found[word, lane], (memory, word, lane),
                     )
     return Difference(step, "", "overlap", "", (), 0, 0, None)

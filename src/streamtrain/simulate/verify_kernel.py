@@ -55,7 +55,9 @@ def verify_kernel(
         closing(SimulatedKernel(plan, memory=memory, seed=seed + 1)) as device,
         ProgressBar("verifying", count, enabled=progress) as bar,
     ):
-        return compare_kernels(device, codes, commands, report=lambda done: bar.update(done, ""))
+        return compare_kernels(
+            device, codes, commands, report=lambda done: bar.update(done, "")
+        )
 
 
 def compare_kernels(device, x, commands, *, report=lambda done: None):

@@ -321,9 +321,7 @@ class WindowStore(wiring.Component):
         rows, cols = shape.squares
         used = Signal(range(shape.slots + 1))
         begun = Signal()  # a map has begun to arrive
-        space = Signal(
-            init=1
-        )  # what comes next has a place: in a map that has begun, or a free one
+        space = Signal(init=1)  # what comes next has a place: in a map that has begun, or a free one
         full = Signal()  # from the next cycle on, no map is free
         slot = Signal(range(shape.depth))
         block = Signal(range(shape.blocks))
@@ -351,10 +349,7 @@ class WindowStore(wiring.Component):
             home = (shape.pad % n_banks, shape.pad // n_banks * stride)
             bank = Signal(range(n_banks), name=f"{name}_bank", init=home[0])
             base = Signal(range(shape.slot_stride), name=f"{name}_base", init=home[1])
-            forward, last = (
-                Signal(name=f"{name}_forward"),
-                Signal(name=f"{name}_last", init=count == 1),
-            )
+            forward, last = Signal(name=f"{name}_forward"), Signal(name=f"{name}_last", init=count == 1)
 
             def ahead(steps, bank=bank, base=base, n_banks=n_banks, stride=stride):
                 """Bank and base some pixels further on."""
@@ -452,9 +447,7 @@ class WindowStore(wiring.Component):
         with m.If(en[0]):
             m.d.sync += [place[1].eq(place[0]), tap[1].eq(tap[0])]
             for bank, port in banks.items():
-                words[bank] = Signal.like(
-                    port.data, name=f"word{bank[0]}{bank[1]}", reset_less=True
-                )
+                words[bank] = Signal.like(port.data, name=f"word{bank[0]}{bank[1]}", reset_less=True)
                 m.d.sync += words[bank].eq(port.data)
 
         def turned(choices, by):
@@ -466,10 +459,7 @@ class WindowStore(wiring.Component):
                 word = Signal(len(words[row, col]), name=f"turned{row}{col}")
                 m.d.comb += word.eq(
                     turned(
-                        [
-                            words[(row + turn) % shape.bank_rows, col]
-                            for turn in range(shape.bank_rows)
-                        ],
+                        [words[(row + turn) % shape.bank_rows, col] for turn in range(shape.bank_rows)],
                         place[1].bank_row,
                     )
                 )
@@ -488,9 +478,7 @@ class WindowStore(wiring.Component):
         for number in range(taps):
             row, col = divmod(number, kernel) if taps > 1 else (0, 0)
             word = Signal(len(straight[0, 0]), name=f"tap_word{number}")
-            turns = [
-                straight[row, (col + turn) % shape.bank_cols] for turn in range(shape.bank_cols)
-            ]
+            turns = [straight[row, (col + turn) % shape.bank_cols] for turn in range(shape.bank_cols)]
             m.d.comb += word.eq(turned(turns, place[1].bank_col))
             inside = row_inside[row] & col_inside[col]
             for lane in range(shape.lanes):

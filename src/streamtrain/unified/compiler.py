@@ -206,15 +206,7 @@ class Compiler:
     """
 
     def __init__(
-        self,
-        plan,
-        arithmetic,
-        images,
-        depths=None,
-        *,
-        data_bits,
-        address_bits=32,
-        base=0,
+        self, plan, arithmetic, images, depths=None, *, data_bits, address_bits=32, base=0,
         weight_sets=1,
     ):
         plan.check(arithmetic)
@@ -470,9 +462,7 @@ class Compiler:
             )
         # As many rows as possible; but rather fewer, if all inputs are there then, and wait for all weights.
         choices = [
-            *self._keeping(
-                phase, *next((f for f in found if f[1] == phase.needed), found[0]), held
-            ),
+            *self._keeping(phase, *next((f for f in found if f[1] == phase.needed), found[0]), held),
             *self._passing(phase, *found[0], held),
         ]
         if not choices:

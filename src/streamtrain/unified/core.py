@@ -239,15 +239,9 @@ class UnifiedCore(wiring.Component):
                 fault.writes.eq(earlier),
             ]
             with m.If(writes):
-                m.d.sync += [
-                    fault.kind.eq(writer.error.kind),
-                    fault.address.eq(writer.error.address),
-                ]
+                m.d.sync += [fault.kind.eq(writer.error.kind), fault.address.eq(writer.error.address)]
             with m.Elif(reads):
-                m.d.sync += [
-                    fault.kind.eq(reader.error.kind),
-                    fault.address.eq(reader.error.address),
-                ]
+                m.d.sync += [fault.kind.eq(reader.error.kind), fault.address.eq(reader.error.address)]
             with m.Else():
                 m.d.sync += [fault.kind.eq(CoreFault.PROGRAM), fault.address.eq(at)]
 

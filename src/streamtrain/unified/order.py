@@ -19,11 +19,7 @@ from streamtrain.unified.program import Kind
 __all__ = ["loads_ahead"]
 
 _AHEAD = 2  # computations that wait for the array
-_OF_STORES = (
-    Target.ROUTES,
-    Target.MASKS,
-    Target.MASTERS,
-)  # what is loaded for a store, and stays before it
+_OF_STORES = (Target.ROUTES, Target.MASKS, Target.MASTERS)  # what is loaded for a store, and stays before it
 
 
 @dataclass

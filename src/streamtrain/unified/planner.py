@@ -143,15 +143,7 @@ def misfit(estimate):
 
 
 def plan_kernel(
-    network,
-    arithmetic,
-    max_batch,
-    device,
-    *,
-    lanes=None,
-    depths=None,
-    report=lambda text: None,
-    **options,
+    network, arithmetic, max_batch, device, *, lanes=None, depths=None, report=lambda text: None, **options
 ):
     """Plan a network for the unified core on a device.
 

@@ -276,9 +276,7 @@ class ProgramFetch(wiring.Component):
         first = pack_record(self.layouts, Kind.BEGIN, begin_fields(self.configuration))
         bits = _KIND_BITS + self.layouts[Kind.BEGIN].size
         right = records.o.payload[:bits] == int.from_bytes(first, "little")
-        known = (
-            (kind == Kind.LOAD) | (kind == Kind.COMPUTE) | (kind == Kind.STORE) | (kind == Kind.END)
-        )
+        known = (kind == Kind.LOAD) | (kind == Kind.COMPUTE) | (kind == Kind.STORE) | (kind == Kind.END)
         m.d.comb += self.wrong.eq(self.busy & ~ended & records.o.valid & ~Mux(begun, known, right))
         with m.If(ended):
             m.d.comb += records.o.ready.eq(1)

@@ -177,9 +177,7 @@ class _Run:
         for request in (_BEGIN, _BEGIN + 1):
             self._fetch(request)
         blocks = [program.records[n : n + BLOCK] for n in range(0, len(program.records), BLOCK)]
-        self.ahead = (
-            Counter()
-        )  # records of each kind that were dispatched, and are not worked off yet
+        self.ahead = Counter()  # records of each kind that were dispatched, and are not worked off yet
         times, total = self._dispatch(blocks, 0), 0
         for number, block in enumerate(blocks):
             following = self._dispatch(blocks, number + 1)
