@@ -17,7 +17,7 @@ from streamtrain.pipeline.schedule import estimate as estimate_cycles
 from streamtrain.records import Record
 from streamtrain.stream import DISTRIBUTED_DEPTH
 from streamtrain.tables import Shown
-from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
+from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic, least_memory
 from streamtrain.unified.resources import estimate_resources as estimate_kernel_resources
 
 __all__ = ["Design", "UnifiedDesign", "plan"]
@@ -290,14 +290,7 @@ class UnifiedDesign(Shown, Record):
             raise ValueError(
                 f"The unified core keeps weights and maps in DRAM, and {self.board} has none"
             )
-        end, size = self.plan.base + sum(self.memory_bytes.values()), target.memory.mb << 20
-        if end > min(size, 1 << 32):
-            parts = ", ".join(f"{what} {_mb(count)}" for what, count in self.memory_bytes.items())
-            raise ValueError(
-                f"The design needs {_mb(end - self.plan.base)} of DRAM ({parts}) from {self.plan.base:#x} on, "
-                f"but {self.board} has {_mb(min(size, 1 << 32))}; plan with a smaller max_batch, or with "
-                f"weight_sets=1"
-            )
+        _check_dram("needs", self.memory_bytes, self.plan.base, self.board, target)
 
     @property
     def network(self):
@@ -386,6 +379,18 @@ class UnifiedDesign(Shown, Record):
             f"{self.clock_mhz:g} MHz, with {_mb(sum(self.memory_bytes.values()))} of DRAM: at least "
             f"{self.bound_cycles:,.0f} cycles for a sample; mini-batches of up to {self.plan.max_batch}"
             + (f"; frozen: {', '.join(frozen)}" if (frozen := self.network.frozen) else "")
+            + (f"; it will not fit: {problem}" if (problem := self.resources().problem) else "")
+        )
+
+
+def _check_dram(needs, parts, base, board, target):
+    """Raise :exc:`ValueError` if parts, in bytes, do not fit a board's DRAM from ``base`` on."""
+    size, total = min(target.memory.mb << 20, 1 << 32), sum(parts.values())
+    if base + total > size:
+        each = ", ".join(f"{what} {_mb(count)}" for what, count in parts.items())
+        raise ValueError(
+            f"The design {needs} {_mb(total)} of DRAM ({each}) from {base:#x} on, but {board} has {_mb(size)}; plan "
+            f"with a smaller max_batch, or with weight_sets=1"
         )
 
 
@@ -490,6 +495,9 @@ def plan(
 
         given = {name: value for name, value in unified.items() if value is not None}
         numbers = kernel_arithmetic("fp32" if numbers is None else numbers)
+        if target.memory is not None:  # before programs are made, which takes long if there is much of all
+            kept = least_memory(network, numbers, max_batch, given.get("weight_sets", KernelPlan.weight_sets))
+            _check_dram("needs at least", kept, 0, board, target)
         with Console(stderr=True, quiet=not progress).status("planning") as status:
             lowered = plan_kernel(
                 network, numbers, max_batch, target.device, lanes=lanes,

@@ -204,6 +204,17 @@ def test_wrong_trainers_change_nothing():
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
+def test_batch_norms_that_are_trained_go_another_way():
+    net = Network((1, 8, 8), [st.Conv2d(4, 3), st.BatchNorm2d(), st.ReLU(), st.Flatten(), st.Linear(3)])
+    trainer = st.plan(net, core="unified", numbers="bf16", lanes=4, progress=False).golden()
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(),
+        torch.nn.Linear(256, 3),
+    ).eval()  # fmt: skip
+    with pytest.raises(ValueError, match=r"^norm1 is trained, .* module.load_state_dict\("):
+        st.to_torch(trainer, module)
+
+
 def test_without_the_package(monkeypatch):
     real = builtins.__import__
 

@@ -220,7 +220,7 @@ def test_verify_says_where_they_differ(data, what, phase, tensor):
         ({"multipliers": 4}, "The unified core takes no multipliers; it takes lanes"),
         ({"core": "streaming"}, "The streaming core takes no lanes; it takes numbers"),
         ({"numbers": st.Numbers()}, "must be a name such as 'bf16'"),
-        ({"numbers": "fixed<17,4>"}, "least 34|must have 32 bits|34 to 62 bits"),
+        ({"numbers": "fixed<17,4>"}, "Operands of fixed<17,4> have 17 bits; .* use a format of 8 or 16 bits"),
         ({"numbers": "float<6,9>", "lanes": 7}, "lanes must be a multiple of 2, so that"),
         ({"numbers": "float<5,6>"}, "Operands must have 8, 16 or 32 bits"),
         (
@@ -231,10 +231,17 @@ def test_verify_says_where_they_differ(data, what, phase, tensor):
         ({"data_bits": 48}, "data_bits must be 32, 64"),
         ({"base": 100}, "base must be a multiple of 4096 bytes and below 4 GB, not 0x64"),
         ({"base": 1 << 32}, "base must be a multiple of 4096"),
-        ({"max_batch": 0}, "max_batch must be at least 1"),
+        ({"max_batch": 0}, "max_batch must be 1 to 65,535, as programs count images, not 0"),
+        ({"max_batch": 10**5}, "max_batch must be 1 to 65,535"),
+        ({"max_batch": 10**9}, "at least .* plan with a smaller max_batch"),
+        ({"max_batch": "2"}, "max_batch must be an integer, not '2'"),
+        ({"lanes": "8"}, "lanes must be an integer, not '8'"),
+        ({"lanes": None, "data_bits": [64]}, r"data_bits must be an integer, not \[64\]"),
+        ({"lanes": None, "data_bits": 512}, "xc7z020 has too few DSP slices for any array with data_bits=512: .* 16 lanes"),
+        ({"depths": 64}, r"depths must be a tuple of words in half of each buffer, \(x, e, .*\), not 64"),
         ({"weight_sets": 3}, "weight_sets must be 1 or 2"),
         ({"depths": (8, 8, 8, 8, 8, 8)}, "needs .* the buffer"),
-        ({"depths": (8, 8)}, "depths must be x, e, sums"),
+        ({"depths": (8, 8)}, "depths must be a tuple"),
         ({"lanes": 32, "numbers": "fp32"}, "need 2,058 DSP slices, but pynq_z2 has 220"),
         ({"board": "xc7z020"}, "keeps weights and maps in DRAM, and xc7z020 has none"),
         (
@@ -247,6 +254,36 @@ def test_verify_says_where_they_differ(data, what, phase, tensor):
 def test_what_cannot_be_planned_is_named(options, culprit):
     with pytest.raises((ValueError, TypeError), match=culprit):
         design(**options)
+
+
+def test_what_does_not_fit_dram_is_refused_before_programs_are_made():
+    """Gigabytes of weights, or of maps: without the minutes that their programs would take."""
+    large = st.Network((512, 32, 32), [st.Flatten(), st.Linear(4096)])
+    with pytest.raises(ValueError, match=r"at least 16,386.0 MB of DRAM \(weights 16,384.0 MB, maps 2.0 MB\)"):
+        st.plan(large, "zcu102", core="unified", progress=False)
+    wide = st.Network((3, 224, 224), [st.Conv2d(64, 3), st.Flatten(), st.Linear(4)])
+    with pytest.raises(ValueError, match=r"but pynq_z2 has 512.0 MB; plan with a smaller max_batch"):
+        st.plan(wide, core="unified", max_batch=1000, progress=False)
+
+
+def test_a_design_that_will_not_fit_says_so():
+    assert "it will not fit: " in str(design(numbers="bf16", lanes=14))
+    assert "it will not fit" not in str(design())
+
+
+def test_a_diverged_state_is_refused_and_changes_nothing():
+    trainer = design(numbers="bf16").golden()
+    before = trainer.state_dict()
+    state = {name: tensor.copy() for name, tensor in before.items()}
+    state["conv1.weight"][1, 0, 2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"State has conv1.weight with nan at \(1, 0, 2, 1\)"):
+        trainer.load_state_dict(state)
+    assert all((tensor == before[name]).all() for name, tensor in trainer.state_dict().items())
+
+
+def test_batch_of_an_estimate_is_a_number():
+    with pytest.raises(TypeError, match="Batch must be an integer, not '1'"):
+        design().estimate("1")
 
 
 @pytest.mark.parametrize(

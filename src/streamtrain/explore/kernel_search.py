@@ -10,7 +10,12 @@ from streamtrain.explore.pareto import non_dominated
 from streamtrain.explore.points import KernelPoint, KernelVariant
 from streamtrain.host.progress import ProgressBar
 from streamtrain.unified.estimate import estimate_kernel
-from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
+from streamtrain.unified.kernel import (
+    KernelPlan,
+    check_data_bits,
+    check_lanes,
+    kernel_arithmetic,
+)
 from streamtrain.unified.plan import lower
 from streamtrain.unified.planner import halvings, least_resources, possible_lanes
 from streamtrain.unified.resources import estimate_resources
@@ -55,6 +60,9 @@ def kernel_front(
     """
     began = perf_counter()
     device = target.device
+    check_data_bits(data_bits)
+    for own in lanes or ():
+        check_lanes(own, data_bits)
     pairs = [
         (arithmetic, own)
         for arithmetic in map(kernel_arithmetic, numbers)

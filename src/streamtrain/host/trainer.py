@@ -323,6 +323,9 @@ class Trainer:
             codes = np.asarray(weights[name])
             if codes.shape != shape:
                 raise ValueError(f"State has {name} of {codes.shape}, but the network's is {shape}")
+            if np.issubdtype(codes.dtype, np.floating) and not np.isfinite(codes).all():
+                at = tuple(int(n) for n in np.argwhere(~np.isfinite(codes))[0])
+                raise ValueError(f"State has {name} with {codes[at]} at {at}: training diverged, or a file is damaged")
             if np.issubdtype(codes.dtype, np.floating) and reals:
                 checked[name] = codes
                 continue

@@ -64,6 +64,13 @@ class Imported:
         Raises :exc:`ValueError` if its network is not this one.
         """
         plan, codes = trainer.plan, trainer.state_dict()
+        trained = [layer.name for layer in plan.network.layers if layer.stem == "norm"]
+        if trained:
+            raise ValueError(
+                f"{trained[0]} is trained, and models that are put back have batch norms folded into the layers before "
+                f"them; trainer.state_dict() has PyTorch's names and shapes: "
+                f"module.load_state_dict({{name: torch.tensor(value) for name, value in ...}})"
+            )
         weights = plan.decode_weights(codes)
         checked = Network(
             self.network.input_shape, self.network.layers, weights=Weights.of(weights)

@@ -11,6 +11,10 @@ from streamtrain.unified.timing import KernelTiming, ProgramCycles
 __all__ = ["KernelEstimate", "estimate_kernel"]
 
 _PHASES = ("FP", "BP", "WU")
+_BUSIEST = {
+    "array": "the array is the busiest part", "reads": "reads of memory are the busiest part",
+    "writes": "writes to memory are the busiest part",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class KernelEstimate(Shown, Record):
     def _summary(self):
         return (
             f"{self.step.total:,} cycles for a mini-batch of {self.batch}, {self.cycles:,.0f} for a sample: "
-            f"{self.utilisation:.0%} of the multipliers' cycles; its {self.step.binds} is the busiest. "
+            f"{self.utilisation:.0%} of the multipliers' cycles; {_BUSIEST[self.step.binds]}. Phases above are timed one by "
+            f"one; in a step they overlap. "
             f"{self.prediction.total:,} cycles for its scores alone, {self.latency:,} for those of one sample"
         )
 
@@ -88,10 +93,15 @@ def estimate_kernel(plan, batch=None):
 
     Raises
     ------
+    TypeError
+        If ``batch`` is no integer.
     ValueError
         If the mini-batch is empty, or larger than planned.
     """
-    batch = plan.max_batch if batch is None else index(batch)
+    try:
+        batch = plan.max_batch if batch is None else index(batch)
+    except TypeError:
+        raise TypeError(f"Batch must be an integer, not {batch!r}") from None
     if not 1 <= batch <= plan.max_batch:
         raise ValueError(f"Batch must be 1 to {plan.max_batch}, as planned, not {batch}")
     timing, compiler = _timing(plan), plan.compiler.variant(batch)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from math import isfinite, prod
 from operator import index
 from typing import ClassVar
 
@@ -16,7 +16,10 @@ from streamtrain.unified.core import UnifiedCore
 from streamtrain.unified.ip import UnifiedIP
 from streamtrain.unified.plan import UnifiedPlan
 
-__all__ = ["KernelPlan", "kernel_arithmetic"]
+__all__ = ["MOST_IMAGES", "KernelPlan", "check_data_bits", "check_lanes", "kernel_arithmetic", "least_memory"]
+
+MOST_IMAGES = (1 << 16) - 1
+"""Images of a mini-batch that a program's loops can count."""
 
 _WIDTHS = (8, 16, 32)  # of operands: the host packs them as integers of NumPy
 _ADDRESSES = 1 << 32
@@ -27,6 +30,11 @@ def kernel_arithmetic(numbers):
     if isinstance(numbers, str):
         if numbers.strip().startswith("fixed"):
             fmt = Fixed.parse(numbers)
+            if fmt.width > 16:
+                raise ValueError(
+                    f"Operands of {fmt} have {fmt.width} bits; accumulators are words in memory and must have 32 bits, "
+                    f"which hold products of 16 bits and 16 at most: use a format of 8 or 16 bits"
+                )
             return FixedArithmetic(fmt, Fixed(32, 2 * fmt.frac))
         return arithmetic(numbers)
     if not isinstance(numbers, (FixedArithmetic, FloatArithmetic)):
@@ -35,6 +43,47 @@ def kernel_arithmetic(numbers):
             f"arithmetic, not {numbers!r}"
         )
     return numbers
+
+
+def check_data_bits(data_bits):
+    """Raise :exc:`TypeError` or :exc:`ValueError` if no memory has words of so many bits."""
+    if _integer("data_bits", data_bits) not in (32, 64, 128, 256, 512):
+        raise ValueError(
+            f"data_bits must be 32, 64, 128, 256 or 512, as memories have them, not {data_bits}"
+        )
+
+
+def check_lanes(lanes, data_bits):
+    """Raise :exc:`TypeError` or :exc:`ValueError` if no core has so many lanes at a memory of ``data_bits``."""
+    check_data_bits(data_bits)
+    words = data_bits // 32
+    if _integer("lanes", lanes) < 2:
+        raise ValueError(f"lanes must be at least 2, not {lanes}")
+    if lanes % words:
+        raise ValueError(
+            f"lanes must be a multiple of {words}, so that their weights are whole words of {data_bits} bits of "
+            f"memory, not {lanes}"
+        )
+
+
+def _integer(name, value):
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
+def least_memory(network, arithmetic, max_batch, weight_sets):
+    """Bytes that weights and maps take in memory at the least, by what they are; found without a program."""
+    shapes = (network.input_shape, *network.shapes[1:])
+    weights, values = 0, prod(network.input_shape)
+    for layer, before, after in zip(network.layers, shapes, shapes[1:], strict=False):
+        if shape := layer.weight_shape(before):
+            weights, values = weights + prod(shape), values + prod(after)
+    return {
+        "weights": 4 * weights * _integer("weight_sets", weight_sets),
+        "maps": values * _integer("max_batch", max_batch) * arithmetic.operand.width // 8,
+    }
 
 
 @dataclass(frozen=True)
@@ -75,24 +124,25 @@ class KernelPlan(Record):
 
     def __post_init__(self):
         for field in ("max_batch", "data_bits", "base", "weight_sets"):
-            try:
-                object.__setattr__(self, field, index(getattr(self, field)))
-            except TypeError:
-                raise TypeError(
-                    f"{field} must be an integer, not {getattr(self, field)!r}"
-                ) from None
+            object.__setattr__(self, field, _integer(field, getattr(self, field)))
         self._check_sizes()
         self._check_rule()
         depths = self.depths
-        if depths is not None and len(depths) != len(Depths._fields):
-            raise ValueError(f"depths must be {', '.join(Depths._fields)}, not {depths!r}")
+        if depths is not None and (
+            not isinstance(depths, (tuple, list)) or len(depths) != len(Depths._fields)
+        ):
+            raise ValueError(
+                f"depths must be a tuple of words in half of each buffer, ({', '.join(Depths._fields)}), not {depths!r}"
+            )
         object.__setattr__(self, "depths", Depths(*depths) if depths else self.compiler.depths)
         self.compiler.variant(1).step()  # which refuses layers that do not fit
 
     def _check_sizes(self):
         lanes, width = self.array.lanes, self.arithmetic.operand.width
-        if self.max_batch < 1:
-            raise ValueError(f"max_batch must be at least 1, not {self.max_batch}")
+        if not 1 <= self.max_batch <= MOST_IMAGES:
+            raise ValueError(
+                f"max_batch must be 1 to {MOST_IMAGES:,}, as programs count images, not {self.max_batch:,}"
+            )
         if self.weight_sets not in (1, 2):
             raise ValueError(f"weight_sets must be 1 or 2, not {self.weight_sets}")
         if width not in _WIDTHS:
@@ -106,16 +156,7 @@ class KernelPlan(Record):
                 f"{self.arithmetic.accumulator.width} of {self.arithmetic.accumulator}; give the format's "
                 f"name, such as {str(self.arithmetic.operand)!r}"
             )
-        if self.data_bits not in (32, 64, 128, 256, 512):
-            raise ValueError(
-                f"data_bits must be 32, 64, 128, 256 or 512, as memories have them, not {self.data_bits}"
-            )
-        least = max(2, self.data_bits // 32)
-        if lanes < least or lanes % least:
-            raise ValueError(
-                f"lanes must be a multiple of {least}, so that their weights are whole words of {self.data_bits} bits "
-                f"of memory, not {lanes}"
-            )
+        check_lanes(lanes, self.data_bits)
         if self.base % PAGE_BYTES or not 0 <= self.base < _ADDRESSES:
             raise ValueError(
                 f"base must be a multiple of {PAGE_BYTES} bytes and below 4 GB, not {self.base:#x}"

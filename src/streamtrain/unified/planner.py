@@ -7,7 +7,7 @@ from math import inf, isqrt
 from streamtrain.unified.buffers import Depths
 from streamtrain.unified.compiler import BuffersTooSmallError, Compiler
 from streamtrain.unified.estimate import estimate_kernel
-from streamtrain.unified.kernel import KernelPlan
+from streamtrain.unified.kernel import KernelPlan, check_data_bits, check_lanes
 from streamtrain.unified.plan import lower
 from streamtrain.unified.resources import buffer_memory, core_resources, estimate_resources
 from streamtrain.unified.timing import KernelTiming
@@ -128,8 +128,8 @@ def choose_depths(plan, arithmetic, images, bram36, *, data_bits, memory=None):
 
 def possible_lanes(arithmetic, device, data_bits):
     """Lanes of arrays that a device has DSP slices for, the fewest first."""
-    step, dsp = max(2, data_bits // 32), arithmetic.multiplier_dsp(device.family)
-    return list(range(step, isqrt(device.dsp // dsp) + 1, step))
+    step, dsp = data_bits // 32, arithmetic.multiplier_dsp(device.family)
+    return list(range(max(2, step), isqrt(device.dsp // dsp) + 1, step))
 
 
 def misfit(estimate):
@@ -174,6 +174,9 @@ def plan_kernel(
         If the core cannot compute the network, or nothing fits; the message says what is lacking.
     """
     data_bits = options.get("data_bits", KernelPlan.data_bits)
+    check_data_bits(data_bits)
+    if lanes is not None:
+        check_lanes(lanes, data_bits)
 
     def planned(own):
         report(f"buffers for {own} x {own} multipliers")
@@ -189,7 +192,10 @@ def plan_kernel(
         return planned(lanes)
     choices = possible_lanes(arithmetic, device, data_bits)
     if not choices:
-        raise ValueError(f"{device.name} has too few DSP slices for any array")
+        raise ValueError(
+            f"{device.name} has too few DSP slices for any array with data_bits={data_bits}: the smallest has "
+            f"{max(2, data_bits // 32)} lanes"
+        )
     best, least, problems = None, inf, {}  # problems by lanes; those of the fewest are told
     for works, own in sorted((lower(network, own).array_cycles, own) for own in choices):
         if works >= least:
