@@ -7,6 +7,7 @@ import pytest
 import streamtrain as st
 from streamtrain.explore.devices import load_board
 from streamtrain.pipeline.memories import map_memory
+from streamtrain.unified.estimate import estimate_kernel
 from streamtrain.unified.kernel import KernelPlan, kernel_arithmetic
 from streamtrain.unified.plan import lower
 from streamtrain.unified.planner import choose_depths, halvings, plan_kernel, possible_lanes
@@ -48,6 +49,22 @@ def test_lanes_are_those_that_train_fastest(numbers):
     assert chosen.estimate().cycles == min(cycles.values())
     assert chosen.lanes == min(cycles, key=cycles.get)
     assert f"{chosen.lanes} x {chosen.lanes} multipliers" in str(chosen)
+
+
+@pytest.mark.parametrize("lanes", [4, 6, 16])
+@pytest.mark.parametrize(("size", "padding", "stride"), [(8, "same", 1), (9, "same", 2), (11, "valid", 3)])
+def test_arrays_work_for_at_least_as_long_as_the_planner_thinks(lanes, size, padding, stride):
+    """What it leaves out must not be faster; and its bound is what an array takes, where strides leave no rest."""
+    net = st.Network(
+        (3, size, size),
+        [st.Conv2d(6, 3), st.ReLU(), st.Conv2d(20, 5, padding, stride=stride), st.ReLU(), st.Flatten(), st.Linear(4)],
+    )  # fmt: skip
+    plan = st.plan(net, "zcu102", core="unified", numbers="fixed<16,8>", lanes=lanes, max_batch=3).plan
+    works = estimate_kernel(plan).step.compute
+    bound = 3 * lower(net, lanes).array_cycles
+    assert 0.8 * works < bound <= works
+    if stride == 1:
+        assert bound == works
 
 
 def test_arrays_have_dsp_slices_and_whole_words():
