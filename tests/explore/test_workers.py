@@ -199,7 +199,7 @@ def test_workers_and_what_they_run_end_with_the_process(how, tmp_path):
         assert not any(map(gone, pids))
         asked = time.monotonic()
         process.send_signal(how)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         limit = asked + 60  # of a busy machine; a few seconds at most of an idle one
         while not all(map(gone, pids)) and time.monotonic() < limit:
             time.sleep(0.1)
@@ -213,7 +213,7 @@ def test_workers_and_what_they_run_end_with_the_process(how, tmp_path):
 
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     with started(tmp_path, LOOP) as process:
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert out == ""
     assert (
