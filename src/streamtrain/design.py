@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 from numbers import Real
-from operator import index
 
 from rich.console import Console
 
+from streamtrain.checks import checked_integer
 from streamtrain.explore.devices import load_board
 from streamtrain.host.trainer import Trainer
 from streamtrain.network import Network
@@ -536,10 +536,7 @@ def plan(
         if multipliers is None:
             by_lut = int(target.device.lut * _LUT_SHARE) // _LUT_PER_MULTIPLIER
             multipliers = min(available, by_lut)
-        try:
-            multipliers = index(multipliers)
-        except TypeError:
-            raise TypeError(f"multipliers must be an integer, not {multipliers!r}") from None
+        multipliers = checked_integer("multipliers", multipliers)
         if multipliers > available:
             arrays = f"{multipliers:,} multipliers" + (f" of {each} DSP slices" if each > 1 else "")
             raise ValueError(

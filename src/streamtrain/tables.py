@@ -1,19 +1,21 @@
 """Tables for people: the same rows in a terminal and in a notebook."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from html import escape
 
 __all__ = ["Shown", "html_table", "text_table"]
 
 
-class Shown:
+class Shown(ABC):
     """What shows itself as a table with a sentence below it, in a terminal and in a notebook.
 
     Classes have ``table()``, and ``_summary()`` if there is something to say.
     """
 
-    def table(self):
+    @abstractmethod
+    def table(self) -> tuple[Sequence, Sequence]:
         """Header and rows, as :func:`text_table` takes them."""
-        raise NotImplementedError
 
     def _summary(self):
         return ""

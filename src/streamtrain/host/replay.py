@@ -8,10 +8,10 @@ from collections import deque
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
-from operator import index
 
 import numpy as np
 
+from streamtrain.checks import checked_integer
 from streamtrain.tables import Shown
 
 __all__ = ["Rehearsal", "Replay"]
@@ -51,9 +51,9 @@ class Replay(Shown):
     """
 
     def __init__(self, capacity, per_step=1, seed=0):
-        self.capacity = _integer("capacity", capacity, 1)
-        self.per_step = _integer("per_step", per_step, 0)
-        self.seed = _integer("seed", seed, 0)
+        self.capacity = checked_integer("capacity", capacity, 1)
+        self.per_step = checked_integer("per_step", per_step, 0)
+        self.seed = checked_integer("seed", seed, 0)
         self._slots = _Slots(self.capacity, self.seed)
         self._x = None
         self._y = np.empty(0, np.int64)
@@ -106,7 +106,7 @@ class Replay(Shown):
 
         Returns images and labels. Raises :exc:`ValueError` if there are not so many.
         """
-        if _integer("count", count, 1) > len(self):
+        if checked_integer("count", count, 1) > len(self):
             raise ValueError(f"{count} samples cannot be drawn from a buffer of {len(self)}")
         self._slots.numbers = list(range(len(self)))
         drawn = self._slots.draw(count)
@@ -313,13 +313,3 @@ class _Slots:
         place = places.pop(self.rng.integers(len(places)))
         insort(own, place)
         self.numbers[place], self.labels[place] = number, label
-
-
-def _integer(what, value, least):
-    try:
-        value = index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {value!r}") from None
-    if value < least:
-        raise ValueError(f"{what} must be at least {least}, not {value!r}")
-    return value

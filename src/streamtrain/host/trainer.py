@@ -2,11 +2,11 @@
 
 from dataclasses import fields
 from numbers import Real
-from operator import index
 from time import perf_counter
 
 import numpy as np
 
+from streamtrain.checks import checked_integer, not_finite
 from streamtrain.host.checkpoint import (
     Checkpoint,
     check_same,
@@ -138,7 +138,7 @@ class Trainer:
         y = self._labels(y, len(x))
         if every is not None and checkpoint is None:
             raise ValueError("every says when checkpoints are written, but checkpoint says nowhere")
-        epochs, batch = _positive("epochs", epochs), _positive("batch_size", batch_size)
+        epochs, batch = checked_integer("epochs", epochs, 1), checked_integer("batch_size", batch_size, 1)
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(len(x)) if shuffle else np.arange(len(x)) for _ in range(epochs)]
         order = np.concatenate(orders)
@@ -167,7 +167,7 @@ class Trainer:
             rehearsal = Rehearsal(replay, x, y, order, commands)
             x, order, commands = rehearsal, rehearsal.order, rehearsal.commands
         if checkpoint is not None:
-            between = len(y) if every is None else _positive("every", every)
+            between = len(y) if every is None else checked_integer("every", every, 1)
             keeper = Keeper(self, checkpoint, between, settings, order, commands)
 
         progress = progress and not isinstance(callback, LiveView)
@@ -323,10 +323,10 @@ class Trainer:
             codes = np.asarray(weights[name])
             if codes.shape != shape:
                 raise ValueError(f"State has {name} of {codes.shape}, but the network's is {shape}")
-            if np.issubdtype(codes.dtype, np.floating) and not np.isfinite(codes).all():
-                at = tuple(int(n) for n in np.argwhere(~np.isfinite(codes))[0])
+            floats = np.issubdtype(codes.dtype, np.floating)
+            if floats and (at := not_finite(codes)) is not None:
                 raise ValueError(f"State has {name} with {codes[at]} at {at}: training diverged, or a file is damaged")
-            if np.issubdtype(codes.dtype, np.floating) and reals:
+            if floats and reals:
                 checked[name] = codes
                 continue
             if not isinstance(fmt, Fixed):
@@ -496,8 +496,7 @@ class Trainer:
             return x
         if not np.issubdtype(x.dtype, np.floating):
             raise TypeError(f"Samples must be floats, or uint8 (divided by 255), not {x.dtype}")
-        if not (np.isfinite(x.min()) and np.isfinite(x.max())):
-            where = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
+        if (where := not_finite(x)) is not None:
             raise ValueError(
                 f"Sample {where[0]} has {x[where]} at {where[1:]}, but samples must be finite"
             )
@@ -695,13 +694,3 @@ def _look(op, labels):
     """Commands that change no weights."""
     none = np.zeros_like(labels)
     return Commands(np.full(len(labels), op), labels, none, none, none)
-
-
-def _positive(what, value):
-    try:
-        value = index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, not {value!r}") from None
-    if value < 1:
-        raise ValueError(f"{what} must be at least 1, not {value!r}")
-    return value

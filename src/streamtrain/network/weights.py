@@ -9,6 +9,7 @@ from operator import index
 
 import numpy as np
 
+from streamtrain.checks import not_finite
 from streamtrain.records import Record
 
 __all__ = ["Weights"]
@@ -47,8 +48,7 @@ class Weights(Record):
         if len(numbers) != count:
             raise ValueError(f"Weights hold {len(numbers)} numbers, but their shapes {count}")
         for name, array in self.arrays().items():
-            if not np.isfinite(array).all():
-                at = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+            if (at := not_finite(array)) is not None:
                 raise ValueError(f"{name} is {array[at]} at {at}, but must be finite")
 
     @classmethod

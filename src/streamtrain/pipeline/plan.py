@@ -12,6 +12,7 @@ from math import ceil, log2, prod
 from operator import index
 from typing import ClassVar
 
+from streamtrain.checks import checked_integer
 from streamtrain.network import CrossEntropy, MSELoss, Network, SquaredHinge
 from streamtrain.numeric import Fixed, Round
 from streamtrain.pipeline.numbers import DSP_WIDTHS, Numbers
@@ -250,10 +251,7 @@ class Plan(Record):
 
     def __post_init__(self):
         for field in ("lutram_depth", "operand_bits"):
-            try:
-                object.__setattr__(self, field, index(getattr(self, field)))
-            except TypeError:
-                raise TypeError(f"{field} must be an integer, not {getattr(self, field)!r}") from None
+            object.__setattr__(self, field, checked_integer(field, getattr(self, field)))
         if not 0 <= self.lutram_depth <= MAX_LUTRAM_DEPTH:
             raise ValueError(
                 f"lutram_depth must be from 0 to {MAX_LUTRAM_DEPTH}, not {self.lutram_depth!r}"

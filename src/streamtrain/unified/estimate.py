@@ -1,8 +1,8 @@
 """What a plan of the unified core costs in cycles."""
 
 from dataclasses import dataclass
-from operator import index
 
+from streamtrain.checks import checked_integer
 from streamtrain.records import Record
 from streamtrain.tables import Shown
 from streamtrain.unified.kernel import KernelPlan
@@ -98,10 +98,7 @@ def estimate_kernel(plan, batch=None):
     ValueError
         If the mini-batch is empty, or larger than planned.
     """
-    try:
-        batch = plan.max_batch if batch is None else index(batch)
-    except TypeError:
-        raise TypeError(f"Batch must be an integer, not {batch!r}") from None
+    batch = plan.max_batch if batch is None else checked_integer("Batch", batch)
     if not 1 <= batch <= plan.max_batch:
         raise ValueError(f"Batch must be 1 to {plan.max_batch}, as planned, not {batch}")
     timing, compiler = _timing(plan), plan.compiler.variant(batch)

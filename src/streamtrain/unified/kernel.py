@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, prod
-from operator import index
 from typing import ClassVar
 
 from streamtrain.bus.bursts import PAGE_BYTES
+from streamtrain.checks import checked_integer
 from streamtrain.network import CrossEntropy
 from streamtrain.numeric import Fixed, FixedArithmetic, FloatArithmetic, arithmetic
 from streamtrain.records import Record
@@ -47,7 +47,7 @@ def kernel_arithmetic(numbers):
 
 def check_data_bits(data_bits):
     """Raise :exc:`TypeError` or :exc:`ValueError` if no memory has words of so many bits."""
-    if _integer("data_bits", data_bits) not in (32, 64, 128, 256, 512):
+    if checked_integer("data_bits", data_bits) not in (32, 64, 128, 256, 512):
         raise ValueError(
             f"data_bits must be 32, 64, 128, 256 or 512, as memories have them, not {data_bits}"
         )
@@ -57,20 +57,12 @@ def check_lanes(lanes, data_bits):
     """Raise :exc:`TypeError` or :exc:`ValueError` if no core has so many lanes at a memory of ``data_bits``."""
     check_data_bits(data_bits)
     words = data_bits // 32
-    if _integer("lanes", lanes) < 2:
-        raise ValueError(f"lanes must be at least 2, not {lanes}")
+    checked_integer("lanes", lanes, 2)
     if lanes % words:
         raise ValueError(
             f"lanes must be a multiple of {words}, so that their weights are whole words of {data_bits} bits of "
             f"memory, not {lanes}"
         )
-
-
-def _integer(name, value):
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
 
 
 def least_memory(network, arithmetic, max_batch, weight_sets):
@@ -81,8 +73,8 @@ def least_memory(network, arithmetic, max_batch, weight_sets):
         if shape := layer.weight_shape(before):
             weights, values = weights + prod(shape), values + prod(after)
     return {
-        "weights": 4 * weights * _integer("weight_sets", weight_sets),
-        "maps": values * _integer("max_batch", max_batch) * arithmetic.operand.width // 8,
+        "weights": 4 * weights * checked_integer("weight_sets", weight_sets),
+        "maps": values * checked_integer("max_batch", max_batch) * arithmetic.operand.width // 8,
     }
 
 
@@ -124,7 +116,7 @@ class KernelPlan(Record):
 
     def __post_init__(self):
         for field in ("max_batch", "data_bits", "base", "weight_sets"):
-            object.__setattr__(self, field, _integer(field, getattr(self, field)))
+            object.__setattr__(self, field, checked_integer(field, getattr(self, field)))
         self._check_sizes()
         self._check_rule()
         depths = self.depths

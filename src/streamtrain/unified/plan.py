@@ -243,10 +243,8 @@ class UnifiedPlan(Record):
 def lower(network, lanes=16):
     """Turn a network into a :class:`UnifiedPlan` for an array of ``lanes x lanes``.
 
-    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run, or with fewer than 2 lanes.
+    Raises :exc:`ValueError` if the network has layers in an order that the array cannot run.
     """
-    if lanes < 2:
-        raise ValueError(f"lanes must be at least 2, not {lanes}")
     groups = []
     for layer, shape in zip(network.layers, network.shapes, strict=False):
         if layer.stem == "norm" and not (

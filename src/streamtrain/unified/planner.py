@@ -128,8 +128,12 @@ def choose_depths(plan, arithmetic, images, bram36, *, data_bits, memory=None):
 
 def possible_lanes(arithmetic, device, data_bits):
     """Lanes of arrays that a device has DSP slices for, the fewest first."""
-    step, dsp = data_bits // 32, arithmetic.multiplier_dsp(device.family)
-    return list(range(max(2, step), isqrt(device.dsp // dsp) + 1, step))
+    dsp = arithmetic.multiplier_dsp(device.family)
+    return list(range(_fewest_lanes(data_bits), isqrt(device.dsp // dsp) + 1, data_bits // 32))
+
+
+def _fewest_lanes(data_bits):
+    return max(2, data_bits // 32)
 
 
 def misfit(estimate):
@@ -194,7 +198,7 @@ def plan_kernel(
     if not choices:
         raise ValueError(
             f"{device.name} has too few DSP slices for any array with data_bits={data_bits}: the smallest has "
-            f"{max(2, data_bits // 32)} lanes"
+            f"{_fewest_lanes(data_bits)} lanes"
         )
     best, least, problems = None, inf, {}  # problems by lanes; those of the fewest are told
     for works, own in sorted((lower(network, own).array_cycles, own) for own in choices):
